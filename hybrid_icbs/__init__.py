@@ -1,0 +1,1 @@
+"""Prune neural networks by combinatorial optimisation."""

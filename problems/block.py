@@ -1,0 +1,419 @@
+"""The block problem: a quadratic function of n binary variables with a fixed number of ones."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from problems.cardinality import Cardinality
+from problems.errors import ProblemError
+from problems.forms import DenseForm, Float64Array, IntArray, LowRankForm, QuadraticForm, StateArray, _as_float
+
+if TYPE_CHECKING:
+    import dimod
+
+
+@dataclass(frozen=True, eq=False)
+class Labels:
+    """Which weight each variable is.
+
+    Attributes:
+        parameter: number of the parameter (layer) in the model's own order, int32 [n].
+        index: flat index of the weight within that parameter, int64 [n].
+    """
+
+    parameter: npt.NDArray[np.int32]
+    index: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class BestKnown:
+    """The lowest energy that anyone has found for a problem.
+
+    Attributes:
+        energy: that energy.
+        proven: whether no feasible state can be lower.
+        found_by: who or what found it, for people to read.
+    """
+
+    energy: float
+    proven: bool = False
+    found_by: str = ""
+
+
+@dataclass(frozen=True, eq=False, init=False, repr=False)
+class BlockProblem:
+    """Minimise E(x) = x^T Q x + c.x + offset over x in {0, 1}^n with a fixed number of ones.
+
+    The problem of one step of iterative Combinatorial Brain Surgeon: x_i = 1 prunes weight i of the block, E is
+    the modelled change of the loss (Rosenberg et al. 2024, arXiv 2411.17796). Its variables are 0..n-1.
+
+    Args:
+        Q: quadratic coefficients [n, n], symmetric or triangular; a diagonal is moved into the linear term.
+        linear: linear coefficients c [n]; None for zeros.
+        cardinality: demanded number of ones, or one number for each group [g].
+        offset: a constant added to every energy.
+        groups: group of each variable, integers 0..g-1 [n], for N:M patterns; None for a single group.
+        labels: which weight each variable is.
+        provenance: where the block comes from (JSON values): layer names, step, seed, model fingerprint, method.
+        best_known: the lowest energy known, if anyone has looked.
+
+    Raises:
+        ProblemError: shapes that do not fit, coefficients that are not finite, an impossible cardinality.
+
+    Example:
+        >>> problem = BlockProblem([[0, 2], [0, 0]], [1.0, 3.0], cardinality=1)
+        >>> problem.energy([0, 1]), problem.energy([1, 1])
+        (3.0, 6.0)
+    """
+
+    form: QuadraticForm
+    linear: Float64Array
+    offset: float
+    constraint: Cardinality
+    labels: Labels | None = field(default=None)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    best_known: BestKnown | None = field(default=None)
+
+    def __init__(
+        self,
+        Q: npt.ArrayLike,
+        linear: npt.ArrayLike | None = None,
+        cardinality: int | npt.ArrayLike | None = None,
+        *,
+        offset: float = 0.0,
+        groups: npt.ArrayLike | None = None,
+        labels: Labels | None = None,
+        provenance: Mapping[str, Any] | None = None,
+        best_known: BestKnown | None = None,
+    ) -> None:
+        form, diagonal = DenseForm.split(Q)
+        self._set(form, linear, cardinality, offset, groups, labels, provenance, best_known, extra=diagonal)
+
+    @classmethod
+    def low_rank(
+        cls,
+        A: npt.ArrayLike,
+        linear: npt.ArrayLike | None = None,
+        cardinality: int | npt.ArrayLike | None = None,
+        *,
+        offset: float = 0.0,
+        groups: npt.ArrayLike | None = None,
+        labels: Labels | None = None,
+        provenance: Mapping[str, Any] | None = None,
+        best_known: BestKnown | None = None,
+    ) -> BlockProblem:
+        """Build E(x) = |A^T x|^2 + c.x + offset from a factor A [n, r], float32 or float64, which is not copied.
+
+        Unlike the dense form, c does not take the diagonal of A A^T in. Other arguments and errors are those of
+        :class:`BlockProblem`.
+        """
+        form = LowRankForm.of(A)
+        return cls._of(form, linear, cardinality, offset, groups, labels, provenance, best_known)
+
+    @classmethod
+    def _of(cls, *args: Any) -> BlockProblem:
+        problem = object.__new__(cls)
+        problem._set(*args)
+        return problem
+
+    def _set(
+        self,
+        form: QuadraticForm,
+        linear: npt.ArrayLike | None,
+        cardinality: Any,
+        offset: float,
+        groups: npt.ArrayLike | None,
+        labels: Labels | None,
+        provenance: Mapping[str, Any] | None,
+        best_known: BestKnown | None,
+        extra: Float64Array | None = None,
+    ) -> None:
+        n = form.n
+        c = np.zeros(n) if linear is None else np.asarray(linear)
+        if c.shape != (n,):
+            raise ProblemError(f"linear has shape {c.shape}; Q has {n} variables, so [{n}] is needed")
+        c = _as_float(c, "linear").astype(np.float64)
+        if extra is not None:
+            c += extra
+        c.flags.writeable = False
+        if not np.isfinite(offset):
+            raise ProblemError(f"offset is {offset}; it must be finite")
+        if cardinality is None:
+            raise ProblemError(f"a block problem needs cardinality=, the number of ones among its {n} variables")
+        if labels is not None:
+            labels = _checked_labels(labels, n)
+        values: dict[str, Any] = {
+            "form": form,
+            "linear": c,
+            "offset": float(offset),
+            "constraint": Cardinality.of(cardinality, groups, n),
+            "labels": labels,
+            "provenance": dict(provenance or {}),
+            "best_known": best_known,
+        }
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+    # What the problem is
+
+    @property
+    def n(self) -> int:
+        """Number of variables."""
+        return self.form.n
+
+    @property
+    def cardinality(self) -> int | npt.NDArray[np.int64]:
+        """The demanded number of ones, or with groups one number for each [g]."""
+        return self.constraint.counts if self.groups is not None else self.constraint.total
+
+    @property
+    def groups(self) -> npt.NDArray[np.int64] | None:
+        """Group of each variable [n], or None for a single group."""
+        return self.constraint.groups if len(self.constraint.counts) > 1 else None
+
+    @property
+    def is_low_rank(self) -> bool:
+        """Whether the quadratic part is stored as a factor."""
+        return isinstance(self.form, LowRankForm)
+
+    @property
+    def single_energies(self) -> Float64Array:
+        """Energy of each variable alone, without the offset: c plus the diagonal of Q in every form [n]."""
+        return self.linear + self.form.diagonal
+
+    def __repr__(self) -> str:
+        form = f"rank {self.form.rank}" if isinstance(self.form, LowRankForm) else "dense"
+        ones = self.constraint.total
+        grouped = f" in {len(self.constraint.counts)} groups" if self.groups is not None else ""
+        return f"<BlockProblem n={self.n} cardinality={ones}{grouped} {form} {self.form.dtype}>"
+
+    # Energies
+
+    def energy(self, X: npt.ArrayLike) -> Any:
+        """Energy of one state [n] (a float) or of a batch [b, n] (float64 [b]), accumulated in float64.
+
+        This is the only authority on energies: what a solver claims is recomputed here. Infeasible states have
+        energies too.
+
+        Raises:
+            ProblemError: the shape does not fit, or an entry is neither 0 nor 1.
+        """
+        states, single = self._states(X)
+        energies = self.form.energies(states) + states @ self.linear + self.offset
+        return float(energies[0]) if single else energies
+
+    def local_fields(self, X: npt.ArrayLike) -> Float64Array:
+        """What each variable adds to the energy when it is one, the others as they are: [n], or [b, n] for a batch.
+
+        h_i = c_i + Q_ii + 2 sum_{j != i} Q_ij x_j. Flipping i changes the energy by (1 - 2 x_i) h_i.
+        """
+        states, single = self._states(X)
+        fields = self.single_energies + 2.0 * self.form.products(states)
+        return fields[0] if single else fields
+
+    def flip_changes(self, X: npt.ArrayLike) -> Float64Array:
+        """Change of energy by each single flip, shaped like X."""
+        states, single = self._states(X)
+        changes = (1.0 - 2.0 * states) * self.local_fields(states)
+        return changes[0] if single else changes
+
+    def swap_change(self, x: npt.ArrayLike, remove: npt.ArrayLike, add: npt.ArrayLike) -> Any:
+        """Change of energy when `remove` goes from one to zero and `add` from zero to one.
+
+        Args:
+            x: one state [n].
+            remove: a variable that is one, or an array of them [t] (each pair is a swap of its own).
+            add: a variable that is zero, or an array of them [t].
+
+        Returns:
+            A float, or float64 [t]: h_add - h_remove - 2 Q[remove, add].
+
+        Raises:
+            ProblemError: `remove` is not one, or `add` is not zero, in x.
+        """
+        states, single = self._states(x)
+        if not single:
+            raise ProblemError(f"swap_change takes one state [n], not a batch of shape {states.shape}")
+        out, into = np.broadcast_arrays(np.asarray(remove), np.asarray(add))
+        i, j = np.atleast_1d(out), np.atleast_1d(into)
+        for variables in (i, j):
+            if variables.dtype.kind not in "iu" or np.any((variables < 0) | (variables >= self.n)):
+                raise ProblemError(f"a swap names variables {variables.tolist()}; they are 0..{self.n - 1}")
+        if np.any(states[0, i] != 1) or np.any(states[0, j] != 0):
+            raise ProblemError("a swap removes a variable that is one and adds a variable that is zero")
+        h = self.local_fields(states[0])
+        changes = h[j] - h[i] - 2.0 * self.form.couplings(i, j)
+        return float(changes[0]) if out.ndim == 0 else changes
+
+    def random_mean_energy(self) -> float:
+        """Mean energy of a uniformly random feasible state, exactly: the zero of quality scales."""
+        sizes, counts = np.maximum(self.constraint.sizes, 1), self.constraint.counts
+        group = self.constraint.groups
+        p = (counts / sizes)[group]
+        mean = float(self.single_energies @ p) + self.offset + self.form.total(p)
+        # Two variables of one group are not independent: P(both) = k (k-1) / (m (m-1)), not (k/m)^2.
+        pairs = np.maximum(sizes * (sizes - 1.0), 1.0)
+        excess = counts * (counts - 1.0) / pairs - (counts / sizes) ** 2
+        if len(counts) == 1:
+            return mean + float(excess[0]) * self.form.total(np.ones(self.n))
+        for g, variables in enumerate(self.constraint.members()):
+            if excess[g] != 0.0 and len(variables):
+                mean += float(excess[g]) * self.form.restricted(variables).total(np.ones(len(variables)))
+        return mean
+
+    # States
+
+    def is_feasible(self, X: npt.ArrayLike) -> Any:
+        """Whether one state [n] (a bool) or each of a batch [b, n] (bool [b]) has the demanded ones."""
+        states, single = self._states(X)
+        feasible = self.constraint.feasible(states)
+        return bool(feasible[0]) if single else feasible
+
+    def random_states(self, count: int, seed: int | np.random.Generator | None = None) -> StateArray:
+        """Uniformly random feasible states [count, n], int8."""
+        return self.constraint.random_states(count, np.random.default_rng(seed))
+
+    def _states(self, X: npt.ArrayLike) -> tuple[StateArray, bool]:
+        given = np.asarray(X)
+        if given.ndim not in (1, 2) or given.shape[-1] != self.n:
+            raise ProblemError(f"states have shape {given.shape}; [{self.n}] or [b, {self.n}] is needed")
+        if given.dtype != np.bool_ and given.size and np.any((given != 0) & (given != 1)):
+            raise ProblemError("states must be made of zeros and ones (for spins -1/+1, use (s + 1) // 2)")
+        return np.atleast_2d(given.astype(np.int8, copy=False)), given.ndim == 1
+
+    # Other views of the same problem
+
+    def to_dense(self, dtype: npt.DTypeLike = np.float64) -> BlockProblem:
+        """The same problem in dense form; itself where it is dense already.
+
+        A low-rank problem of n variables becomes n * n numbers: at n = 10,000 that is 800 MB in float64.
+        """
+        if isinstance(self.form, DenseForm):
+            return self
+        form = DenseForm(self.form.dense().astype(dtype, copy=False))
+        return self._with(form, linear=self.single_energies)
+
+    def restrict(self, indices: npt.ArrayLike, x: npt.ArrayLike) -> BlockProblem:
+        """The problem of some variables while the others stay as they are in a state.
+
+        Args:
+            indices: the variables that stay free, distinct [m]; variable t of the result is indices[t].
+            x: a state [n]; feasible, or at least such that the free variables can make it so.
+
+        Returns:
+            A problem of m variables whose energies equal the whole problem's, offset included.
+
+        Raises:
+            ProblemError: indices that repeat or do not exist, or a cardinality the free variables cannot reach.
+        """
+        free = np.asarray(indices)
+        if free.ndim != 1 or free.dtype.kind not in "iu" or np.any((free < 0) | (free >= self.n)):
+            raise ProblemError(f"indices must be a list of variables 0..{self.n - 1}")
+        if len(np.unique(free)) != len(free):
+            raise ProblemError("indices names a variable twice")
+        states, _ = self._states(x)
+        fixed = states[:1].copy()
+        fixed[0, free] = 0
+        linear = self.linear[free] + 2.0 * self.form.products(fixed)[0, free]
+        counts = self.constraint.counts - self.constraint.counted(fixed)[0]
+        grouped = self.groups is not None
+        used, groups = np.unique(self.constraint.groups[free], return_inverse=True)
+        if np.any(np.delete(counts, used) != 0):
+            raise ProblemError("the fixed variables of a group without free ones do not have their demanded ones")
+        cardinality = counts[used] if grouped else counts[0]
+        labels = self.labels and Labels(self.labels.parameter[free], self.labels.index[free])
+        return BlockProblem._of(
+            self.form.restricted(free), linear, cardinality, self.energy(fixed[0]), groups if grouped else None,
+            labels, self.provenance, None,
+        )  # fmt: skip
+
+    def with_best_known(self, energy: float, *, proven: bool, found_by: str) -> BlockProblem:
+        """The same problem, with a best known energy on record."""
+        return self._with(self.form, best_known=BestKnown(float(energy), proven, found_by))
+
+    def _with(self, form: QuadraticForm, **changes: Any) -> BlockProblem:
+        twin = object.__new__(BlockProblem)
+        for name in self.__dataclass_fields__:
+            object.__setattr__(twin, name, changes.get(name, getattr(self, name)))
+        object.__setattr__(twin, "form", form)
+        return twin
+
+    # What leaves the process
+
+    def to_bqm(self, penalty: float | str | None = None) -> dimod.BinaryQuadraticModel:
+        """The problem as a dimod BQM over 0..n-1; see :func:`problems.convert.to_bqm`."""
+        from problems import convert
+
+        return convert.to_bqm(self, penalty)
+
+    def to_cqm(self) -> dimod.ConstrainedQuadraticModel:
+        """The problem as a dimod CQM with its cardinality as equalities; see :func:`problems.convert.to_cqm`."""
+        from problems import convert
+
+        return convert.to_cqm(self)
+
+    def to_ising(
+        self, penalty: float | str | None = None
+    ) -> tuple[dict[int, float], dict[tuple[int, int], float], float]:
+        """Fields h, couplings J and offset over spins s = 2x - 1; see :func:`problems.convert.to_ising`."""
+        from problems import convert
+
+        return convert.to_ising(self, penalty)
+
+    @classmethod
+    def from_bqm(
+        cls,
+        bqm: dimod.BinaryQuadraticModel,
+        cardinality: int | npt.ArrayLike,
+        groups: npt.ArrayLike | None = None,
+    ) -> BlockProblem:
+        """A dense problem from a dimod BQM; see :func:`problems.convert.from_bqm`."""
+        from problems import convert
+
+        return convert.from_bqm(bqm, cardinality, groups)
+
+    @classmethod
+    def from_cqm(cls, cqm: dimod.ConstrainedQuadraticModel) -> BlockProblem:
+        """A dense problem from a dimod CQM whose constraints are cardinalities; see :func:`problems.convert.from_cqm`."""
+        from problems import convert
+
+        return convert.from_cqm(cqm)
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the problem to files that share a name; see :func:`problems.files.save`."""
+        from problems import files
+
+        return files.save(self, path)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        cardinality: int | npt.ArrayLike | None = None,
+        groups: npt.ArrayLike | None = None,
+    ) -> BlockProblem:
+        """Read a problem from its files; see :func:`problems.files.load`."""
+        from problems import files
+
+        return files.load(path, cardinality, groups)
+
+
+def _checked_labels(labels: Labels, n: int) -> Labels:
+    checked = replace(
+        labels, parameter=np.asarray(labels.parameter, np.int32), index=np.asarray(labels.index, np.int64)
+    )
+    for name in ("parameter", "index"):
+        shape = getattr(checked, name).shape
+        if shape != (n,):
+            raise ProblemError(f"labels.{name} has shape {shape}; the block has {n} variables, so [{n}] is needed")
+    return checked
+
+
+__all__ = ["BestKnown", "BlockProblem", "IntArray", "Labels"]

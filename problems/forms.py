@@ -1,0 +1,259 @@
+"""The quadratic part of a block problem, in the form that suits it.
+
+Each form answers the same few questions about the off-diagonal matrix Q and the diagonal it may carry, so
+that :class:`problems.BlockProblem` and the solvers need not ask which form they hold:
+
+- :class:`DenseForm` stores Q itself, n x n. Right for blocks of up to a few thousand weights.
+- :class:`LowRankForm` stores a factor A with Q = A A^T. The empirical Fisher matrix of N samples has rank N at
+  most, so a block of 10^6 weights fits where its dense matrix could not even be allocated.
+
+All sums are accumulated in float64, whatever the dtype of the coefficients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from problems.errors import ProblemError
+
+FloatArray: TypeAlias = npt.NDArray[np.floating[Any]]
+Float64Array: TypeAlias = npt.NDArray[np.float64]
+IntArray: TypeAlias = npt.NDArray[np.integer[Any]]
+StateArray: TypeAlias = npt.NDArray[np.int8]
+
+_CHUNK_BYTES = 1 << 23  # rows are widened to float64 in pieces of this size: small beside any cache-missing matrix
+
+
+class QuadraticForm(Protocol):
+    """What a block problem asks of its quadratic part Q [n, n]."""
+
+    @property
+    def n(self) -> int:
+        """Number of variables."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Dtype of the stored coefficients."""
+
+    @property
+    def diagonal(self) -> Float64Array:
+        """The diagonal of Q that is *not* part of the problem's linear term [n]."""
+
+    def energies(self, states: StateArray) -> Float64Array:
+        """x^T Q x of each state [b], for states [b, n]."""
+
+    def products(self, states: StateArray) -> Float64Array:
+        """Q x of each state, diagonal left out: the quadratic part of the local fields [b, n]."""
+
+    def row(self, i: int) -> Float64Array:
+        """Row i of Q, with a zero at i [n]."""
+
+    def couplings(self, rows: IntArray, columns: IntArray) -> Float64Array:
+        """Q[rows[t], columns[t]] for each t, zero where the two are the same variable [t]."""
+
+    def dense(self) -> Float64Array:
+        """Q as an array with a zero diagonal [n, n]."""
+
+    def restricted(self, indices: IntArray) -> QuadraticForm:
+        """The form of the sub-matrix Q[indices, indices]."""
+
+    def total(self, weights: Float64Array) -> float:
+        """The sum of weights[i] Q_ij weights[j] over i != j, for weights [n]."""
+
+
+@dataclass(frozen=True, eq=False)
+class DenseForm:
+    """Q stored whole: symmetric, with a zero diagonal (x_i^2 = x_i moves the diagonal into the linear term)."""
+
+    matrix: FloatArray
+
+    @classmethod
+    def split(cls, Q: npt.ArrayLike) -> tuple[DenseForm, Float64Array]:
+        """Take a symmetric or triangular array apart into a form and its diagonal.
+
+        Args:
+            Q: coefficients [n, n]; only x^T Q x matters, so what stands at (i, j) and (j, i) is averaged.
+
+        Returns:
+            The form (float32 stays float32, everything else becomes float64) and the diagonal [n].
+
+        Raises:
+            ProblemError: Q is not a square matrix of finite numbers.
+        """
+        given = np.asarray(Q)
+        if given.ndim != 2 or given.shape[0] != given.shape[1]:
+            raise ProblemError(f"Q has shape {given.shape}; a block problem needs a square matrix [n, n]")
+        matrix = _as_float(given, "Q")
+        # A symmetric array is kept to the bit; the mean of a triangular one is a halving, which is exact too.
+        matrix = matrix.copy() if np.array_equal(matrix, matrix.T) else _symmetrised(matrix)
+        diagonal = np.diagonal(matrix).astype(np.float64)
+        np.fill_diagonal(matrix, 0)
+        return cls(_frozen(matrix)), diagonal
+
+    @property
+    def n(self) -> int:
+        return int(self.matrix.shape[0])
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.matrix.dtype
+
+    @property
+    def diagonal(self) -> Float64Array:
+        return np.zeros(self.n)
+
+    def energies(self, states: StateArray) -> Float64Array:
+        X = states.astype(np.float64)
+        energies = np.zeros(len(X))
+        for rows in _chunks(self.n, self.n):
+            block = self.matrix[rows].astype(np.float64, copy=False)
+            energies += np.einsum("bi,bi->b", X[:, rows], X @ block.T)
+        return energies
+
+    def products(self, states: StateArray) -> Float64Array:
+        X = states.astype(np.float64)
+        fields = np.empty((len(X), self.n))
+        for rows in _chunks(self.n, self.n):
+            fields[:, rows] = X @ self.matrix[rows].astype(np.float64, copy=False).T
+        return fields
+
+    def row(self, i: int) -> Float64Array:
+        return self.matrix[i].astype(np.float64)
+
+    def couplings(self, rows: IntArray, columns: IntArray) -> Float64Array:
+        return self.matrix[rows, columns].astype(np.float64)
+
+    def dense(self) -> Float64Array:
+        return self.matrix.astype(np.float64)
+
+    def restricted(self, indices: IntArray) -> DenseForm:
+        return DenseForm(_frozen(np.ascontiguousarray(self.matrix[np.ix_(indices, indices)])))
+
+    def total(self, weights: Float64Array) -> float:
+        return float(
+            sum(weights[rows] @ (self.matrix[rows].astype(np.float64, copy=False) @ weights)
+                for rows in _chunks(self.n, self.n))
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class LowRankForm:
+    """Q = A A^T, with the factor A [n, r] as the caller gave it (not copied where it is C-contiguous floats)."""
+
+    factor: FloatArray
+
+    @classmethod
+    def of(cls, A: npt.ArrayLike) -> LowRankForm:
+        """Check a factor A [n, r] and wrap it.
+
+        Raises:
+            ProblemError: A is not a matrix of finite numbers.
+        """
+        given = np.asarray(A)
+        if given.ndim != 2:
+            raise ProblemError(f"A has shape {given.shape}; a low-rank factor is a matrix [n, r]")
+        return cls(_frozen(np.ascontiguousarray(_as_float(given, "A"))))
+
+    @property
+    def n(self) -> int:
+        return int(self.factor.shape[0])
+
+    @property
+    def rank(self) -> int:
+        """Number of columns of A: an upper bound on the rank of Q."""
+        return int(self.factor.shape[1])
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return self.factor.dtype
+
+    @property
+    def diagonal(self) -> Float64Array:
+        diagonal = np.empty(self.n)
+        for rows in _chunks(self.n, self.rank):
+            block = self.factor[rows].astype(np.float64, copy=False)
+            diagonal[rows] = np.einsum("ir,ir->i", block, block)
+        return diagonal
+
+    def residuals(self, states: StateArray | Float64Array) -> Float64Array:
+        """A^T x of each state [b, r], for states (or real weights) [b, n]."""
+        residuals = np.zeros((len(states), self.rank))
+        for rows in _chunks(self.n, self.rank):
+            part = states[:, rows].astype(np.float64, copy=False)
+            residuals += part @ self.factor[rows].astype(np.float64, copy=False)
+        return residuals
+
+    def energies(self, states: StateArray) -> Float64Array:
+        residuals = self.residuals(states)
+        return np.asarray(np.einsum("br,br->b", residuals, residuals))
+
+    def products(self, states: StateArray) -> Float64Array:
+        residuals = self.residuals(states)
+        fields = np.empty((len(states), self.n))
+        for rows in _chunks(self.n, self.rank):
+            block = self.factor[rows].astype(np.float64, copy=False)
+            own = np.einsum("ir,ir->i", block, block)
+            fields[:, rows] = residuals @ block.T - own * states[:, rows]
+        return fields
+
+    def row(self, i: int) -> Float64Array:
+        row = np.empty(self.n)
+        own = self.factor[i].astype(np.float64)
+        for rows in _chunks(self.n, self.rank):
+            row[rows] = self.factor[rows].astype(np.float64, copy=False) @ own
+        row[i] = 0.0
+        return row
+
+    def couplings(self, rows: IntArray, columns: IntArray) -> Float64Array:
+        left, right = self.factor[rows].astype(np.float64), self.factor[columns].astype(np.float64)
+        return np.where(rows == columns, 0.0, np.einsum("tr,tr->t", left, right))
+
+    def dense(self) -> Float64Array:
+        A = self.factor.astype(np.float64, copy=False)
+        Q = A @ A.T
+        Q = (Q + Q.T) / 2  # a BLAS product is symmetric only up to rounding
+        np.fill_diagonal(Q, 0.0)
+        return Q
+
+    def restricted(self, indices: IntArray) -> LowRankForm:
+        return LowRankForm(_frozen(np.ascontiguousarray(self.factor[indices])))
+
+    def total(self, weights: Float64Array) -> float:
+        residual = self.residuals(weights[None])[0]
+        return float(residual @ residual - (self.diagonal * weights) @ weights)
+
+
+def _as_float(array: npt.NDArray[Any], name: str) -> FloatArray:
+    """The array as float32 or float64, refused where it is not made of finite real numbers."""
+    if array.dtype.kind not in "fiub":
+        raise ProblemError(f"{name} has dtype {array.dtype}; real numbers are needed")
+    floats: FloatArray = array if array.dtype in (np.float32, np.float64) else array.astype(np.float64)
+    # One pass without a temporary: a finite sum means finite terms. A sum may also overflow, so look closer.
+    with np.errstate(over="ignore", invalid="ignore"):
+        suspicious = not np.isfinite(floats.sum())
+    if suspicious and not np.isfinite(floats).all():
+        where = tuple(int(i) for i in np.argwhere(~np.isfinite(floats))[0])
+        raise ProblemError(f"{name}{list(where)} is {floats[where]}; every coefficient must be finite")
+    return floats
+
+
+def _symmetrised(matrix: FloatArray) -> FloatArray:
+    upper, lower = matrix / 2, matrix.T / 2  # halves first, so that the sum of two large ones does not overflow
+    return np.asarray(upper + lower)
+
+
+def _frozen(array: FloatArray) -> FloatArray:
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+def _chunks(n: int, width: int) -> Iterator[slice]:
+    step = max(1, _CHUNK_BYTES // (8 * max(1, width)))
+    for start in range(0, n, step):
+        yield slice(start, min(n, start + step))

@@ -1,0 +1,189 @@
+"""Backends by name: the table of our own solvers, third parties' entry points, and how options are read from text."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib
+import importlib.metadata
+import types
+import typing
+from collections.abc import Callable
+from typing import Any, Union
+
+import dimod
+
+from problems import BlockProblem
+from solvers.base import Availability, InitialStates, Solver
+from solvers.errors import OptionError
+
+ENTRY_POINTS = "hybrid_icbs.solvers"
+"""Group in which a third party's distribution names its solvers: `name = "package.module:SolverClass"`."""
+
+BUILT_IN = {
+    "sa": "solvers.sa:SimulatedAnnealing",
+    "tabu": "solvers.tabu:TabuSearch",
+    "exact": "solvers.exact:Exact",
+    "ocean-sa": "solvers.ocean:OceanSA",
+    "ocean-tabu": "solvers.ocean:OceanTabu",
+}
+
+DIMOD_PREFIX = "dimod:"
+
+
+def solve(
+    problem: BlockProblem,
+    backend: str | Solver = "tabu",
+    *,
+    seed: int | None = None,
+    time_limit: float | None = None,
+    target: float | None = None,
+    initial_states: InitialStates = None,
+    stop: Callable[[], bool] | None = None,
+    **options: Any,
+) -> dimod.SampleSet:
+    """Solve a block problem with the backend of a name; see :meth:`solvers.Solver.solve` for what comes back.
+
+    Args:
+        problem: the block problem.
+        backend: a name such as "sa", text such as "sa?restarts=8", or a solver.
+        seed: where randomness starts.
+        time_limit: seconds of search; None for the backend's fixed amount of work.
+        target: an energy at which to stop.
+        initial_states: feasible states to start from [n] or [s, n].
+        stop: a function that returns True to end early.
+        options: settings of the backend.
+
+    Raises:
+        OptionError: an unknown backend or option; the message names the nearest one.
+
+    Example:
+        >>> from problems import BlockProblem
+        >>> problem = BlockProblem([[0, 2, 1], [0, 0, 1], [0, 0, 0]], cardinality=2)
+        >>> solve(problem, backend="exact").first.energy
+        1.0
+    """
+    solver = get_solver(backend, **options)
+    return solver.solve(
+        problem, seed=seed, time_limit=time_limit, target=target, initial_states=initial_states, stop=stop
+    )
+
+
+def get_solver(backend: str | Solver, **options: Any) -> Solver:
+    """Make the solver of a backend's name.
+
+    Args:
+        backend: `NAME[?key=value&key=value]`, or `dimod:package.Sampler`, or a solver, which comes back as it is.
+        options: settings, over those in the text.
+
+    Raises:
+        OptionError: an unknown name or option, or a value that the option cannot have.
+    """
+    if isinstance(backend, Solver):
+        if options:
+            raise OptionError(f"options {sorted(options)} were given with a solver that has its settings already")
+        return backend
+    if not isinstance(backend, str):
+        raise OptionError(f"backend {backend!r} must be a name such as 'tabu', or a solver")
+    name, in_text = parse(backend)
+    if name.startswith(DIMOD_PREFIX):
+        from solvers.ocean import DimodSampler
+
+        return DimodSampler.named(name.removeprefix(DIMOD_PREFIX), _typed(DimodSampler, in_text) | options)
+    cls = solver_class(name)
+    settings = _typed(cls, in_text) | options
+    known = [f.name for f in dataclasses.fields(cls) if f.init]
+    for option in settings:
+        if option not in known:
+            raise OptionError(f"{name} has no option {option!r}{_nearest(option, known)}")
+    return cls(**settings)
+
+
+def backends() -> list[str]:
+    """Names of all backends that are known here, our own first; whether they can run is `available`'s matter."""
+    return [*BUILT_IN, *sorted(set(_entry_points()) - set(BUILT_IN))]
+
+
+def available(backend: str) -> Availability:
+    """Whether a backend can run here, and if not, what is missing and what mends it."""
+    name, _ = parse(backend)
+    if name.startswith(DIMOD_PREFIX):
+        try:
+            return get_solver(backend).available()
+        except OptionError as error:
+            return Availability(False, str(error))
+    return solver_class(name).available()
+
+
+def solver_class(name: str) -> type[Solver]:
+    """The class behind a backend's name.
+
+    Raises:
+        OptionError: nobody knows that name, or a third party's entry point does not load.
+    """
+    if name in BUILT_IN:
+        module, _, attribute = BUILT_IN[name].partition(":")
+        cls: type[Solver] = getattr(importlib.import_module(module), attribute)
+        return cls
+    third_parties = _entry_points()
+    if name not in third_parties:
+        names = [*backends(), DIMOD_PREFIX + "package.Sampler"]
+        raise OptionError(f"no backend {name!r}{_nearest(name, names)}")
+    try:
+        loaded = third_parties[name].load()
+    except Exception as error:  # whatever a stranger's module raises while it is imported
+        raise OptionError(f"backend {name!r} ({third_parties[name].value}) does not load: {error}") from error
+    if not (isinstance(loaded, type) and issubclass(loaded, Solver)):
+        raise OptionError(f"backend {name!r} ({third_parties[name].value}) is not a subclass of solvers.Solver")
+    return loaded
+
+
+def parse(text: str) -> tuple[str, dict[str, str]]:
+    """Split `NAME[?key=value&key=value]` into the name and its options as text.
+
+    Raises:
+        OptionError: an option without a value, or given twice.
+    """
+    name, _, query = text.strip().partition("?")
+    options: dict[str, str] = {}
+    for part in filter(None, query.split("&")):
+        key, equals, value = part.partition("=")
+        if not equals or not key:
+            raise OptionError(f"backend {text!r}: {part!r} must be key=value")
+        if key in options:
+            raise OptionError(f"backend {text!r} gives {key!r} twice")
+        options[key] = value
+    return name, options
+
+
+def _typed(cls: type[Solver], options: dict[str, str]) -> dict[str, Any]:
+    """Text values as the types that the solver's settings declare."""
+    hints = typing.get_type_hints(cls)
+    return {key: _value(key, text, hints.get(key, str)) for key, text in options.items()}
+
+
+def _value(key: str, text: str, hint: Any) -> Any:
+    kinds = typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, Union) else (hint,)
+    if type(None) in kinds and text.lower() == "none":
+        return None
+    if bool in kinds and text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for kind in (int, float):
+        if kind in kinds:
+            try:
+                return kind(text)
+            except ValueError:
+                continue
+    if typing.get_origin(hint) is typing.Literal or str in kinds or any(k not in (int, float, bool) for k in kinds):
+        return text
+    raise OptionError(f"option {key}={text!r} must be {' or '.join(getattr(k, '__name__', str(k)) for k in kinds)}")
+
+
+def _nearest(given: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(given, known, n=1, cutoff=0.5)
+    meant = f"; did you mean {close[0]!r}?" if close else "."
+    return f"{meant} Known: {', '.join(known)}"
+
+
+def _entry_points() -> dict[str, importlib.metadata.EntryPoint]:
+    return {point.name: point for point in importlib.metadata.entry_points(group=ENTRY_POINTS)}
