@@ -1,0 +1,156 @@
+"""The settings of a pruning run: one validated type, read from keywords, TOML and JSON alike."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from hybrid_icbs.errors import PruningError
+from hybrid_icbs.scores import Comparison, Score
+
+PRESETS: dict[str, dict[str, Any]] = {
+    # Ours: what the measurements in benchmarks/pruning_quality.py favour.
+    "icbs": {},
+    # The paper's classifier runs (Rosenberg et al. 2024, arXiv 2411.17796): blocks within a layer, no guard, absolute
+    # damping, part of the weights fixed for good.
+    "icbs-paper": {
+        "scope": "layer",
+        "init_comparison": "layer",
+        "steps": 3000,
+        "guard": "off",
+        "rho": 0.001,
+        "relative_rho": False,
+        "adapt_rho": False,
+        "hold_back": 0.4,
+        "layer_shares": "log",
+        "fixed_pruned": 0.42,
+        "fixed_kept": 0.35,
+    },
+}
+
+
+class Config(BaseModel):
+    """How a model is pruned.
+
+    Settings that are not given come from the preset, then from the defaults here.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    density: float = Field(gt=0, lt=1, description="share of weights kept")
+    preset: str = Field("icbs", description="named settings that the others start from")
+    scope: Literal["global", "layer"] = Field(
+        "global", description="whether a block's candidates come from all layers, moving budget between them"
+    )
+    steps: int = Field(60, ge=0, description="blocks to solve")
+    block_size: int = Field(1024, ge=2, description="weights in a block, n")
+    batch_size: int = Field(200, ge=1, description="samples on which gradients of a round are measured, N")
+    round_size: int = Field(
+        1, ge=1, description="blocks asked together, from one batch, and merged or refused together"
+    )
+    layer_shares: Literal["sqrt", "log"] = Field(
+        "sqrt", description="with layer scope: blocks of a layer in proportion to which function of its size"
+    )
+    init: Score = Field("magnitude", description="score that chooses the masks with which the run starts")
+    init_comparison: Comparison | None = Field(
+        None, description="among which weights initial scores are compared; by default as the scope"
+    )
+    gamma: float = Field(0.75, ge=0, description="weight of the first-order term")
+    rho: float = Field(1.0, ge=0, description="damping of the change of the weights")
+    relative_rho: bool = Field(True, description="rho in units of the block's mean curvature, not absolute")
+    adapt_rho: bool = Field(
+        True, description="double rho when the guard refuses a round and halve it when it accepts one"
+    )
+    hold_back: float = Field(0.0, ge=0, lt=1, description="share of a layer's weights that wait after use")
+    fixed_pruned: float = Field(0.0, ge=0, lt=1, description="share of the first pruned weights that stay pruned")
+    fixed_kept: float = Field(0.0, ge=0, lt=1, description="share of the first kept weights that stay kept")
+    guard: Literal["refuse", "watch", "off"] = Field(
+        "refuse",
+        description="measure the loss on held-back data after each round and take a harmful round back (refuse), "
+        "or only remember the best state (watch)",
+    )
+    guard_size: int | None = Field(
+        None, ge=1, description="samples that the guard holds back; by default a third of the data, 5,000 at most"
+    )
+    recalibrate_bn: bool | None = Field(
+        None, description="recompute batch-norm statistics of the result; by default where there are any"
+    )
+    backend: str = Field("auto", description="solver of the block problems: NAME[?key=value&key=value]")
+    backend_options: dict[str, Any] = Field(default_factory=dict, description="settings of the backend")
+    include: tuple[str, ...] | None = Field(None, description="patterns of layers in scope")
+    exclude: tuple[str, ...] = Field((), description="patterns of layers left out")
+    seed: int = Field(0, ge=0, lt=2**31, description="where all randomness of the run starts")
+
+    @classmethod
+    def of(cls, **settings: Any) -> Config:
+        """Make a config of keywords: `density` or `sparsity`, a `preset`, and whatever differs from it.
+
+        None stands for "not given".
+
+        Raises:
+            PruningError: an unknown setting (the nearest is named) or a value that it cannot have.
+        """
+        given = {key: value for key, value in settings.items() if value is not None}
+        try:
+            return cls(**given)
+        except ValidationError as error:
+            raise PruningError(_explained(error)) from error
+
+    @classmethod
+    def read(cls, file: str | Path, **overrides: Any) -> Config:
+        """Read a .toml or .json file of settings; keywords that are not None go over it.
+
+        Raises:
+            PruningError: the file cannot be read, or a setting is wrong.
+        """
+        path = Path(file)
+        try:
+            text = path.read_text("utf-8")
+            settings = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, json.JSONDecodeError) as error:
+            raise PruningError(f"settings {path}: {error}") from error
+        if not isinstance(settings, dict):
+            raise PruningError(f"settings {path}: a table of names and values is needed")
+        return cls.of(**{**settings, **{k: v for k, v in overrides.items() if v is not None}})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _start_from_preset(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        settings = dict(given)
+        preset = settings.get("preset", "icbs")
+        if preset not in PRESETS:
+            raise ValueError(f"preset {preset!r} does not exist; there are {', '.join(PRESETS)}")
+        if "sparsity" in settings:
+            if "density" in settings:
+                raise ValueError("give density or sparsity (= 1 - density), not both")
+            settings["density"] = 1.0 - float(settings.pop("sparsity"))
+        elif "density" not in settings:
+            raise ValueError("give density, the share of weights to keep, or sparsity (= 1 - density)")
+        return {**PRESETS[preset], **settings}
+
+    @property
+    def start_comparison(self) -> Comparison:
+        """Among which weights initial scores are compared."""
+        return self.init_comparison or self.scope
+
+
+def _explained(error: ValidationError) -> str:
+    lines = []
+    for problem in error.errors():
+        name = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            close = difflib.get_close_matches(name, list(Config.model_fields), n=1)
+            meant = f"; did you mean {close[0]!r}?" if close else f". Known: {', '.join(Config.model_fields)}"
+            lines.append(f"no setting {name!r}{meant}")
+        elif not name:
+            lines.append(str(problem["msg"]).removeprefix("Value error, "))
+        else:
+            lines.append(f"{name} = {problem['input']!r}: {problem['msg'].lower()}")
+    return "; ".join(lines)

@@ -1,0 +1,327 @@
+"""The journal of a run: every ask, answer and merge, on disk before the run goes on.
+
+SQLite with a rollback journal and full synchronisation, which keeps its promises on network disks too. The block problems
+themselves are not stored: a resume builds them again and compares checksums.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hybrid_icbs.config import Config
+from hybrid_icbs.errors import RunFolderError
+
+FILE = "journal.sqlite"
+SCHEMA = 1
+
+_TABLES = """
+CREATE TABLE run (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE rounds (
+    number INTEGER PRIMARY KEY, asked INTEGER NOT NULL, masks TEXT NOT NULL, begun REAL NOT NULL,
+    accepted INTEGER, loss REAL, history TEXT
+);
+CREATE TABLE blocks (
+    round INTEGER NOT NULL, block INTEGER NOT NULL, pruned INTEGER NOT NULL, parameter BLOB NOT NULL, flat_index BLOB NOT NULL,
+    checksum TEXT NOT NULL, answer BLOB, energy REAL, info TEXT, PRIMARY KEY (round, block)
+);
+CREATE TABLE fixed (layer INTEGER PRIMARY KEY, round INTEGER NOT NULL, bits BLOB NOT NULL);
+"""
+
+
+@dataclass(eq=False)
+class RoundRecord:
+    """What the journal holds of one round.
+
+    Attributes:
+        number: 0, 1, ...
+        asked: how many blocks were asked for.
+        masks: checksum of the masks on which the round stands.
+        parameter, index, pruned, checksums: of each block, its labels, how many of its weights are pruned now
+            (they come first), and the checksum of its coefficients.
+        fixed: bits of the weights that this round fixed for the run, by layer.
+        answers: state of each block [n], or None.
+        merged: whether the round was accepted, the loss after it, and its rows of history; None while it is open.
+    """
+
+    number: int
+    asked: int
+    masks: str
+    parameter: list[npt.NDArray[np.int32]]
+    index: list[npt.NDArray[np.int64]]
+    pruned: list[int]
+    checksums: list[str]
+    fixed: dict[int, npt.NDArray[np.uint8]]
+    answers: list[npt.NDArray[np.int8] | None] = field(default_factory=list)
+    merged: tuple[bool, float | None, list[dict[str, Any]]] | None = None
+
+
+class Journal:
+    """The open journal of one run folder; as long as it is open no other process can write there."""
+
+    def __init__(self, folder: Path, connection: sqlite3.Connection) -> None:
+        self.folder = folder
+        self._connection = connection
+
+    @classmethod
+    def create(cls, folder: str | Path, config: Config, identity: dict[str, Any]) -> Journal:
+        """Begin a run in a new or empty folder.
+
+        Raises:
+            RunFolderError: a run is there already, or the folder cannot be written.
+        """
+        folder = Path(folder)
+        if (folder / FILE).exists():
+            raise RunFolderError(
+                f"{folder} holds a run already; go on with it by `hybrid-icbs resume {folder}`, or choose another folder"
+            )
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunFolderError(f"{folder} cannot be made: {error.strerror}; choose another folder") from error
+        journal = cls(folder, _connect(folder, create=True))
+        values = {
+            "schema": SCHEMA,
+            "config": config.model_dump(mode="json"),
+            "identity": identity,
+            "begun": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        }
+        with journal._writing() as connection:
+            for statement in filter(None, map(str.strip, _TABLES.split(";"))):
+                connection.execute(statement)
+            connection.executemany("INSERT INTO run VALUES (?, ?)", [(k, json.dumps(v)) for k, v in values.items()])
+        _write_text(folder / "config.json", json.dumps(values["config"], indent=2) + "\n")
+        return journal
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Journal:
+        """Open the journal of a run that was begun.
+
+        Raises:
+            RunFolderError: there is none, it is damaged, of a later version, or another process works on it.
+        """
+        folder = Path(folder)
+        if not (folder / FILE).is_file():
+            raise RunFolderError(
+                f"{folder} holds no run (no {FILE}); runs are begun with `hybrid-icbs prune --out {folder}`"
+            )
+        journal = cls(folder, _connect(folder, create=False))
+        try:
+            schema = journal.value("schema")
+        except RunFolderError:
+            journal.close()
+            raise
+        if schema is None:
+            journal.close()
+            raise RunFolderError(
+                f"the run in {folder} was stopped before it had begun; delete the folder and start anew"
+            )
+        if schema != SCHEMA:
+            journal.close()
+            raise RunFolderError(
+                f"{folder / FILE} has schema {schema}; this version reads {SCHEMA}. Update hybrid-icbs"
+            )
+        return journal
+
+    @property
+    def config(self) -> Config:
+        """The run's settings."""
+        return Config.of(**self.value("config"))
+
+    def value(self, key: str) -> Any:
+        """A value that belongs to the whole run, or None."""
+        with self._reading() as connection:
+            tables = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'run'").fetchone()
+            row = connection.execute("SELECT value FROM run WHERE key = ?", (key,)).fetchone() if tables else None
+        return None if row is None else json.loads(row[0])
+
+    def set_value(self, key: str, value: Any) -> None:
+        """Write a value (JSON) that belongs to the whole run."""
+        with self._writing() as connection:
+            connection.execute("INSERT OR REPLACE INTO run VALUES (?, ?)", (key, json.dumps(value)))
+
+    def check_identity(self, identity: dict[str, Any]) -> None:
+        """Refuse a model or data that are not those of the run.
+
+        Raises:
+            RunFolderError: they differ; the message says in what.
+        """
+        recorded = self.value("identity")
+        for key, what in (
+            ("layers", "the model's layers are"),
+            ("weights", "the model's weights are"),
+            ("samples", "the number of calibration samples is"),
+            ("masks", "the masks of the start are"),
+        ):
+            if recorded[key] != identity[key]:
+                raise RunFolderError(
+                    f"{what} not those with which the run in {self.folder} began; give the same dense model and data"
+                )
+
+    def asked(self, record: RoundRecord) -> None:
+        """Note a round that was asked; again, after a resume, changes nothing."""
+        with self._writing() as connection:
+            connection.execute(
+                "INSERT OR IGNORE INTO rounds (number, asked, masks, begun) VALUES (?, ?, ?, ?)",
+                (record.number, record.asked, record.masks, time.time()),
+            )
+            connection.executemany(
+                "INSERT OR IGNORE INTO blocks (round, block, pruned, parameter, flat_index, checksum) VALUES (?, ?, ?, ?, ?, ?)",
+                [
+                    (
+                        record.number,
+                        b,
+                        pruned,
+                        parameter.astype("<i4").tobytes(),
+                        index.astype("<i8").tobytes(),
+                        checksum,
+                    )
+                    for b, (pruned, parameter, index, checksum) in enumerate(
+                        zip(record.pruned, record.parameter, record.index, record.checksums, strict=True)
+                    )
+                ],
+            )
+            connection.executemany(
+                "INSERT OR IGNORE INTO fixed VALUES (?, ?, ?)",
+                [(layer, record.number, bits.tobytes()) for layer, bits in record.fixed.items()],
+            )
+
+    def told(
+        self, round_number: int, block: int, state: npt.NDArray[np.int8], energy: float, info: dict[str, Any]
+    ) -> None:
+        """Note an answer."""
+        text = json.dumps(info, default=_plain)
+        with self._writing() as connection:
+            connection.execute(
+                "UPDATE blocks SET answer = ?, energy = ?, info = ? WHERE round = ? AND block = ?",
+                (np.packbits(state.astype(bool)).tobytes(), energy, text, round_number, block),
+            )
+
+    def merged(self, round_number: int, accepted: bool, loss: float | None, history: list[dict[str, Any]]) -> None:
+        """Note that a round was merged, or refused."""
+        with self._writing() as connection:
+            connection.execute(
+                "UPDATE rounds SET accepted = ?, loss = ?, history = ? WHERE number = ?",
+                (int(accepted), loss, json.dumps(history, default=_plain), round_number),
+            )
+
+    def rounds(self) -> Iterator[RoundRecord]:
+        """The rounds on record, in order."""
+        with self._reading() as connection:
+            rows = connection.execute(
+                "SELECT number, asked, masks, accepted, loss, history FROM rounds ORDER BY number"
+            )
+            for number, asked, masks, accepted, loss, history in rows.fetchall():
+                blocks = connection.execute(
+                    "SELECT pruned, parameter, flat_index, checksum, answer FROM blocks WHERE round = ? ORDER BY block",
+                    (number,),
+                ).fetchall()
+                fixed = connection.execute("SELECT layer, bits FROM fixed WHERE round = ?", (number,)).fetchall()
+                index = [np.frombuffer(block[2], "<i8").astype(np.int64) for block in blocks]
+                yield RoundRecord(
+                    number,
+                    asked,
+                    masks,
+                    parameter=[np.frombuffer(block[1], "<i4").astype(np.int32) for block in blocks],
+                    index=index,
+                    pruned=[block[0] for block in blocks],
+                    checksums=[block[3] for block in blocks],
+                    fixed={layer: np.frombuffer(bits, np.uint8) for layer, bits in fixed},
+                    answers=[
+                        None if block[4] is None else _unpacked(block[4], len(own))
+                        for block, own in zip(blocks, index, strict=True)
+                    ],
+                    merged=None if accepted is None else (bool(accepted), loss, json.loads(history)),
+                )
+
+    def close(self) -> None:
+        """Close the journal and let other processes in."""
+        self._connection.close()
+
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        """One transaction: all of it is on disk afterwards, or nothing is."""
+        with self._explained():
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._connection
+                self._connection.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        with self._explained():
+            yield self._connection
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise RunFolderError(_reason(self.folder, error)) from error
+
+
+def _connect(folder: Path, *, create: bool) -> sqlite3.Connection:
+    """Open the file and take its lock for as long as the connection lives."""
+    mode = "rwc" if create else "rw"
+    try:
+        connection = sqlite3.connect(
+            f"{(folder / FILE).resolve().as_uri()}?mode={mode}", uri=True, timeout=0, isolation_level=None
+        )
+        connection.execute("PRAGMA journal_mode = DELETE")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+        connection.execute("BEGIN EXCLUSIVE")
+        connection.execute("COMMIT")
+    except sqlite3.Error as error:
+        raise RunFolderError(_reason(folder, error)) from error
+    return connection
+
+
+def _reason(folder: Path, error: sqlite3.Error) -> str:
+    text = str(error)
+    if "locked" in text or "busy" in text:
+        return f"another process works on the run in {folder}; wait for it, or stop it"
+    if "readonly" in text or "unable to open" in text:
+        return f"{folder / FILE} cannot be written ({text}); check the folder's permissions, or choose another one"
+    if "full" in text or "disk I/O" in text:
+        return (
+            f"{folder / FILE} cannot grow ({text}); the disk may be full. Nothing that was recorded is lost: make room, then "
+            f"`hybrid-icbs resume {folder}`"
+        )
+    return f"{folder / FILE} cannot be used ({text}); it may be damaged or not a journal of hybrid-icbs"
+
+
+def _unpacked(bits: bytes, n: int) -> npt.NDArray[np.int8]:
+    return np.unpackbits(np.frombuffer(bits, np.uint8), count=n).astype(np.int8)
+
+
+def _plain(value: Any) -> Any:
+    """Numbers of numpy as those of JSON."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    return str(value)
+
+
+def _write_text(path: Path, text: str) -> None:
+    temporary = path.with_name(path.name + f".{os.getpid()}.part")
+    try:
+        temporary.write_text(text, "utf-8")
+        os.replace(temporary, path)
+    except OSError as error:
+        raise RunFolderError(f"{path} cannot be written: {error.strerror}") from error

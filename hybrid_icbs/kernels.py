@@ -1,0 +1,39 @@
+"""Compiled products for per-sample gradients; imported only where they are used, as numba is slow to import."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float32]
+IndexArray = npt.NDArray[np.int64]
+
+
+@numba.njit(nogil=True, fastmath=True, cache=True)
+def add_outer_entries(D: Any, X: Any, rows: Any, columns: Any, out: Any) -> None:
+    """out[e, s] += D[s, rows[e]] * X[s, columns[e]], for D [N, O], X [N, I], out [n, N]."""
+    for s in range(D.shape[0]):
+        for e in range(rows.shape[0]):
+            out[e, s] += D[s, rows[e]] * X[s, columns[e]]
+
+
+@numba.njit(nogil=True, fastmath=True, cache=True)
+def add_dot_entries(D: Any, X: Any, rows: Any, columns: Any, shifts: Any, out: Any) -> None:
+    """out[e, s] += sum_t D[s, rows[e], t] * X[s, columns[e], t + shifts[e]], for D [N, O, T], X [N, I, P].
+
+    Both operands of the inner sum are contiguous, so it runs at the speed of the first-level cache; nothing is
+    gathered. The entries should be ordered by row, so that a row of D stays there.
+    """
+    length = D.shape[2]
+    for s in range(D.shape[0]):
+        for e in range(rows.shape[0]):
+            d = D[s, rows[e]]
+            x = X[s, columns[e]]
+            shift = shifts[e]
+            total = np.float32(0.0)
+            for t in range(length):
+                total += d[t] * x[t + shift]
+            out[e, s] += total

@@ -1,0 +1,169 @@
+"""Which weights of a model are pruned: its Linear, Conv2d and Hugging Face Conv1D layers, chosen by name.
+
+A layer here is one weight parameter together with every module that uses it, so that tied weights are pruned
+once and their gradients summed.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import torch
+from torch import nn
+
+from hybrid_icbs.errors import PruningError, UnsupportedLayerError
+
+Kind: TypeAlias = Literal["linear", "conv1d", "conv2d"]
+
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """One weight parameter in scope.
+
+    Attributes:
+        number: place among the layers in scope, 0, 1, ...
+        name: name of the parameter, such as "fc1.weight".
+        kind: "linear" (weight [out, in]), "conv1d" (Hugging Face's, weight [in, out]) or "conv2d".
+        modules: the modules that use the weight, at least one.
+        weight: the parameter itself.
+    """
+
+    number: int
+    name: str
+    kind: Kind
+    modules: tuple[nn.Module, ...]
+    weight: nn.Parameter
+
+    @property
+    def size(self) -> int:
+        """Number of weights."""
+        return self.weight.numel()
+
+    @property
+    def rows(self) -> int:
+        """Number of outputs: the axis along which scores "per output" are compared."""
+        return int(self.weight.shape[1 if self.kind == "conv1d" else 0])
+
+    def by_output(self, tensor: torch.Tensor) -> torch.Tensor:
+        """A tensor shaped like the weight as a matrix [out, in (times kernel)]; a view where it can be."""
+        return tensor.T if self.kind == "conv1d" else tensor.reshape(self.rows, -1)
+
+
+def find_layers(
+    model: nn.Module,
+    include: Sequence[str] | None = None,
+    exclude: Sequence[str] | None = None,
+) -> list[Layer]:
+    """List the layers of a model whose weights are in scope.
+
+    Args:
+        model: any torch module.
+        include: patterns; a layer is in scope when one matches (None: every layer). A pattern is a module's name,
+            a prefix of names up to a dot, a class name, or `re:` and a regular expression matched from the start
+            of the module's name.
+        exclude: patterns of what is left out, stronger than `include`.
+
+    Returns:
+        The layers in the model's own order, a shared weight once.
+
+    Raises:
+        UnsupportedLayerError: a layer in scope has weights but is of another type.
+        PruningError: a pattern matches nothing, or nothing is in scope.
+    """
+    owners = {
+        name: module for name, module in model.named_modules(remove_duplicate=False) if _owns_weights(module)
+    }  # fmt: skip
+    for pattern in [*(include or ()), *(exclude or ())]:
+        _check_pattern(pattern, owners)
+    wanted = {
+        name: module
+        for name, module in owners.items()
+        if (include is None or any(_matches(p, name, module) for p in include))
+        and not any(_matches(p, name, module) for p in exclude or ())
+    }
+    users: dict[int, list[tuple[str, nn.Module]]] = {}
+    for name, module in wanted.items():
+        users.setdefault(id(_supported_weight(name, module)), []).append((name, module))
+    # A weight that someone else uses too must be seen wherever it is used: tied modules come into scope together.
+    for name, module in owners.items():
+        weight = module._parameters.get("weight")
+        if name not in wanted and id(weight) in users:
+            _supported_weight(name, module)
+            users[id(weight)].append((name, module))
+    layers = []
+    for uses in users.values():
+        modules = tuple(dict.fromkeys(module for _, module in uses))
+        weight = modules[0].weight
+        assert isinstance(weight, nn.Parameter)
+        name = f"{uses[0][0]}.weight" if uses[0][0] else "weight"
+        layers.append(Layer(len(layers), name, _kind(modules[0]), modules, weight))
+    if not layers:
+        raise PruningError(
+            f"no layer is in scope (include={include}, exclude={exclude}); the model has {', '.join(owners) or 'none'}"
+        )
+    return layers
+
+
+def has_batch_norm(model: nn.Module) -> bool:
+    """Whether a model keeps batch statistics."""
+    return any(isinstance(module, BATCH_NORMS) and module.track_running_stats for module in model.modules())
+
+
+def _owns_weights(module: nn.Module) -> bool:
+    """Whether a module has matrices of its own; vectors (biases, norms) are never pruned."""
+    return any(p is not None and p.dim() >= 2 and p.is_floating_point() for p in module._parameters.values())
+
+
+def _supported_weight(name: str, module: nn.Module) -> nn.Parameter:
+    matrices = [key for key, p in module._parameters.items() if p is not None and p.dim() >= 2]
+    if _kind_or_none(module) is None or matrices != ["weight"]:
+        raise UnsupportedLayerError(
+            f"layer {name!r} is a {type(module).__name__} with weights {', '.join(matrices)}; only Linear, Conv2d and "
+            f"Hugging Face's Conv1D can be pruned. Leave it out with exclude=[{name!r}]"
+        )
+    weight = module._parameters["weight"]
+    assert weight is not None
+    return weight
+
+
+def _kind(module: nn.Module) -> Kind:
+    kind = _kind_or_none(module)
+    assert kind is not None
+    return kind
+
+
+def _kind_or_none(module: nn.Module) -> Kind | None:
+    # By exact class: a subclass may compute something else (quantised, low-rank adapters, attention projections
+    # whose forward is never called), which the formulas of gradients.py would get wrong without a word.
+    if type(module) is nn.Linear:
+        return "linear"
+    if type(module) is nn.Conv2d:
+        return "conv2d"
+    if type(module).__name__ == "Conv1D" and type(module).__module__.startswith("transformers."):
+        return "conv1d"
+    return None
+
+
+def _matches(pattern: str, name: str, module: nn.Module) -> bool:
+    if pattern.startswith("re:"):
+        return re.match(pattern[3:], name) is not None
+    return name == pattern or name.startswith(pattern + ".") or type(module).__name__ == pattern
+
+
+def _check_pattern(pattern: str, owners: dict[str, nn.Module]) -> None:
+    if pattern.startswith("re:"):
+        try:
+            re.compile(pattern[3:])
+        except re.error as error:
+            raise PruningError(f"pattern {pattern!r} is not a regular expression: {error}") from error
+    if not any(_matches(pattern, name, module) for name, module in owners.items()):
+        known = [*owners, *{type(module).__name__ for module in owners.values()}]
+        close = difflib.get_close_matches(pattern, known, n=1)
+        meant = f"; did you mean {close[0]!r}?" if close else ""
+        raise PruningError(f"pattern {pattern!r} matches no layer{meant}. The layers are {', '.join(owners)}")

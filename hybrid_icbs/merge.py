@@ -1,0 +1,95 @@
+"""Answers into masks and weights, and the guard that measures what a round did to the loss."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from hybrid_icbs.calibration import CalibrationData, Loss, Score, score
+from hybrid_icbs.layers import Layer
+from hybrid_icbs.masks import Masks
+
+IndexArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class Move:
+    """Changes of one layer's mask: the weights that change [m], and whether each is kept afterwards [m]."""
+
+    layer: int
+    index: IndexArray
+    kept: BoolArray
+
+    def undone(self) -> Move:
+        """The move that takes this one back."""
+        return Move(self.layer, self.index, ~self.kept)
+
+
+def moves_of(parameter: npt.NDArray[np.int32], index: IndexArray, before: BoolArray, after: BoolArray) -> list[Move]:
+    """What a block's answer changes, layer by layer.
+
+    Args:
+        parameter: layer number of each weight of the block [n].
+        index: flat index of each weight [n].
+        before: which weights are kept now [n].
+        after: which weights the answer keeps [n].
+    """
+    changed = before != after
+    return [
+        Move(int(number), index[mine], after[mine])
+        for number in np.unique(parameter[changed])
+        for mine in [changed & (parameter == number)]
+    ]
+
+
+@torch.no_grad()
+def apply(moves: Sequence[Move], layers: Sequence[Layer], masks: Masks, restore: Sequence[torch.Tensor]) -> None:
+    """Write moves into the masks and the weights: restored weights get their restore value, pruned ones zero.
+
+    Args:
+        moves: the moves.
+        layers: the layers, by number.
+        masks: changed in place.
+        restore: restore values of each layer, shaped like its weight.
+    """
+    for move in moves:
+        layer = layers[move.layer]
+        masks.assign(layer.name, move.index, move.kept)
+        where = torch.from_numpy(move.index)
+        kept = torch.from_numpy(move.kept).to(layer.weight.dtype)
+        values = restore[move.layer].reshape(-1)[where.to(restore[move.layer].device)]
+        flat = layer.weight.detach().view(-1)
+        flat[where.to(flat.device)] = values.to(flat.device, flat.dtype) * kept.to(flat.device)
+
+
+@torch.no_grad()
+def write_masks(layers: Sequence[Layer], masks: Masks, restore: Sequence[torch.Tensor]) -> None:
+    """Write whole masks into the weights."""
+    for layer, values in zip(layers, restore, strict=True):
+        kept = masks[layer.name].to(layer.weight.device)
+        layer.weight.copy_(torch.where(kept, values.to(layer.weight.device), torch.zeros_like(layer.weight)))
+
+
+class Guard:
+    """Measures the loss on calibration samples that no gradient sees.
+
+    Args:
+        model: the model under pruning.
+        data: the calibration data.
+        index: the held-back samples [m].
+        loss: per-sample loss.
+    """
+
+    def __init__(self, model: nn.Module, data: CalibrationData, index: IndexArray, loss: Loss) -> None:
+        self._model, self._data, self._loss = model, data, loss
+        self.index = index
+
+    def score(self) -> Score:
+        """Mean loss and accuracy of the model as it is now."""
+        return score(self._model, self._data, self.index, self._loss)

@@ -1,0 +1,549 @@
+"""The pruning loop, ask and tell: whoever solves the blocks, and wherever, the loop is the same."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import dimod
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+import solvers
+from hybrid_icbs.calibration import Batch, CalibrationData, Loss, cross_entropy, device_of, recalibrate_batch_norm
+from hybrid_icbs.config import Config
+from hybrid_icbs.errors import PruningError, StaleBlock
+from hybrid_icbs.gradients import GradientPass, measure_gradients
+from hybrid_icbs.journal import Journal, RoundRecord
+from hybrid_icbs.layers import Layer, find_layers, has_batch_norm
+from hybrid_icbs.masks import Masks
+from hybrid_icbs.merge import Guard, Move, apply, moves_of, write_masks
+from hybrid_icbs.objective import block_problem
+from hybrid_icbs.result import PruneResult
+from hybrid_icbs.schedule import LayerSchedule
+from hybrid_icbs.scores import initial_masks, score_weights
+from hybrid_icbs.selection import Chosen, HoldBack, choose_candidates
+from problems import BlockProblem, Labels, LowRankForm
+
+logger = logging.getLogger(__name__)
+
+States = npt.NDArray[np.int8]
+Answer = dimod.SampleSet | npt.ArrayLike
+
+RECALIBRATION_SAMPLES = 10_000
+"""Samples over which batch-norm statistics are averaged: their error is then far below that of one training batch."""
+
+
+@dataclass(eq=False)
+class _Block:
+    """One block of the open round, its answer once it is told."""
+
+    problem: BlockProblem
+    before: States
+    answer: States | None = None
+    energy: float = 0.0
+    info: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Pruner:
+    """Prunes a model by rounds of blocks that anyone may solve.
+
+    Args:
+        model: a trained torch model; a copy is pruned unless `inplace`.
+        data: calibration data, see :class:`~hybrid_icbs.calibration.CalibrationData`.
+        config: settings.
+        loss: per-sample loss, (outputs, targets) -> [N]; None for cross entropy.
+        inplace: prune the given model itself.
+        out: a new run folder, in which a journal makes the run resumable; None keeps nothing.
+
+    Raises:
+        PruningError: settings, data or a model that cannot be used; the message says what and what to do.
+
+    Example:
+        >>> pruner = Pruner(model, (inputs, labels), Config.of(density=0.1))  # doctest: +SKIP
+        >>> for problem in pruner.ask():
+        ...     pruner.tell(problem, solvers.solve(problem, "tabu", seed=0))
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        data: Any,
+        config: Config,
+        *,
+        loss: Loss | None = None,
+        inplace: bool = False,
+        out: str | Path | None = None,
+    ) -> None:
+        self._prepare(model, data, config, loss, inplace)
+        self._journal = None if out is None else Journal.create(out, config, self._identity())
+
+    @classmethod
+    def resume(
+        cls, out: str | Path, model: nn.Module, data: Any, *, loss: Loss | None = None, inplace: bool = False
+    ) -> Pruner:
+        """Go on with the run of a folder, from the last thing its journal holds.
+
+        Args:
+            out: the run folder.
+            model: the same dense model with which the run began.
+            data: the same calibration data.
+            loss: the same loss.
+            inplace: prune the given model itself.
+
+        Returns:
+            A pruner that ends in the same masks as one that was never stopped. Where blocks were asked but not
+            merged, :meth:`pending` holds them, answers told before are remembered.
+
+        Raises:
+            RunFolderError: no run is there, another process works on it, or model or data are not those of the run.
+        """
+        journal = Journal.open(out)
+        try:
+            pruner = object.__new__(cls)
+            pruner._journal = None  # nothing is recorded twice while the record is replayed
+            pruner._prepare(model, data, journal.config, loss, inplace)
+            journal.check_identity(pruner._identity())
+            pruner._replay(journal)
+        except BaseException:
+            journal.close()
+            raise
+        pruner._journal = journal
+        return pruner
+
+    def _prepare(self, model: nn.Module, data: Any, config: Config, loss: Loss | None, inplace: bool) -> None:
+        self.config = config
+        self.loss = loss or cross_entropy
+        self.data = CalibrationData(data)
+        self.model = model if inplace else copy.deepcopy(model)
+        self.layers = find_layers(self.model, config.include, config.exclude or None)
+        self.restore = [layer.weight.detach().clone() for layer in self.layers]
+        self.history: list[dict[str, Any]] = []
+        self.rounds = 0
+        self.steps = 0
+        self.interrupted = False
+        self.backend = ""
+        self._damping = 1.0
+        self._open: list[_Block] = []
+        self._round: RoundRecord | None = None
+        self._held = HoldBack(self.layers, config.hold_back)
+        self._schedule = LayerSchedule([layer.size for layer in self.layers], config.layer_shares)
+        guarded, self._pool = self._split()
+        self.masks = self._initial_masks()
+        write_masks(self.layers, self.masks, self.restore)
+        self.guard = Guard(self.model, self.data, guarded, self.loss) if len(guarded) else None
+        self.start_score = self.guard.score() if self.guard else None
+        self.guard_loss = self.start_score.loss if self.start_score else None
+        self._best_loss, self._best = self.guard_loss, self.masks.copy()
+
+    # Ask and tell
+
+    def ask(self, count: int | None = None) -> list[BlockProblem]:
+        """The next blocks: disjoint, all from one pass over one calibration batch.
+
+        Args:
+            count: how many; None for a round's usual number. Fewer come where candidates, or the steps of the
+                budget, are too few.
+
+        Returns:
+            Block problems whose answers go to :meth:`tell`; empty when the budget of steps is used up.
+
+        Raises:
+            PruningError: the blocks of the last ask are not all told.
+        """
+        if self._open:
+            raise PruningError(
+                f"{len(self.pending())} of {len(self._open)} blocks of the last ask are not told yet; pending() lists them"
+            )
+        count = min(count or self.config.round_size, self.config.steps - self.steps)
+        if count <= 0:
+            return []
+        begun = time.perf_counter()
+        picked = self._schedule.next(count) if self.config.scope == "layer" else []
+        layers = [self.layers[n] for n in dict.fromkeys(picked)] or self.layers
+        gradients = measure_gradients(self.model, layers, self._batch(), self.loss)
+        measured = time.perf_counter()
+        fixed_before = set(self._held.fixed)
+        chosen = self._choose(gradients, layers, picked, count)
+        problems = self._problems(gradients, chosen)
+        self._open = [_Block(problem, _cut_now(c)) for problem, c in zip(problems, chosen, strict=True)]
+        for c in chosen:
+            self._held.add(c.parameter, c.index)
+        self._round = RoundRecord(
+            number=self.rounds,
+            asked=count,
+            masks=self.masks.checksum(),
+            parameter=[c.parameter for c in chosen],
+            index=[c.index for c in chosen],
+            pruned=[c.pruned for c in chosen],
+            checksums=[_checksum(problem) for problem in problems],
+            fixed={n: bits for n, bits in self._held.fixed.items() if n not in fixed_before},
+        )
+        self._spent = {"gradients": measured - begun, "problems": time.perf_counter() - measured}
+        if self._journal:
+            self._journal.asked(self._round)
+        return problems
+
+    def pending(self) -> list[BlockProblem]:
+        """Blocks of the last ask that wait for their answers."""
+        return [block.problem for block in self._open if block.answer is None]
+
+    def tell(self, problem: BlockProblem, answer: Answer) -> None:
+        """Give the answer of a block; a round merges when its last answer is here, in the order of asking.
+
+        Args:
+            problem: a block of the last ask, or one that was saved to a file and read again.
+            answer: a SampleSet over 0..n-1 (its best row counts) or one state [n]; 1 prunes a weight.
+
+        Raises:
+            StaleBlock: the block is not of the round that is open, so its weights may have changed since.
+            PruningError: the state is not feasible, or the block was told already.
+        """
+        block = self._find(problem)
+        state, info = _best_state(block.problem, answer)
+        if not block.problem.is_feasible(state):
+            raise PruningError(
+                f"the answer prunes {int(state.sum())} of {block.problem.n} weights; the block demands exactly "
+                f"{block.problem.cardinality}"
+            )
+        block.answer, block.energy, block.info = state, block.problem.energy(state), info
+        if self._journal:
+            self._journal.told(self.rounds, self._open.index(block), state, block.energy, dict(info))
+        if not self.pending():
+            self._merge()
+
+    def run(
+        self, backend: str | solvers.Solver | None = None, *, after_round: Callable[[Pruner], None] | None = None
+    ) -> None:
+        """Ask, solve and tell until the budget of steps is used up, or Ctrl-C.
+
+        Args:
+            backend: a backend's name or a solver; None for the config's.
+            after_round: called after each merged round.
+        """
+        solver: solvers.Solver | None = None
+        try:
+            while not self.interrupted:
+                problems = self.pending() or self.ask()
+                if not problems:
+                    break
+                solver = solver or self.solver(problems[0], backend)
+                self.backend = repr(solver)
+                begun = time.perf_counter()
+                answers = self._solve(solver, problems)
+                self._spent["solve"] = time.perf_counter() - begun
+                self.interrupted = any(a.info.get("ended_by") == "interrupt" for a in answers)
+                for problem, answer in zip(problems, answers, strict=True):
+                    self.tell(problem, answer)
+                if after_round:
+                    after_round(self)
+        except KeyboardInterrupt:
+            self.interrupted = True
+        if self.interrupted:
+            logger.warning(
+                "interrupted after %d of %d steps; the best state so far is kept", self.steps, self.config.steps
+            )
+
+    def solver(self, problem: BlockProblem, backend: str | solvers.Solver | None = None) -> solvers.Solver:
+        """The solver of the config, or of another backend; "auto" is the fastest local one that takes such a problem."""
+        options = self.config.backend_options if backend is None else {}
+        named = backend or self.config.backend
+        if named != "auto":
+            return solvers.get_solver(named, **options)
+        if options:
+            raise PruningError(f"backend_options {sorted(options)} need a backend by name; backend is 'auto'")
+        picked = solvers.fastest_local(problem)
+        logger.info("backend auto: %s", picked)
+        return picked
+
+    def finish(self) -> None:
+        """Put the best state of the path into the model, and recompute batch-norm statistics where there are any."""
+        if self._best_loss is not None and self.guard_loss != self._best_loss:
+            self.masks, self.guard_loss = self._best.copy(), self._best_loss
+            write_masks(self.layers, self.masks, self.restore)
+        wanted = self.config.recalibrate_bn
+        if has_batch_norm(self.model) if wanted is None else wanted:
+            recalibrate_batch_norm(self.model, self.data, self._pool[:RECALIBRATION_SAMPLES])
+
+    def result(self) -> PruneResult:
+        """What the run has come to so far."""
+        scores = {}
+        if self.guard and self.start_score:
+            scores = {"start": asdict(self.start_score), "result": asdict(self.guard.score())}
+        return PruneResult(
+            self.model, self.masks.copy(), self.history, self.config, self.backend, scores,
+            self._journal.folder if self._journal else None, self.interrupted,
+        )  # fmt: skip
+
+    def close(self) -> None:
+        """Let go of the run folder."""
+        if self._journal:
+            self._journal.close()
+            self._journal = None
+
+    # How a round comes about
+
+    def _choose(self, gradients: GradientPass, layers: list[Layer], picked: list[int], count: int) -> list[Chosen]:
+        scores = {
+            layer.number: (gradients.mean[layer.number] * self.restore[layer.number]).abs_() for layer in layers
+        }  # fmt: skip
+        for layer in layers:
+            if layer.number not in self._held.fixed and (self.config.fixed_pruned or self.config.fixed_kept):
+                kept = self.masks.flat(layer.name)
+                self._held.fix(
+                    layer.number, scores[layer.number], kept, self.config.fixed_pruned, self.config.fixed_kept
+                )
+        n = self.config.block_size
+        if self.config.scope == "global":
+            chosen = choose_candidates(scores, layers, self.masks, self._held, n, count)
+        else:
+            chosen = [
+                c
+                for layer in layers
+                for c in choose_candidates(scores, [layer], self.masks, self._held, n, picked.count(layer.number))
+            ]
+        if not chosen:
+            raise PruningError(
+                f"no block can be formed: {self.masks.kept()} of {sum(layer.size for layer in self.layers)} weights are kept, "
+                "and a block needs free weights of both kinds. Choose a density further from 0 and 1, or fix fewer weights"
+            )
+        return chosen
+
+    def _problems(self, gradients: GradientPass, chosen: list[Chosen]) -> list[BlockProblem]:
+        G = [np.empty((len(c.index), len(gradients.losses)), np.float32) for c in chosen]
+        w0 = [np.empty(len(c.index), np.float32) for c in chosen]
+        for layer in self.layers:  # layer by layer, so that one layer's activations are let go before the next is read
+            where = [c.parameter == layer.number for c in chosen]
+            index = np.concatenate([c.index[mine] for c, mine in zip(chosen, where, strict=True)])
+            if len(index):
+                rows = np.split(gradients.per_sample(layer, index), np.cumsum([int(mine.sum()) for mine in where])[:-1])
+                values = self.restore[layer.number].reshape(-1)
+                for b, mine in enumerate(where):
+                    G[b][mine] = rows[b]
+                    picked = torch.from_numpy(chosen[b].index[mine]).to(values.device)
+                    w0[b][mine] = values[picked].float().cpu().numpy()
+            gradients.release(layer)
+        return [self._problem(b, c, G[b], w0[b]) for b, c in enumerate(chosen)]
+
+    def _problem(
+        self, block: int, chosen: Chosen, G: npt.NDArray[np.float32], w0: npt.NDArray[np.float32]
+    ) -> BlockProblem:
+        names = [self.layers[int(number)].name for number in np.unique(chosen.parameter)]
+        return block_problem(
+            G,
+            w0,
+            _cut_now(chosen).astype(bool),
+            gamma=self.config.gamma,
+            rho=self.config.rho * self._damping,
+            relative_rho=self.config.relative_rho,
+            labels=Labels(chosen.parameter, chosen.index),
+            provenance={
+                "layers": names,
+                "round": self.rounds,
+                "block": block,
+                "seed": self.config.seed,
+                "masks": self.masks.checksum(),
+                "method": f"{self.config.preset}, empirical Fisher of {G.shape[1]} samples, scope {self.config.scope}",
+            },
+        )
+
+    def _solve(self, solver: solvers.Solver, problems: list[BlockProblem]) -> list[dimod.SampleSet]:
+        waiting = [b for b, block in enumerate(self._open) if block.answer is None]
+        seed = int(np.random.SeedSequence([self.config.seed, self.rounds]).generate_state(1)[0])
+        # Counted from the first block that waits: a resumed round seeds its blocks as an unbroken one does.
+        return solver.solve_many(
+            problems, seed=seed + waiting[0], initial_states=[self._open[b].before for b in waiting]
+        )
+
+    # How a round ends
+
+    def _merge(self) -> None:
+        begun = time.perf_counter()
+        moves = [move for block in self._open for move in _moves(block)]
+        apply(moves, self.layers, self.masks, self.restore)
+        merged = time.perf_counter()
+        before, after = self.guard_loss, self.guard.score().loss if self.guard else None
+        refused = self.config.guard == "refuse" and before is not None and after is not None and not after <= before
+        if refused:
+            apply([move.undone() for move in moves], self.layers, self.masks, self.restore)
+        self._spent |= {"merge": merged - begun, "guard": time.perf_counter() - merged}
+        rows = self._rows(before, after, not refused)
+        if self._journal:
+            self._journal.merged(self.rounds, not refused, before if refused else after, rows)
+        self._close_round(rows, not refused, before if refused else after)
+
+    def _close_round(self, rows: list[dict[str, Any]], accepted: bool, loss: float | None) -> None:
+        self.history += rows
+        self.steps += len(self._open)
+        self.rounds += 1
+        self._open, self._round = [], None
+        if self.config.adapt_rho and self.config.guard == "refuse":
+            # The model of the loss holds near the present weights only: trust it less after a refusal, as
+            # Levenberg and Marquardt do. The bounds keep a long series of either from overshooting for good.
+            self._damping = min(max(self._damping * (0.5 if accepted else 2.0), 2.0**-10), 2.0**10)
+        if accepted:
+            self.guard_loss = loss
+            if loss is not None and (self._best_loss is None or loss <= self._best_loss):
+                self._best_loss, self._best = loss, self.masks.copy()
+
+    def _rows(self, before: float | None, after: float | None, accepted: bool) -> list[dict[str, Any]]:
+        return [
+            {
+                "step": self.steps + b + 1,
+                "round": self.rounds,
+                "block": b,
+                "layers": ",".join(block.problem.provenance["layers"]),
+                "n": block.problem.n,
+                "cardinality": block.problem.cardinality,
+                "swaps": int((block.answer != block.before).sum()) // 2,
+                "energy": block.energy,
+                "predicted": block.energy - block.problem.energy(block.before),
+                "loss_before": before,
+                "loss_after": after,
+                "accepted": accepted,
+                "density": self.masks.density(),
+                "backend": block.info.get("backend", ""),
+                **{f"seconds_{key}": round(value, 6) for key, value in self._spent.items()},
+            }
+            for b, block in enumerate(self._open)
+        ]
+
+    def _find(self, problem: BlockProblem) -> _Block:
+        origin = problem.provenance
+        for block in self._open:
+            own = block.problem.provenance
+            if problem is block.problem or all(
+                origin.get(key) == own[key] for key in ("round", "block", "masks", "seed")
+            ):
+                if block.answer is not None:
+                    raise PruningError(f"block {own['block']} of round {own['round']} has its answer already")
+                return block
+        raise StaleBlock(
+            f"block {origin.get('block')} of round {origin.get('round')} is not open (round {self.rounds} "
+            f"{'waits for ' + str(len(self.pending())) + ' answers' if self._open else 'has not been asked'}); "
+            "the weights may have changed since it was asked, so its answer cannot be merged"
+        )
+
+    # Where a run starts, and starts again
+
+    def _split(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Samples of the guard, and those from which gradients are measured."""
+        order = np.random.default_rng([self.config.seed, 0]).permutation(len(self.data))
+        if self.config.guard == "off":
+            return order[:0], order
+        size = min(5000, len(order) // 3) if self.config.guard_size is None else self.config.guard_size
+        if not 0 < size < len(order):
+            raise PruningError(
+                f"a guard of {size} samples leaves none of {len(order)} for gradients; give more calibration data, a "
+                'smaller guard_size, or guard="off"'
+            )
+        return order[:size], order[size:]
+
+    def _batch(self) -> Batch:
+        rng = np.random.default_rng([self.config.seed, 1, self.rounds])
+        size = min(self.config.batch_size, len(self._pool))
+        return self.data.take(rng.choice(self._pool, size, replace=False), device_of(self.model))
+
+    def _initial_masks(self) -> Masks:
+        config = self.config
+        batch = self._batch()
+        scores = score_weights(self.model, self.layers, config.init, batch, self.loss, config.seed)
+        return initial_masks(scores, self.layers, config.density, config.start_comparison)
+
+    def _identity(self) -> dict[str, Any]:
+        """What must be the same when a run is resumed: the dense weights, the data's size and the first masks."""
+        digest = hashlib.sha256()
+        for values in self.restore:
+            digest.update(values.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        return {
+            "weights": digest.hexdigest(),
+            "samples": len(self.data),
+            "masks": self.masks.checksum(),
+            "layers": {layer.name: list(layer.weight.shape) for layer in self.layers},
+        }
+
+    def _replay(self, journal: Journal) -> None:
+        for record in journal.rounds():
+            if record.merged is None:
+                self._journal = journal
+                self._reopen(record)
+                break
+            if self.config.scope == "layer":
+                self._schedule.next(record.asked)
+            self._held.fixed.update(record.fixed)
+            accepted, loss, rows = record.merged
+            for parameter, index, pruned, answer in zip(
+                record.parameter, record.index, record.pruned, record.answers, strict=True
+            ):
+                self._held.add(parameter, index)
+                before = np.arange(len(index)) >= pruned
+                if accepted and answer is not None:
+                    apply(moves_of(parameter, index, before, answer == 0), self.layers, self.masks, self.restore)
+            self._open = [None] * len(record.index)  # type: ignore[list-item] # counted, then cleared
+            self._close_round(rows, accepted, loss)
+
+    def _reopen(self, record: RoundRecord) -> None:
+        """Build the blocks of an unfinished round anew and give them the answers that are on record."""
+        self.ask(record.asked)
+        assert self._round is not None
+        same = all(np.array_equal(a, b) for a, b in zip(self._round.index, record.index, strict=True))
+        if self._round.masks != record.masks or not same:
+            raise PruningError(
+                f"round {record.number} of the run cannot be built again: other weights are chosen now. Was it begun on "
+                "another machine, or with another number of threads? Start a new run folder"
+            )
+        if self._round.checksums != record.checksums:
+            logger.warning("the blocks of round %d differ in the last digits from those on record", record.number)
+        for block, answer in zip(self._open, record.answers, strict=True):
+            if answer is not None:
+                block.answer, block.energy = answer, block.problem.energy(answer)
+        if not self.pending():
+            self._merge()
+
+
+def _cut_now(chosen: Chosen) -> States:
+    """The state that leaves a block as it is: ones for the weights that are pruned now [n]."""
+    return (np.arange(len(chosen.index)) < chosen.pruned).astype(np.int8)
+
+
+def _moves(block: _Block) -> list[Move]:
+    labels = block.problem.labels
+    assert labels is not None
+    assert block.answer is not None
+    return moves_of(labels.parameter, labels.index, block.before == 0, block.answer == 0)
+
+
+def _best_state(problem: BlockProblem, answer: Answer) -> tuple[States, Mapping[str, Any]]:
+    if isinstance(answer, dimod.SampleSet):
+        if not len(answer) or set(answer.variables) != set(range(problem.n)):
+            raise PruningError(
+                f"the answer must be a SampleSet over the variables 0..{problem.n - 1} with a row at least"
+            )
+        binary = answer.change_vartype("BINARY", inplace=False)
+        order = [binary.variables.index(v) for v in range(problem.n)]
+        states = binary.record.sample[:, order].astype(np.int8)
+        feasible = np.flatnonzero(problem.is_feasible(states))
+        # A stranger's sample set may hold infeasible rows, and energies with a penalty in them.
+        rows = states[feasible] if len(feasible) else states[:1]
+        return rows[int(np.argmin(problem.energy(rows)))], answer.info
+    state = np.asarray(answer)
+    if state.shape != (problem.n,):
+        raise PruningError(f"the answer has shape {state.shape}; one state [{problem.n}] is needed")
+    return state.astype(np.int8), {}
+
+
+def _checksum(problem: BlockProblem) -> str:
+    """SHA-256 of a block problem's coefficients."""
+    form = problem.form
+    assert isinstance(form, LowRankForm)
+    digest = hashlib.sha256(np.ascontiguousarray(form.factor).view(np.uint8).data)
+    digest.update(np.ascontiguousarray(problem.linear).view(np.uint8).data)
+    return digest.hexdigest()

@@ -1,0 +1,147 @@
+"""The one call: a trained model in, a pruned model out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import nn
+
+import solvers
+from hybrid_icbs.calibration import Loss
+from hybrid_icbs.config import Config
+from hybrid_icbs.errors import PruningError
+from hybrid_icbs.pruner import Pruner
+from hybrid_icbs.result import PruneResult
+from hybrid_icbs.scores import Score
+
+
+def prune(
+    model: nn.Module,
+    data: Any,
+    *,
+    density: float | None = None,
+    sparsity: float | None = None,
+    backend: str | solvers.Solver = "auto",
+    backend_options: dict[str, Any] | None = None,
+    preset: str = "icbs",
+    scope: Literal["global", "layer"] | None = None,
+    steps: int | None = None,
+    block_size: int = 1024,
+    batch_size: int = 200,
+    init: Score = "magnitude",
+    loss: Loss | None = None,
+    include: Sequence[str] | None = None,
+    exclude: Sequence[str] | None = None,
+    seed: int = 0,
+    out: str | Path | None = None,
+    progress: bool = True,
+    inplace: bool = False,
+    **settings: Any,
+) -> PruneResult:
+    """Prune a trained model by combinatorial optimisation.
+
+    Args:
+        model: any torch module; its Linear, Conv2d and Hugging Face Conv1D weights are pruned.
+        data: calibration data: a pair of tensors (inputs, labels), a DataLoader, or an iterable of batches. A third
+            of it, 5,000 samples at most, is held back to measure the loss (see `guard_size`).
+        density: share of weights to keep.
+        sparsity: 1 - density; give one of the two.
+        backend: what solves the block problems: "sa", "tabu", "exact", "tabu?population=20", "dimod:package.Sampler",
+            a solver of your own, or "auto" for the fastest local one.
+        backend_options: settings of the backend.
+        preset: "icbs", or "icbs-paper" for the method as published.
+        scope: "global" lets budget move between layers, "layer" keeps each layer's density; None: the preset's.
+        steps: how many blocks to solve; None: the preset's number.
+        block_size: weights in a block, n.
+        batch_size: samples on which the gradients of a block are measured, N.
+        init: score of the masks with which the run starts: "magnitude", "wanda", "gradient" or "random".
+        loss: (outputs, targets) -> losses of each sample [N]; None for cross entropy.
+        include: patterns of layers in scope (a name, a prefix, a class name, or "re:" and a regular expression).
+        exclude: patterns of layers left out.
+        seed: where all randomness starts; the same seed on the same machine gives the same masks.
+        out: a new run folder: journal, masks, model, metrics and report; a run that is stopped resumes from there.
+        progress: show a progress bar (on standard error).
+        inplace: prune the given model, not a copy.
+        settings: any other setting of :class:`~hybrid_icbs.config.Config`.
+
+    Returns:
+        The pruned model with masks, history and report.
+
+    Raises:
+        PruningError: a setting, the data or a layer cannot be used; the message says what and what to do.
+        OptionError: the backend does not exist or has no such option.
+    """
+    solver = backend if isinstance(backend, solvers.Solver) else None
+    config = Config.of(
+        density=density,
+        sparsity=sparsity,
+        backend=solver.name if solver else backend,
+        backend_options=backend_options,
+        preset=preset,
+        scope=scope,
+        steps=steps,
+        block_size=block_size,
+        batch_size=batch_size,
+        init=init,
+        include=tuple(include) if include is not None else None,
+        exclude=tuple(exclude) if exclude is not None else None,
+        seed=seed,
+        **settings,
+    )
+    if solver is None and config.backend != "auto":
+        solvers.get_solver(config.backend, **config.backend_options)  # a wrong name is told before any work is done
+    pruner = Pruner(model, data, config, loss=loss, inplace=inplace, out=out)
+    return complete(pruner, solver, progress=progress)
+
+
+def complete(pruner: Pruner, solver: solvers.Solver | None = None, *, progress: bool = True) -> PruneResult:
+    """Run a pruner to the end of its budget and gather the result; into its run folder too, if it has one.
+
+    Args:
+        pruner: new, or resumed.
+        solver: a solver to use; None for the config's backend.
+        progress: show a progress bar.
+    """
+    try:
+        with _progress_bar(pruner, progress) as after_round:
+            pruner.run(solver, after_round=after_round)
+        pruner.finish()
+        result = pruner.result()
+        if result.out is not None:
+            result.save(result.out)
+            result.report(result.out / "report.html")
+        return result
+    finally:
+        pruner.close()
+
+
+@contextmanager
+def _progress_bar(pruner: Pruner, shown: bool) -> Iterator[Any]:
+    if not shown:
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("pruning"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("blocks"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("", total=pruner.config.steps, completed=pruner.steps, note="")
+
+        def show(pruner: Pruner) -> None:
+            note = "" if pruner.guard_loss is None else f"loss {pruner.guard_loss:.4f}"
+            bar.update(task, completed=pruner.steps, note=note)
+
+        yield show
+
+
+__all__ = ["PruningError", "complete", "prune"]

@@ -1,0 +1,105 @@
+"""What a pruning run gives back: the model, its masks, the history, and how to save them."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file, save_model
+from torch import nn
+
+from hybrid_icbs.config import Config
+from hybrid_icbs.errors import RunFolderError
+
+
+@dataclass(frozen=True)
+class PruneResult:
+    """A pruned model and the record of how it came about.
+
+    Attributes:
+        model: the pruned model; pruned weights are exact zeros in ordinary dense storage.
+        masks: boolean tensors shaped like the weights, by parameter name, True = kept.
+        history: one row of plain values a block, in the order of solving.
+        config: the run's settings.
+        backend: the solver that was used, with its settings.
+        scores: mean loss (and accuracy where there are classes) on the guard's samples, at the "start" and of the
+            "result"; empty without a guard.
+        out: the run folder, or None.
+        interrupted: whether the run ended before its budget of steps.
+    """
+
+    model: nn.Module
+    masks: Mapping[str, torch.Tensor]
+    history: list[dict[str, Any]]
+    config: Config
+    backend: str
+    scores: dict[str, dict[str, float | None]] = field(default_factory=dict)
+    out: Path | None = None
+    interrupted: bool = False
+
+    @property
+    def density(self) -> float:
+        """Share of kept weights over all layers in scope."""
+        masks = [self.masks[name] for name in self.masks]
+        return sum(int(m.sum()) for m in masks) / sum(m.numel() for m in masks)
+
+    @property
+    def densities(self) -> dict[str, float]:
+        """Share of kept weights of each layer."""
+        return {name: float(self.masks[name].float().mean()) for name in self.masks}
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the model, its masks, the settings and the history.
+
+        The folder gets `model/` (what `save_pretrained` writes for a transformers model, else `model.safetensors`),
+        `masks.safetensors` (booleans by parameter name), `config.json` and `metrics.csv`.
+
+        Raises:
+            RunFolderError: the folder cannot be written.
+        """
+        folder = Path(folder)
+        try:
+            (folder / "model").mkdir(parents=True, exist_ok=True)
+            if hasattr(self.model, "save_pretrained"):
+                self.model.save_pretrained(folder / "model")
+            else:
+                save_model(self.model, str(folder / "model" / "model.safetensors"))
+            masks = {name: self.masks[name].contiguous() for name in self.masks}
+            save_file(masks, folder / "masks.safetensors", metadata={"true": "kept"})
+            (folder / "config.json").write_text(
+                json.dumps(self.config.model_dump(mode="json"), indent=2) + "\n", "utf-8"
+            )
+            _write_csv(folder / "metrics.csv", self.history)
+        except OSError as error:
+            raise RunFolderError(
+                f"{folder} cannot be written: {error}; free some space or choose another folder"
+            ) from error
+        return folder
+
+    def report(self, file: str | Path | None = None) -> str:
+        """The run as one self-contained HTML page, with plots; written to a file where one is named.
+
+        Returns:
+            The page.
+        """
+        from hybrid_icbs.report import render
+
+        page = render(self)
+        if file is not None:
+            try:
+                Path(file).write_text(page, "utf-8")
+            except OSError as error:
+                raise RunFolderError(f"{file} cannot be written: {error}") from error
+        return page
+
+
+def _write_csv(file: Path, rows: list[dict[str, Any]]) -> None:
+    with file.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]) if rows else ["step"])
+        writer.writeheader()
+        writer.writerows(rows)

@@ -1,0 +1,131 @@
+"""How much each weight seems to matter, and the masks with which a run starts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, TypeAlias
+
+import numpy as np
+import torch
+from torch import nn
+
+from hybrid_icbs.calibration import Batch, Loss, evaluation_mode, run_model
+from hybrid_icbs.gradients import measure_gradients
+from hybrid_icbs.layers import Layer
+from hybrid_icbs.masks import Masks, shares
+
+Score: TypeAlias = Literal["magnitude", "wanda", "gradient", "random"]
+Comparison: TypeAlias = Literal["global", "layer", "output", "input"]
+
+
+def initial_masks(
+    scores: Sequence[torch.Tensor], layers: Sequence[Layer], density: float, comparison: Comparison
+) -> Masks:
+    """Keep the weights with the largest scores.
+
+    Args:
+        scores: score of each weight, shaped like the weights, by layer.
+        layers: the layers.
+        density: share of weights kept over all layers; the number kept is round(density * weights), exactly.
+        comparison: among which weights scores are compared: all ("global"), a layer's, one output's (a row of
+            Linear's weight) or one input's (a column; for convolutions an input channel's kernel position).
+
+    Returns:
+        Masks with exactly the demanded number of kept weights; layers and their rows get equal shares, remainders
+        going to the largest fractions.
+    """
+    masks = Masks.like(layers)
+    sizes = [layer.size for layer in layers]
+    total = round(density * sum(sizes))
+    if comparison == "global":
+        flat = torch.cat([score.detach().flatten().float().cpu() for score in scores])
+        kept = torch.zeros(len(flat), dtype=torch.bool)
+        kept[flat.topk(total, sorted=False).indices] = True
+        for layer, part in zip(layers, kept.split(sizes), strict=True):
+            masks.set_flat(layer.name, part.numpy())
+        return masks
+    counts = shares(total, [density * size for size in sizes], sizes)
+    for layer, score, count in zip(layers, scores, counts, strict=True):
+        matrix = score.detach().float().cpu().reshape(1 if comparison == "layer" else score.shape[0], -1)
+        # Turned where compared scores stand in columns: inputs of [out, in], outputs of Conv1D's [in, out].
+        turned = comparison != "layer" and (layer.kind == "conv1d") != (comparison == "input")
+        kept = _largest_of_each_row(matrix.T if turned else matrix, count)
+        masks.set_flat(layer.name, (kept.T if turned else kept).reshape(-1).numpy())
+    return masks
+
+
+def score_weights(
+    model: nn.Module, layers: Sequence[Layer], kind: Score, batch: Batch, loss: Loss, seed: int
+) -> list[torch.Tensor]:
+    """Score every weight; larger means more worth keeping.
+
+    Args:
+        model: the dense model.
+        layers: the layers to score.
+        kind: "magnitude" |w|; "wanda" |w| times the norm of the weight's input over the batch (Sun et al. 2023,
+            arXiv 2306.11695); "gradient" |g w| with the mean gradient g; "random".
+        batch: samples for "wanda" and "gradient".
+        loss: per-sample loss, for "gradient".
+        seed: for "random".
+
+    Returns:
+        Scores shaped like the weights, by layer.
+    """
+    weights = [layer.weight.detach() for layer in layers]
+    if kind == "magnitude":
+        return [w.abs() for w in weights]
+    if kind == "random":
+        generator = torch.Generator().manual_seed(seed)
+        return [torch.rand(w.shape, generator=generator) for w in weights]
+    if kind == "gradient":
+        mean = measure_gradients(model, layers, batch, loss).mean
+        return [(mean[layer.number] * w).abs() for layer, w in zip(layers, weights, strict=True)]
+    norms = _input_norms(model, layers, batch)
+    return [w.abs() * _by_input(layer, norm) for layer, w, norm in zip(layers, weights, norms, strict=True)]
+
+
+@torch.no_grad()
+def _input_norms(model: nn.Module, layers: Sequence[Layer], batch: Batch) -> list[torch.Tensor]:
+    """Euclidean norm of each input feature (channel) of each layer over a batch."""
+    squares: dict[int, torch.Tensor] = {}
+    handles = []
+    for layer in layers:
+        feature = 1 if layer.kind == "conv2d" else -1
+
+        def note(
+            module: nn.Module, args: tuple[torch.Tensor, ...], n: int = layer.number, feature: int = feature
+        ) -> None:
+            square = args[0].double().square().transpose(feature, -1).flatten(0, -2).sum(0)
+            squares[n] = squares.get(n, torch.zeros_like(square)) + square
+
+        handles += [module.register_forward_pre_hook(note) for module in layer.modules]
+    try:
+        with evaluation_mode(model):
+            run_model(model, batch.inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return [squares[layer.number].sqrt().float() for layer in layers]
+
+
+def _by_input(layer: Layer, norm: torch.Tensor) -> torch.Tensor:
+    """Norms of input features, shaped to multiply a weight."""
+    if layer.kind == "conv1d":
+        return norm[:, None]
+    if layer.kind == "linear":
+        return norm[None, :]
+    outputs, within = layer.weight.shape[:2]
+    groups = len(norm) // within
+    return norm.reshape(groups, within).repeat_interleave(outputs // groups, 0)[:, :, None, None]
+
+
+def _largest_of_each_row(matrix: torch.Tensor, count: int) -> torch.Tensor:
+    """Keep `count` entries of a matrix, its rows sharing them equally and keeping their largest."""
+    rows, width = matrix.shape
+    if rows == 1:
+        kept = torch.zeros(width, dtype=torch.bool)
+        kept[matrix[0].topk(count, sorted=False).indices] = True
+        return kept[None]
+    counts = torch.tensor(shares(count, [1.0] * rows, [width] * rows))
+    ranks = torch.from_numpy(np.argsort(np.argsort(-matrix.numpy(), axis=1, kind="stable"), axis=1))
+    return ranks < counts[:, None]

@@ -1,0 +1,160 @@
+"""Which weights enter the next blocks: contested ones, and not the same ones again and again."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from hybrid_icbs.layers import Layer
+from hybrid_icbs.masks import Masks
+
+IndexArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, eq=False)
+class Chosen:
+    """The weights of one block, pruned ones first.
+
+    Attributes:
+        parameter: number of each weight's layer, int32 [n].
+        index: flat index of each weight in its layer, int64 [n].
+        pruned: how many of them are pruned now; the rest is kept.
+    """
+
+    parameter: npt.NDArray[np.int32]
+    index: IndexArray
+    pruned: int
+
+
+class HoldBack:
+    """Weights that may not enter a block: used lately (first in, first out), or fixed for the whole run.
+
+    Kept and pruned weights are counted apart: of either kind at most the given share of a layer's free weights waits,
+    so that candidates of both kinds are always left.
+
+    Args:
+        layers: the layers.
+        share: share of a layer's free kept, and of its free pruned, weights that may wait, 0 to 1 (exclusive).
+    """
+
+    def __init__(self, layers: Sequence[Layer], share: float) -> None:
+        self.share = share
+        self._sizes = [layer.size for layer in layers]
+        self._used: list[deque[IndexArray]] = [deque() for _ in layers]
+        self.fixed: dict[int, npt.NDArray[np.uint8]] = {}
+        """Bits of the weights that are fixed for the run, by layer's number."""
+
+    def add(self, parameter: npt.NDArray[np.int32], index: IndexArray) -> None:
+        """Note that a block's weights were used: layer numbers and flat indices [n]."""
+        if self.share == 0:
+            return
+        for number in np.unique(parameter):
+            queue = self._used[number]
+            queue.append(index[parameter == number])
+            while sum(map(len, queue)) - len(queue[0]) >= math.ceil(self.share * self._sizes[number]):
+                queue.popleft()
+
+    def fix(self, number: int, score: torch.Tensor, kept: BoolArray, pruned_share: float, kept_share: float) -> None:
+        """Fix the pruned weights of least score and the kept ones of largest for the whole run, shares of each."""
+        flat = score.reshape(-1).float().cpu()
+        fixed = np.zeros(len(kept), np.bool_)
+        for side, share in ((False, pruned_share), (True, kept_share)):
+            own = np.flatnonzero(kept == side)
+            count = math.floor(share * len(own))
+            fixed[own[flat[torch.from_numpy(own)].topk(count, largest=side, sorted=False).indices.numpy()]] = True
+        self.fixed[number] = np.packbits(fixed)
+
+    def eligible(self, number: int, kept: BoolArray, side: bool) -> BoolArray:
+        """Which kept (side True) or pruned (False) weights of a layer may enter a block [size].
+
+        Args:
+            number: the layer's number.
+            kept: its mask now [size].
+            side: which of the two.
+        """
+        free = kept if side else ~kept
+        if number in self.fixed:
+            free = free & ~np.unpackbits(self.fixed[number], count=len(kept)).view(np.bool_)
+        queue = self._used[number]
+        if not queue:
+            return free.copy()
+        # Newest first, so that a weight used twice counts by its last use and the oldest are let go.
+        recent = np.concatenate([index[::-1] for index in reversed(queue)])
+        recent = recent[free[recent]]
+        _, first = np.unique(recent, return_index=True)
+        waiting = recent[np.sort(first)][: math.floor(self.share * int(np.count_nonzero(free)))]
+        free = free.copy()
+        free[waiting] = False
+        return free
+
+
+def choose_candidates(
+    scores: Mapping[int, torch.Tensor],
+    layers: Sequence[Layer],
+    masks: Masks,
+    held: HoldBack,
+    block_size: int,
+    blocks: int,
+) -> list[Chosen]:
+    """Choose disjoint blocks from some layers: pruned weights of the largest score, kept ones of the smallest.
+
+    Half of each block is pruned now and half kept; where one kind runs short the blocks get smaller, never empty as
+    long as there is one weight of each kind.
+
+    Args:
+        scores: how strongly a change of each weight acts on the loss, |g w0|, shaped like the weights, by layer's number.
+        layers: the layers that supply candidates; blocks mix them.
+        masks: which weights are kept now.
+        held: weights that wait.
+        block_size: the most weights in a block, n.
+        blocks: how many blocks.
+
+    Returns:
+        At most `blocks` blocks, fewer where the candidates do not suffice for more.
+    """
+    half = block_size // 2 * blocks
+    pruned = _extreme(scores, layers, masks, held, half, side=False)
+    kept = _extreme(scores, layers, masks, held, half, side=True)
+    blocks = min(blocks, len(pruned[0]), len(kept[0]))
+    chosen = []
+    for b in range(blocks):
+        # Dealt out in turn, so that every block gets its part of the most contested weights.
+        sides = [(numbers[b::blocks], index[b::blocks]) for numbers, index in (pruned, kept)]
+        chosen.append(
+            Chosen(
+                np.concatenate([numbers for numbers, _ in sides]),
+                np.concatenate([index for _, index in sides]),
+                len(sides[0][0]),
+            )
+        )
+    return chosen
+
+
+def _extreme(
+    scores: Mapping[int, torch.Tensor],
+    layers: Sequence[Layer],
+    masks: Masks,
+    held: HoldBack,
+    count: int,
+    side: bool,
+) -> tuple[npt.NDArray[np.int32], IndexArray]:
+    """The `count` pruned weights of largest score (side False) or kept ones of smallest (True), most extreme first."""
+    values, numbers, indices = [], [], []
+    for layer in layers:
+        score = scores[layer.number]
+        own = np.flatnonzero(held.eligible(layer.number, masks.flat(layer.name), side))
+        value = score.reshape(-1)[torch.from_numpy(own).to(score.device)].float()
+        top = value.topk(min(count, len(own)), largest=not side, sorted=False)
+        values.append(top.values.cpu().numpy())
+        indices.append(own[top.indices.cpu().numpy()])
+        numbers.append(np.full(len(top.values), layer.number, np.int32))
+    value, number, index = np.concatenate(values), np.concatenate(numbers), np.concatenate(indices)
+    order = np.lexsort((index, number, value if side else -value))[:count]
+    return number[order], index[order]
