@@ -1,13 +1,17 @@
 """Block problems: what a pruning step asks a solver, as numpy arrays, dimod types and files."""
 
+from problems import instances
 from problems.block import BestKnown, BlockProblem, Labels
 from problems.cardinality import Cardinality
 from problems.errors import FileFormatError, ProblemError
+from problems.files import load, save
 from problems.forms import DenseForm, LowRankForm, QuadraticForm
+from problems.sets import BlockSet, load_set, save_set
 
 __all__ = [
     "BestKnown",
     "BlockProblem",
+    "BlockSet",
     "Cardinality",
     "DenseForm",
     "FileFormatError",
@@ -15,4 +19,9 @@ __all__ = [
     "LowRankForm",
     "ProblemError",
     "QuadraticForm",
+    "instances",
+    "load",
+    "load_set",
+    "save",
+    "save_set",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -141,7 +141,10 @@ class BlockProblem:
             raise ProblemError(f"linear has shape {c.shape}; Q has {n} variables, so [{n}] is needed")
         c = _as_float(c, "linear").astype(np.float64)
         if extra is not None:
-            c += extra
+            with np.errstate(over="ignore"):
+                c += extra
+            if not np.isfinite(c).all():
+                raise ProblemError("linear and the diagonal of Q have a sum that is not finite; scale the problem")
         c.flags.writeable = False
         if not np.isfinite(offset):
             raise ProblemError(f"offset is {offset}; it must be finite")
@@ -381,7 +384,7 @@ class BlockProblem:
 
     @classmethod
     def from_cqm(cls, cqm: dimod.ConstrainedQuadraticModel) -> BlockProblem:
-        """A dense problem from a dimod CQM whose constraints are cardinalities; see :func:`problems.convert.from_cqm`."""
+        """A dense problem from a dimod CQM of cardinalities; see :func:`problems.convert.from_cqm`."""
         from problems import convert
 
         return convert.from_cqm(cqm)
@@ -406,14 +409,17 @@ class BlockProblem:
 
 
 def _checked_labels(labels: Labels, n: int) -> Labels:
-    checked = replace(
-        labels, parameter=np.asarray(labels.parameter, np.int32), index=np.asarray(labels.index, np.int64)
-    )
-    for name in ("parameter", "index"):
-        shape = getattr(checked, name).shape
-        if shape != (n,):
-            raise ProblemError(f"labels.{name} has shape {shape}; the block has {n} variables, so [{n}] is needed")
-    return checked
+    def checked(name: str, dtype: type[np.int32 | np.int64]) -> npt.NDArray[Any]:
+        given = np.asarray(getattr(labels, name))
+        if given.shape != (n,):
+            raise ProblemError(f"labels.{name} has shape {given.shape}; the block's {n} variables need [{n}]")
+        array = given.astype(dtype)
+        if n and (given.dtype.kind not in "iu" or not np.array_equal(array, given) or array.min() < 0):
+            raise ProblemError(f"labels.{name} must be made of whole numbers >= 0 that fit {np.dtype(dtype)}")
+        array.flags.writeable = False
+        return array
+
+    return Labels(checked("parameter", np.int32), checked("index", np.int64))
 
 
 __all__ = ["BestKnown", "BlockProblem", "IntArray", "Labels"]

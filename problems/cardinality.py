@@ -52,13 +52,13 @@ class Cardinality:
             group_of = _integers(groups, "groups")
             if group_of.shape != (n,):
                 raise ProblemError(f"groups has shape {group_of.shape}; the block has {n} variables, so [{n}]")
+            named = n if counts.ndim == 0 else len(counts)  # one number for all: as many groups as there are variables
+            if n and (group_of.min() < 0 or group_of.max() >= named):
+                raise ProblemError(
+                    f"groups holds the numbers {group_of.min()}..{group_of.max()}; they must lie in 0..{named - 1}"
+                )
             if counts.ndim == 0:
                 counts = np.full(int(group_of.max(initial=-1)) + 1, counts)  # 2:4 is cardinality=2 with groups
-            if n and (group_of.min() < 0 or group_of.max() >= len(counts)):
-                raise ProblemError(
-                    f"groups holds the numbers {group_of.min()}..{group_of.max()}, "
-                    f"but cardinality names groups 0..{len(counts) - 1}"
-                )
         sizes = np.bincount(group_of, minlength=len(counts)).astype(np.int64)
         for bad in np.flatnonzero((counts < 0) | (counts > sizes)):
             what = f"the block's {n} variables" if groups is None else f"the {sizes[bad]} variables of group {bad}"
@@ -77,7 +77,7 @@ class Cardinality:
     def counted(self, states: StateArray) -> npt.NDArray[np.int64]:
         """Ones of each group in each state [b, g], for states [b, n]."""
         if len(self.counts) == 1:
-            return states.sum(axis=1, dtype=np.int64)[:, None]
+            return np.asarray(states.sum(axis=1, dtype=np.int64)[:, None])
         counted = np.zeros((len(states), len(self.counts)), np.int64)
         rows, columns = np.nonzero(states)
         np.add.at(counted, (rows, self.groups[columns]), 1)

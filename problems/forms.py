@@ -27,6 +27,7 @@ IntArray: TypeAlias = npt.NDArray[np.integer[Any]]
 StateArray: TypeAlias = npt.NDArray[np.int8]
 
 _CHUNK_BYTES = 1 << 23  # rows are widened to float64 in pieces of this size: small beside any cache-missing matrix
+_FEW_STATES = 8  # of so few states the rows of the ones are added up: faster than widening all rows for a product
 
 
 class QuadraticForm(Protocol):
@@ -108,6 +109,8 @@ class DenseForm:
         return np.zeros(self.n)
 
     def energies(self, states: StateArray) -> Float64Array:
+        if len(states) <= _FEW_STATES:
+            return np.array([row_sum[x != 0].sum() for x, row_sum in zip(states, self.products(states), strict=True)])
         X = states.astype(np.float64)
         energies = np.zeros(len(X))
         for rows in _chunks(self.n, self.n):
@@ -116,17 +119,23 @@ class DenseForm:
         return energies
 
     def products(self, states: StateArray) -> Float64Array:
+        fields = np.zeros((len(states), self.n))
+        if len(states) <= _FEW_STATES:
+            for x, sums in zip(states, fields, strict=True):
+                ones = np.flatnonzero(x)
+                for some in _chunks(len(ones), self.n):
+                    sums += self.matrix[ones[some]].sum(axis=0, dtype=np.float64)
+            return fields
         X = states.astype(np.float64)
-        fields = np.empty((len(X), self.n))
         for rows in _chunks(self.n, self.n):
             fields[:, rows] = X @ self.matrix[rows].astype(np.float64, copy=False).T
         return fields
 
     def row(self, i: int) -> Float64Array:
-        return self.matrix[i].astype(np.float64)
+        return np.asarray(self.matrix[i], np.float64).copy()
 
     def couplings(self, rows: IntArray, columns: IntArray) -> Float64Array:
-        return self.matrix[rows, columns].astype(np.float64)
+        return np.asarray(self.matrix[rows, columns], np.float64)
 
     def dense(self) -> Float64Array:
         return self.matrix.astype(np.float64)
@@ -183,6 +192,12 @@ class LowRankForm:
     def residuals(self, states: StateArray | Float64Array) -> Float64Array:
         """A^T x of each state [b, r], for states (or real weights) [b, n]."""
         residuals = np.zeros((len(states), self.rank))
+        if states.dtype == np.int8 and len(states) <= _FEW_STATES:
+            for x, sums in zip(states, residuals, strict=True):
+                ones = np.flatnonzero(x)
+                for some in _chunks(len(ones), self.rank):
+                    sums += self.factor[ones[some]].sum(axis=0, dtype=np.float64)
+            return residuals
         for rows in _chunks(self.n, self.rank):
             part = states[:, rows].astype(np.float64, copy=False)
             residuals += part @ self.factor[rows].astype(np.float64, copy=False)
@@ -226,6 +241,12 @@ class LowRankForm:
     def total(self, weights: Float64Array) -> float:
         residual = self.residuals(weights[None])[0]
         return float(residual @ residual - (self.diagonal * weights) @ weights)
+
+
+def spin_to_binary(Q: Float64Array, h: Float64Array, offset: float) -> tuple[Float64Array, Float64Array, float]:
+    """The function s^T Q s + h.s + offset of spins as one of x = (s + 1) / 2, for Q with a zero diagonal."""
+    rows = Q.sum(axis=1)
+    return 4.0 * Q, 2.0 * h - 4.0 * rows, float(offset + rows.sum() - h.sum())
 
 
 def _as_float(array: npt.NDArray[Any], name: str) -> FloatArray:

@@ -1,0 +1,139 @@
+"""Files written whole or not at all, and JSON read without trust: what the block files and sets stand on."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import math
+import os
+import secrets
+import stat
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from problems.errors import FileFormatError, ProblemError
+
+
+def write_whole(
+    base: Path,
+    writers: Mapping[str, Callable[[BinaryIO], None]],
+    last: tuple[str, Callable[[Mapping[str, Path]], bytes]],
+) -> None:
+    """Write files beside each other so that a kill at any moment leaves none of them half written.
+
+    All are written under temporary names and then renamed, the last one last.
+
+    Args:
+        base: what the names begin with.
+        writers: for each ending a function that writes to an open file.
+        last: an ending, and a function that makes its bytes when the others lie ready under the paths it is given.
+    """
+    with contextlib.ExitStack() as unfinished:
+        ready = {end: _write_beside(with_ending(base, end), write, unfinished) for end, write in writers.items()}
+        data = last[1](ready)
+        ready[last[0]] = _write_beside(with_ending(base, last[0]), lambda file: _write_bytes(file, data), unfinished)
+        for ending, temporary in ready.items():
+            os.replace(temporary, with_ending(base, ending))
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[tuple[io.BufferedReader, int]]:
+    """A regular file open for reading in binary, and its size.
+
+    Raises:
+        FileFormatError: a folder, pipe or device.
+        OSError: the file does not exist or must not be read.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):  # before it is opened: opening a pipe would wait for a writer
+        raise FileFormatError(f"{path}: is not a regular file")
+    with path.open("rb") as file:
+        yield file, os.fstat(file.fileno()).st_size
+
+
+def with_ending(base: Path, ending: str) -> Path:
+    """NAME and an ending; unlike `Path.with_suffix`, dots in NAME stay."""
+    return base.parent / (base.name + ending)
+
+
+def json_bytes(values: Mapping[str, Any]) -> bytes:
+    """A JSON object with one field a line, which :func:`parse_json` will read back.
+
+    Raises:
+        ProblemError: a value that JSON cannot hold; the message names the field.
+    """
+    lines = []
+    for key, value in values.items():
+        try:
+            text = json.dumps(value, allow_nan=False)
+            parse_json(f'{{"{key}": {text}}}'.encode(), Path(), key)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ProblemError(f"{key} holds what JSON cannot: {error}") from error
+        lines.append(f'  "{key}": {text}')
+    return ("{\n" + ",\n".join(lines) + "\n}\n").encode("ascii")
+
+
+def parse_json(data: bytes, path: Path, field: str) -> dict[str, Any]:
+    """Parse a JSON object; the caller bounds the size of `data`.
+
+    Args:
+        data: the text.
+        path: the file it is from, for messages.
+        field: the part of the file it is from, for messages.
+
+    Raises:
+        FileFormatError: not JSON, not an object, a key given twice, NaN or infinity, or nested too deep.
+    """
+    try:
+        value = json.loads(
+            data.decode("utf-8"), object_pairs_hook=_unique, parse_float=_finite, parse_constant=_finite
+        )  # fmt: skip
+    except (ValueError, RecursionError) as error:
+        raise FileFormatError(f"{path}: {field}: not valid JSON: {str(error)[:200]}") from error
+    if not isinstance(value, dict):
+        raise FileFormatError(f"{path}: {field}: a JSON object is needed, not {type(value).__name__}")
+    return value
+
+
+def check_schema(values: Mapping[str, Any], schema: str, version: int, path: Path) -> None:
+    """Refuse what is of another kind, or newer than this program.
+
+    Raises:
+        FileFormatError: the fields "schema" and "version" are not these.
+    """
+    if values.get("schema") != schema:
+        raise FileFormatError(f"{path}: schema: is {values.get('schema')!r:.100}; {schema!r} is needed")
+    given = values.get("version")
+    if type(given) is not int or given != version:
+        newer = "; a newer hybrid-icbs is needed" if type(given) is int and given > version else ""
+        raise FileFormatError(f"{path}: version: is {given!r:.100}; version {version} is known{newer}")
+
+
+def _write_beside(target: Path, write: Callable[[BinaryIO], None], unfinished: contextlib.ExitStack) -> Path:
+    """Write to a file that is unlinked when `unfinished` closes, unless it was renamed by then."""
+    temporary = target.parent / f".{target.name}.{secrets.token_hex(4)}.tmp"
+    with temporary.open("xb") as file:
+        unfinished.callback(temporary.unlink, missing_ok=True)
+        write(file)
+    return temporary
+
+
+def _write_bytes(file: BinaryIO, data: bytes) -> None:
+    file.write(data)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in values:
+            raise ValueError(f"the key {key[:100]!r} is given twice")
+        values[key] = value
+    return values
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:100]} is not a finite number")
+    return value
