@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from problems import BlockProblem
 from problems.forms import Float64Array, StateArray
-from solvers.errors import OptionError, SolverError
+from solvers.errors import OptionError, SolverError, UnavailableError
 from solvers.run import Run, versions
 
 InitialStates: TypeAlias = "npt.ArrayLike | dimod.SampleSet | None"
@@ -37,6 +37,7 @@ class Capabilities:
         groups: takes a cardinality for each group.
         deterministic: the same seed gives the same answer on the same machine (without a time limit).
         remote: the problem leaves this machine.
+        best_variables: size of sub-block with which it serves :class:`solvers.Decompose` best; None for the largest.
         device: where the search runs, "cpu", "cuda" or a service's name.
     """
 
@@ -48,6 +49,7 @@ class Capabilities:
     deterministic: bool = True
     remote: bool = False
     device: str = "cpu"
+    best_variables: int | None = None
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,11 @@ class Solver(abc.ABC):
     # What a solver says of itself
 
     @property
+    def backend(self) -> str:
+        """The name in messages and in the record; more than `name` where that stands for a family of solvers."""
+        return self.name
+
+    @property
     def capabilities(self) -> Capabilities:
         """What this solver, with its settings, can take and promise."""
         return Capabilities()
@@ -151,8 +158,8 @@ class Solver(abc.ABC):
             stop: called now and then; True ends the search with the best so far. So does Ctrl-C.
 
         Returns:
-            Feasible states in order of energy, energies by `problem.energy`, distinct; so `.first` is the answer. `.info`
-            holds `backend`, `timing` (seconds: `setup` for compilation and imports, `solve`, `total`, and
+            Feasible states in order of energy, energies by `problem.energy`, distinct; so `.first` is the answer.
+            `.info` holds `backend`, `timing` (seconds: `setup` for compilation and imports, `solve`, `total`, and
             `overrun` where a time limit was exceeded), `seed`, `versions`, `incumbents` ([seconds, energy] pairs),
             `ended_by` ("work", "time_limit", "target", "stop" or "interrupt"), `repaired`, `raw` and what the
             solver adds.
@@ -216,10 +223,10 @@ class Solver(abc.ABC):
             run = self._run(problem, s, time_limit, None, initial, stop)
             self._warm_up(problem)
             run.start()
-            outcome = self._search(problem, run)
-            found = np.asarray(problem.energy(outcome.states))
+            found_states = self._feasible(problem, self._search(problem, run))
+            found = np.asarray(problem.energy(found_states))
             best = int(found.argmin())
-            states.append(outcome.states[best])
+            states.append(found_states[best])
             energies[p] = found[best]
         return states, energies
 
@@ -256,19 +263,17 @@ class Solver(abc.ABC):
         allowed = self.capabilities
         if allowed.max_variables is not None and problem.n > allowed.max_variables:
             raise SolverError(
-                f"{self.name} takes at most {allowed.max_variables} variables, the problem has {problem.n}; "
+                f"{self.backend} takes at most {allowed.max_variables} variables, the problem has {problem.n}; "
                 "wrap it as solvers.Decompose(solver) to solve by sub-blocks"
             )
         if problem.groups is not None and not allowed.groups:
-            raise SolverError(f"{self.name} takes one cardinality, not a number for each group")
+            raise SolverError(f"{self.backend} takes one cardinality, not a number for each group")
 
     def _solve(self, problem: BlockProblem, run: Run) -> dimod.SampleSet:
         begun = time.perf_counter()
         ready = self.available()
         if not ready:
-            from solvers.errors import UnavailableError
-
-            raise UnavailableError(f"{self.name}: {ready.reason}")
+            raise UnavailableError(f"{self.backend}: {ready.reason}")
         self._warm_up(problem)
         setup = time.perf_counter() - begun
         with run.listening():
@@ -282,13 +287,17 @@ class Solver(abc.ABC):
         answer.info["timing"] = timing
         return answer
 
-    def _answer(self, problem: BlockProblem, run: Run, outcome: Outcome) -> dimod.SampleSet:
+    def _feasible(self, problem: BlockProblem, outcome: Outcome) -> StateArray:
         states = np.ascontiguousarray(outcome.states, dtype=np.int8)
         feasible = np.atleast_1d(problem.is_feasible(states))
         if not len(states) or not feasible.all():
             raise SolverError(
-                f"{self.name} returned {(~feasible).sum()} infeasible of {len(states)} states; this is a bug"
+                f"{self.backend} returned {(~feasible).sum()} infeasible of {len(states)} states; this is a bug"
             )
+        return states
+
+    def _answer(self, problem: BlockProblem, run: Run, outcome: Outcome) -> dimod.SampleSet:
+        states = self._feasible(problem, outcome)
         energies = np.asarray(problem.energy(states))
         order = np.argsort(energies, kind="stable")
         states, energies = states[order], energies[order]
@@ -299,14 +308,14 @@ class Solver(abc.ABC):
         best = float(energies[0])
         run.record(best)
         answer.info.update(
-            backend=self.name,
+            outcome.info,
+            backend=self.backend,
             seed=run.seed,
             versions=versions(self.toolkits),
             incumbents=run.incumbents_down_to(best),
             ended_by=run.ended_by or "work",
             repaired=outcome.repaired,
             raw=outcome.raw or {"energy": best, "feasible": 1.0},
-            **outcome.info,
         )
         return answer
 

@@ -15,7 +15,7 @@ import dimod
 
 from problems import BlockProblem
 from solvers.base import Availability, InitialStates, Solver
-from solvers.errors import OptionError
+from solvers.errors import OptionError, SolverError
 
 ENTRY_POINTS = "hybrid_icbs.solvers"
 """Group in which a third party's distribution names its solvers: `name = "package.module:SolverClass"`."""
@@ -26,6 +26,7 @@ BUILT_IN = {
     "exact": "solvers.exact:Exact",
     "ocean-sa": "solvers.ocean:OceanSA",
     "ocean-tabu": "solvers.ocean:OceanTabu",
+    "decompose": "solvers.decompose:Decompose",
 }
 
 DIMOD_PREFIX = "dimod:"
@@ -97,6 +98,19 @@ def get_solver(backend: str | Solver, **options: Any) -> Solver:
         if option not in known:
             raise OptionError(f"{name} has no option {option!r}{_nearest(option, known)}")
     return cls(**settings)
+
+
+def fastest_local(problem: BlockProblem) -> Solver:
+    """The local heuristic that is expected to be done first with problems like this one.
+
+    Raises:
+        SolverError: none takes a problem of this size.
+    """
+    candidates = [solver for name in ("tabu", "sa") for solver in [get_solver(name)] if solver.available()]
+    fitting = [(estimate.seconds, solver) for solver in candidates for estimate in [solver.estimate(problem)] if estimate.fits]
+    if not fitting:
+        raise SolverError(f"no local solver takes {problem}; choose a smaller block")
+    return min(fitting, key=lambda pair: pair[0])[1]
 
 
 def backends() -> list[str]:

@@ -1,0 +1,243 @@
+"""A block problem as the arrays that compiled kernels take.
+
+Kernels work in float32, in *half units*: with s the energies of the single variables (the diagonal of Q in them),
+
+    e(x) = scale (E(x) - offset) / 2 = 1/2 x^T Q' x + s'.x        Q' = scale Q,  s' = scale s / 2
+
+so that the field g = s' + Q' x is what a variable adds, the swap of i (one) for j (zero) changes e by
+g_j - g_i - Q'_ij, and no factor of two stands in any loop. The scale is a power of two, which loses no digit, and
+is 1 (no copy of a float32 matrix) unless the coefficients' size would leave the range of float32.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from problems import BlockProblem, DenseForm, LowRankForm
+from problems.forms import Float64Array, FloatArray
+
+Float32Array: TypeAlias = npt.NDArray[np.float32]
+Int32Array: TypeAlias = npt.NDArray[np.int32]
+UintArray: TypeAlias = npt.NDArray[np.uint8]
+
+SAFE_EXPONENT = 36
+"""Coefficients whose largest magnitude lies within 2^-36 .. 2^36 are taken as they are: their products, summed
+over a million variables, stay inside float32."""
+
+
+@dataclass(frozen=True, eq=False)
+class Groups:
+    """Who may swap with whom: the variables of each group, one group where there is one cardinality.
+
+    Attributes:
+        of: group of each variable, int32 [n].
+        members: variables ordered by group, int32 [n].
+        starts: where each group begins in `members`, int32 [g + 1].
+        counts: ones that each group demands, int32 [g].
+    """
+
+    of: Int32Array
+    members: Int32Array
+    starts: Int32Array
+    counts: Int32Array
+
+    @property
+    def movable(self) -> bool:
+        """Whether any swap is possible: some group is neither all ones nor all zeros."""
+        return bool(((self.counts > 0) & (self.counts < np.diff(self.starts))).any())
+
+
+@dataclass(frozen=True, eq=False)
+class Arrays:
+    """What both kinds of arrays share: who may swap with whom, and how energies are counted.
+
+    Attributes:
+        groups: who may swap with whom.
+        scale: power of two that took Q to Q'.
+        offset: constant of the energies.
+    """
+
+    groups: Groups
+    scale: float
+    offset: float
+
+    @property
+    def n(self) -> int:
+        """Number of variables."""
+        return len(self.groups.of)
+
+    def energy(self, half: float) -> float:
+        """The problem's energy of a state whose kernel energy is `half`."""
+        return 2.0 * half / self.scale + self.offset
+
+    def half(self, energy: float) -> float:
+        """The kernel energy of a state of the problem's energy `energy`."""
+        return (energy - self.offset) * self.scale / 2.0
+
+
+@dataclass(frozen=True, eq=False)
+class DenseArrays(Arrays):
+    """A problem whose matrix kernels read row by row.
+
+    Attributes:
+        matrix: Q' [n, n], float32, zero diagonal, read-only.
+        single: s' [n], float64.
+        exact: the matrix as the problem holds it, for a last descent: `matrix` rounds a float64 one.
+        exact_single: single energies in the units of `exact` [n], float64.
+    """
+
+    matrix: Float32Array
+    single: Float64Array
+    exact: FloatArray
+    exact_single: Float64Array
+
+    @cached_property
+    def reach(self) -> Float32Array:
+        """The largest coupling of each variable in `matrix`, at least 0 [n]."""
+        return np.asarray(self.matrix.max(axis=1, initial=0.0))
+
+    @cached_property
+    def exact_reach(self) -> FloatArray:
+        """The same in `exact` [n]."""
+        return self.reach if self.exact is self.matrix else np.asarray(self.exact.max(axis=1, initial=0.0))
+
+
+@dataclass(frozen=True, eq=False)
+class FactorArrays(Arrays):
+    """A low-rank problem as kernels take it: e(x) = 1/2 |A'^T x|^2 + c'.x with A' = sqrt(scale) A, c' = scale c / 2.
+
+    Attributes:
+        factor: A' [n, r], float32, C-contiguous, read-only; the caller's own array where it is float32.
+        linear: c' [n], float32, the diagonal of A A^T *not* in it.
+    """
+
+    factor: Float32Array
+    linear: Float32Array
+
+    @property
+    def rank(self) -> int:
+        """Number of columns of the factor."""
+        return int(self.factor.shape[1])
+
+
+def dense_arrays(problem: BlockProblem) -> DenseArrays:
+    """The arrays of a problem in dense form, or of a low-rank one made dense (4 n^2 bytes)."""
+    form = problem.form
+    if isinstance(form, LowRankForm):
+        low_rank = factor_arrays(problem)
+        return _multiplied_out(low_rank.factor, low_rank.linear.astype(np.float64), low_rank)
+    assert isinstance(form, DenseForm)
+    singles = problem.single_energies
+    scale = math.ldexp(1.0, _safe_exponent(max(_largest(form.matrix), _largest(singles))))
+    matrix = _as_float32(form.matrix, scale)
+    return DenseArrays(
+        groups_of(problem), scale, problem.offset,
+        matrix=matrix, single=singles * (scale / 2.0),
+        exact=matrix if scale == 1.0 and form.dtype == np.float32 else _read_only(np.ascontiguousarray(form.matrix)),
+        exact_single=singles / 2.0,
+    )  # fmt: skip
+
+
+def factor_arrays(problem: BlockProblem) -> FactorArrays:
+    """The arrays of a problem in low-rank form; nothing as large as the factor is copied where that is float32."""
+    form = problem.form
+    assert isinstance(form, LowRankForm)
+    # The factor comes in squared: its exponent counts twice, so the scale of Q is a power of four.
+    largest = max(_largest(form.factor), math.sqrt(_largest(problem.linear)))
+    exponent = _safe_exponent(largest, SAFE_EXPONENT // 2)
+    factor = _as_float32(form.factor, math.ldexp(1.0, exponent))
+    scale = math.ldexp(1.0, 2 * exponent)
+    linear = np.multiply(problem.linear, scale / 2.0).astype(np.float32)
+    return FactorArrays(groups_of(problem), scale, problem.offset, factor=factor, linear=_read_only(linear))
+
+
+def restricted(arrays: FactorArrays, indices: Int32Array, fields: Float32Array, x: UintArray) -> DenseArrays:
+    """The dense problem of some variables while the others stay as they are.
+
+    Args:
+        arrays: the whole problem.
+        indices: the variables that stay free, distinct, ascending [m].
+        fields: what each variable of the whole adds to the state x [n].
+        x: the state [n].
+
+    Returns:
+        Arrays of m variables whose energies are off by a constant.
+    """
+    part = x[indices].astype(np.float64)
+    used, group = np.unique(arrays.groups.of[indices], return_inverse=True)
+    ones = np.bincount(group, weights=part, minlength=len(used)).astype(np.int32)
+    groups = _laid_out(group.astype(np.int32), ones)
+    rows = arrays.factor[indices]
+    twin = FactorArrays(groups, arrays.scale, 0.0, factor=rows, linear=arrays.linear[indices])
+    dense = _multiplied_out(rows, np.zeros(len(indices)), twin)
+    single = fields[indices] - dense.matrix @ part  # a field less what the free ones add to it
+    return replace(dense, single=single, exact_single=single)
+
+
+def _multiplied_out(factor: Float32Array, linear: Float64Array, like: FactorArrays) -> DenseArrays:
+    from solvers.kernels.gram import gram
+
+    matrix = np.empty((len(factor), len(factor)), np.float32)
+    single = linear + 0.5 * gram(_read_only(factor), matrix)
+    matrix = _read_only(matrix)
+    return DenseArrays(
+        like.groups, like.scale, like.offset, matrix=matrix, single=single, exact=matrix, exact_single=single
+    )
+
+
+def groups_of(problem: BlockProblem) -> Groups:
+    """The groups of a problem in the layout of kernels."""
+    constraint = problem.constraint
+    return _laid_out(constraint.groups.astype(np.int32), constraint.counts.astype(np.int32))
+
+
+def _laid_out(of: Int32Array, counts: Int32Array) -> Groups:
+    if len(counts) == 1:
+        return Groups(of, np.arange(len(of), dtype=np.int32), np.array([0, len(of)], np.int32), counts)
+    starts = np.concatenate([[0], np.cumsum(np.bincount(of, minlength=len(counts)))]).astype(np.int32)
+    return Groups(of, np.argsort(of, kind="stable").astype(np.int32), starts, counts)
+
+
+def stream_of(seed: int, number: int) -> npt.NDArray[np.uint64]:
+    """The state of random stream `number` of a seed, uint64 [1], for :mod:`solvers.kernels.random`."""
+    return np.random.SeedSequence([seed, number]).generate_state(1, np.uint64).astype(np.uint64, copy=False)
+
+
+def _largest(array: FloatArray) -> float:
+    """Largest magnitude, without a temporary array."""
+    return float(max(array.max(), -array.min())) if array.size else 0.0
+
+
+def _safe_exponent(largest: float, safe: int = SAFE_EXPONENT) -> int:
+    """The power of two to scale by: 0 where the largest coefficient is of a safe size."""
+    if largest == 0.0:
+        return 0
+    exponent = math.frexp(largest)[1]
+    return 0 if -safe <= exponent <= safe else -exponent
+
+
+def _as_float32(array: FloatArray, factor: float) -> Float32Array:
+    if array.dtype == np.float32 and factor == 1.0:
+        return _read_only(np.ascontiguousarray(array))
+    scaled = np.empty(array.shape, np.float32)
+    if array.dtype == np.float64:
+        # Scaled before it is narrowed, in pieces: a float64 beyond float32's range must not become infinite.
+        step = max(1, (1 << 20) // max(1, array.shape[1]))
+        for row in range(0, len(array), step):
+            scaled[row : row + step] = array[row : row + step] * factor if factor != 1.0 else array[row : row + step]
+    else:
+        np.multiply(array, np.float32(factor), out=scaled)
+    return _read_only(scaled)
+
+
+def _read_only(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """A view that cannot be written: kernels are compiled once, for read-only coefficients."""
+    view = array.view()
+    view.flags.writeable = False
+    return view

@@ -1,0 +1,191 @@
+"""Annealing by swaps: one kernel for matrices, one for factors.
+
+Both scan the variables in order, which streams memory, and draw a partner for each at random among those that may be
+swapped with it. `progress` holds [sweep, variable], `account` holds [energy], both where the next proposal goes on.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numba as nb
+import numpy as np
+
+from solvers.kernels.random import below, unit
+
+_NEVER = np.float32(17.0)  # uphill by 17 temperatures is accepted once in 2^24, the finest draw of `unit`
+
+
+@nb.njit(cache=True, nogil=True, fastmath=True, error_model="numpy", boundscheck=False)
+def anneal_matrix(  # type: ignore[no-untyped-def]
+    Q, reach, fields, x, order, place, group, starts, counts, temperatures, target, progress, account, stream, proposals
+):
+    """Propose so many swaps, or fewer where the last sweep ends or the energy comes down to the target.
+
+    Arrays:
+        Q: couplings, float32 [n, n].
+        reach: largest entry of each row of Q, float32 [n]: more than that no coupling can help a swap.
+        fields: g = s + Q x, float32 [n]; kept up.
+        x: the state, uint8 [n]; kept up.
+        order, place: variables by group, ones first, and where each stands, int32 [n]; kept up.
+        group, starts, counts: groups as in :class:`solvers.arrays.Groups`.
+        temperatures: one for each sweep, float32 [s].
+        target: energy (in half units) at which to return.
+        progress: [sweep, variable] of the next proposal, int64 [2].
+        account: [energy], float64 [1].
+        stream: random stream, uint64 [1].
+        proposals: how many to make at most.
+
+    Returns:
+        How many were made.
+    """
+    n = x.shape[0]
+    sweep, i = progress[0], progress[1]
+    energy = account[0]
+    one_group = counts.shape[0] == 1
+    lo, k, hi = 0, counts[0], n
+    done = 0
+    while done < proposals and sweep < temperatures.shape[0] and energy > target:
+        temperature = temperatures[sweep]
+        never = _NEVER * temperature
+        stretch = min(n, i + proposals - done)
+        done += stretch - i
+        while i < stretch:
+            if not one_group:
+                g = group[i]
+                lo, k, hi = starts[g], counts[g], starts[g + 1]
+            mid = lo + k
+            if k == 0 or mid == hi:
+                i += 1
+                continue
+            if x[i]:
+                out = i
+                into = order[mid + below(stream, hi - mid)]
+            else:
+                out = order[lo + below(stream, k)]
+                into = i
+            apart = fields[into] - fields[out]
+            if apart - reach[i] < never:
+                change = apart - Q[out, into]
+                if change <= 0.0 or (change < never and unit(stream) < math.exp(-change / temperature)):
+                    energy += change
+                    a, b = place[out], place[into]
+                    order[a], order[b] = into, out
+                    place[out], place[into] = b, a
+                    x[out], x[into] = 0, 1
+                    gained, lost = Q[into], Q[out]
+                    for l in range(n):
+                        fields[l] += gained[l] - lost[l]
+                    if energy <= target:
+                        done -= stretch - i - 1
+                        stretch = i + 1
+            i += 1
+        if i >= n:
+            sweep += 1
+            i = 0
+    progress[0], progress[1] = sweep, i
+    account[0] = energy
+    return done
+
+
+@nb.njit(cache=True, nogil=True, fastmath=True, error_model="numpy", boundscheck=False)
+def anneal_factor(  # type: ignore[no-untyped-def]
+    A, linear, residual, rounded, x, order, place, group, starts, counts,
+    temperatures, target, progress, account, stream, proposals,
+):  # fmt: skip
+    """As :func:`anneal_matrix`, for e(x) = 1/2 |A^T x|^2 + c.x: O(rank) a proposal, whatever n is.
+
+    With r = A^T x and d = A_j - A_i, the swap of i for j changes e by d.(r + d/2) + c_j - c_i. Variables are scanned in
+    order, so one of the two rows comes from memory before it is asked for.
+
+    Arrays:
+        A: factor, float32 [n, rank].
+        linear: c, float32 [n].
+        residual: r, float64 [rank]; kept up. In float64 it needs no refreshing: 10^9 swaps leave 12 digits right.
+        rounded: r in float32 [rank], for scoring; kept up.
+    """
+    n, rank = A.shape
+    half = np.float32(0.5)
+    sweep, i = progress[0], progress[1]
+    energy = account[0]
+    one_group = counts.shape[0] == 1
+    lo, k, hi = 0, counts[0], n
+    done = 0
+    while done < proposals and sweep < temperatures.shape[0] and energy > target:
+        temperature = temperatures[sweep]
+        never = _NEVER * temperature
+        stretch = min(n, i + proposals - done)
+        done += stretch - i
+        while i < stretch:
+            if not one_group:
+                g = group[i]
+                lo, k, hi = starts[g], counts[g], starts[g + 1]
+            mid = lo + k
+            if k == 0 or mid == hi:
+                i += 1
+                continue
+            if x[i]:
+                out = i
+                into = order[mid + below(stream, hi - mid)]
+            else:
+                out = order[lo + below(stream, k)]
+                into = i
+            gained, lost = A[into], A[out]
+            change = np.float32(0.0)
+            for l in range(rank):
+                d = gained[l] - lost[l]
+                change += d * (rounded[l] + half * d)
+            change += linear[into] - linear[out]
+            if change <= 0.0 or (change < never and unit(stream) < math.exp(-change / temperature)):
+                energy += change
+                a, b = place[out], place[into]
+                order[a], order[b] = into, out
+                place[out], place[into] = b, a
+                x[out], x[into] = 0, 1
+                for l in range(rank):
+                    residual[l] += np.float64(gained[l]) - np.float64(lost[l])
+                    rounded[l] = residual[l]
+                if energy <= target:
+                    done -= stretch - i - 1
+                    stretch = i + 1
+            i += 1
+        if i >= n:
+            sweep += 1
+            i = 0
+    progress[0], progress[1] = sweep, i
+    account[0] = energy
+    return done
+
+
+@nb.njit(cache=True, nogil=True, fastmath=True, error_model="numpy", boundscheck=False)
+def matrix_swap_changes(Q, fields, order, starts, counts, stream, changes):  # type: ignore[no-untyped-def]
+    """Changes of energy by random feasible swaps of one state, float32 [t]: what temperatures are measured by."""
+    for t in range(changes.shape[0]):
+        out, into = _random_swap(order, starts, counts, stream)
+        changes[t] = fields[into] - fields[out] - Q[out, into]
+
+
+@nb.njit(cache=True, nogil=True, fastmath=True, error_model="numpy", boundscheck=False)
+def factor_swap_changes(A, linear, rounded, order, starts, counts, stream, changes):  # type: ignore[no-untyped-def]
+    """As :func:`matrix_swap_changes`, for a factor."""
+    half = np.float32(0.5)
+    for t in range(changes.shape[0]):
+        out, into = _random_swap(order, starts, counts, stream)
+        gained, lost = A[into], A[out]
+        change = linear[into] - linear[out]
+        for l in range(A.shape[1]):
+            d = gained[l] - lost[l]
+            change += d * (rounded[l] + half * d)
+        changes[t] = change
+
+
+@nb.njit(cache=True, nogil=True)
+def _random_swap(order, starts, counts, stream):  # type: ignore[no-untyped-def]
+    # A group is met as often as it has variables; one that is all ones or all zeros has no swap and is passed over.
+    n = order.shape[0]
+    while True:
+        slot = below(stream, n)
+        g = np.searchsorted(starts, slot, side="right") - 1
+        lo, k, hi = starts[g], counts[g], starts[g + 1]
+        if 0 < k < hi - lo:
+            return order[lo + below(stream, k)], order[lo + k + below(stream, hi - lo - k)]

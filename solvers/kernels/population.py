@@ -1,0 +1,213 @@
+"""A population of states whose children keep what two parents share, each improved by a short tabu search.
+
+Memetic search for the maximum diversity problem (Wu and Hao, "A hybrid metaheuristic method for the maximum diversity
+problem", European Journal of Operational Research 231, 2013). What differs here: a child starts from the fields of one
+parent and changes them by the variables in which the two differ, so it costs as much as that many tabu steps; and each
+member's fields are computed anew in float64 when it enters, so float32 rounding never grows older than one search.
+"""
+
+from __future__ import annotations
+
+import numba as nb
+import numpy as np
+
+from solvers.kernels.random import below
+from solvers.kernels.states import arrange, matrix_fields
+from solvers.kernels.tabu import CHILD, NEVER, PRESENT, tabu_groups, tabu_matrix
+
+# Places in `progress`, int64 [6]: steps of the present child still to take (-1 between children), members there are,
+# children searched in all, children in a row that did not enter, populations begun, initial states used.
+LEFT, MEMBERS, CHILDREN, STALE, POPULATIONS, STARTED = range(6)
+
+_SAME = 1e-6  # energies closer than this share may belong to one state: only then are states compared
+
+
+@nb.njit(cache=True, nogil=True, error_model="numpy", boundscheck=False)
+def evolve_matrix(  # type: ignore[no-untyped-def]
+    Q, single, group, members, starts, counts, initial, members_x, members_fields, members_energy, x, fields, wide,
+    order, place, leave_at, enter_at, child_x, best_x, best, tenures, plan, target, progress, clock, account, stream,
+    steps,
+):  # fmt: skip
+    """Go on with the search for about so many tabu steps.
+
+    Arrays:
+        Q, single: couplings float32 [n, n] and s float64 [n].
+        group, members, starts, counts: groups as in :class:`solvers.arrays.Groups`.
+        initial: states that the first members come from, uint8 [b, n]; further members start at random.
+        members_x, members_fields, members_energy: the population: uint8 [p, n], float32 [p, n], float64 [p].
+        x, fields, order, place, leave_at, enter_at, child_x, tenures, clock, account, stream: as the kernels of
+            :mod:`solvers.kernels.tabu` take them.
+        wide: room for fields in float64 [n].
+        best_x, best: the best state of all, uint8 [n], and its energy, float64 [1].
+        plan: [tabu steps a child, children in all, children without success that end a population], int64 [3].
+        target: energy (in half units) at which to return.
+        progress: see above, int64 [6]; kept up.
+        steps: tabu steps to take at most; making a child counts as the steps it costs.
+
+    Returns:
+        How many were taken; 0 when all children are searched or the target is reached.
+    """
+    done = 0
+    while done < steps and best[0] > target:
+        if progress[LEFT] < 0:
+            if progress[CHILDREN] >= plan[1]:
+                break
+            done += _begin(
+                Q, single, members, starts, counts, initial, members_x, members_fields, members_energy, x, fields, wide,
+                plan, progress, account, stream,
+            )  # fmt: skip
+            for i in range(x.shape[0]):
+                leave_at[i] = 0 if x[i] else NEVER
+                enter_at[i] = NEVER if x[i] else 0
+            if counts.shape[0] > 1:
+                arrange(x, members, starts, counts, order, place)
+            child_x[:] = x
+            clock[0] = 0
+            progress[LEFT] = plan[0]
+        most = min(max(steps - done, 1), progress[LEFT])
+        if counts.shape[0] == 1:
+            taken = tabu_matrix(
+                Q, fields, x, leave_at, enter_at, child_x, tenures, target, clock, account, stream, most
+            )  # fmt: skip
+        else:
+            taken = tabu_groups(
+                Q, fields, x, order, place, group, starts, counts, leave_at, enter_at, child_x, tenures, target, clock,
+                account, stream, most,
+            )  # fmt: skip
+        done += taken
+        progress[LEFT] -= taken
+        if progress[LEFT] == 0 or account[CHILD] <= target:
+            _end(Q, single, members_x, members_fields, members_energy, child_x, wide, best_x, best, progress)
+            progress[LEFT] = -1
+    return done
+
+
+@nb.njit(cache=True, nogil=True, error_model="numpy", boundscheck=False)
+def _begin(  # type: ignore[no-untyped-def]
+    Q, single, members, starts, counts, initial, members_x, members_fields, members_energy, x, fields, wide, plan,
+    progress, account, stream,
+):  # fmt: skip
+    """Fill x and its fields with a new member's start or with a child of two members; return its cost in steps."""
+    size = members_x.shape[0]
+    if progress[MEMBERS] == size and progress[STALE] < plan[2]:
+        first = below(stream, size)
+        second = below(stream, size - 1)
+        if second >= first:
+            second += 1
+        x[:] = members_x[first]
+        fields[:] = members_fields[first]
+        swaps, energy = _cross(Q, members_x[second], x, fields, members_energy[first], members, starts, stream)
+        account[PRESENT] = account[CHILD] = energy
+        return 1 + swaps
+    if progress[MEMBERS] == size:
+        progress[MEMBERS] = 0
+    if progress[MEMBERS] == 0:
+        progress[STALE] = 0
+        progress[POPULATIONS] += 1
+    if progress[STARTED] < initial.shape[0]:
+        x[:] = initial[progress[STARTED]]
+        progress[STARTED] += 1
+    else:
+        _random_state(x, members, starts, counts, stream)
+    account[PRESENT] = account[CHILD] = matrix_fields(Q, single, x, wide)
+    for l in range(x.shape[0]):
+        fields[l] = wide[l]
+    return 1 + np.sum(counts) // 4  # a row of the matrix costs about a quarter of a step
+
+
+@nb.njit(cache=True, nogil=True, error_model="numpy", boundscheck=False)
+def _random_state(x, members, starts, counts, stream):  # type: ignore[no-untyped-def]
+    """A uniformly random feasible state, by selection: a variable is one with chance (ones due) / (variables left)."""
+    for g in range(counts.shape[0]):
+        due = counts[g]
+        for t in range(starts[g], starts[g + 1]):
+            chosen = below(stream, starts[g + 1] - t) < due
+            x[members[t]] = chosen
+            due -= chosen
+
+
+@nb.njit(cache=True, nogil=True, fastmath=True, error_model="numpy", boundscheck=False)
+def _cross(Q, other, x, fields, energy, members, starts, stream):  # type: ignore[no-untyped-def]
+    """Turn a parent into a child: about half of the variables in which it differs from the other are swapped.
+
+    Each swap takes the best of three random variables on either side, so a child is neither the greedy one, which all
+    parents would share, nor a blind one.
+    """
+    n = x.shape[0]
+    own = np.empty(n, np.int32)
+    theirs = np.empty(n, np.int32)
+    made = 0
+    for g in range(starts.shape[0] - 1):
+        d, e = 0, 0
+        for t in range(starts[g], starts[g + 1]):
+            i = members[t]
+            if x[i] != other[i]:
+                if x[i]:
+                    own[d] = i
+                    d += 1
+                else:
+                    theirs[e] = i
+                    e += 1
+        swaps = (d + below(stream, 2)) // 2
+        made += swaps
+        for s in range(swaps):
+            a = _contest(own, d - s, fields, np.float32(-1.0), stream)
+            b = _contest(theirs, d - s, fields, np.float32(1.0), stream)
+            out, into = own[a], theirs[b]
+            own[a], theirs[b] = own[d - s - 1], theirs[d - s - 1]
+            energy += np.float64(fields[into]) - np.float64(fields[out]) - np.float64(Q[out, into])
+            x[out], x[into] = 0, 1
+            gained, lost = Q[into], Q[out]
+            for l in range(n):
+                fields[l] += gained[l] - lost[l]
+    return made, energy
+
+
+@nb.njit(cache=True, nogil=True, error_model="numpy", boundscheck=False)
+def _contest(variables, count, fields, sign, stream):  # type: ignore[no-untyped-def]
+    best = below(stream, count)
+    for _ in range(2):
+        t = below(stream, count)
+        if sign * fields[variables[t]] < sign * fields[variables[best]]:
+            best = t
+    return best
+
+
+@nb.njit(cache=True, nogil=True, error_model="numpy", boundscheck=False)
+def _end(  # type: ignore[no-untyped-def]
+    Q, single, members_x, members_fields, members_energy, child_x, wide, best_x, best, progress
+):
+    """Take the child in: as a new member while there is room, for the worst one where it is better and new."""
+    n = child_x.shape[0]
+    size = members_x.shape[0]
+    progress[CHILDREN] += 1
+    energy = matrix_fields(Q, single, child_x, wide)
+    if energy < best[0]:
+        best[0] = energy
+        best_x[:] = child_x
+    if progress[MEMBERS] < size:
+        place = progress[MEMBERS]
+        progress[MEMBERS] += 1
+    else:
+        place = 0
+        for p in range(size):
+            if members_energy[p] > members_energy[place]:
+                place = p
+        if energy >= members_energy[place]:
+            progress[STALE] += 1
+            return
+        for p in range(size):
+            if abs(members_energy[p] - energy) <= _SAME * abs(energy):
+                same = True
+                for l in range(n):
+                    if members_x[p, l] != child_x[l]:
+                        same = False
+                        break
+                if same:
+                    progress[STALE] += 1
+                    return
+        progress[STALE] = 0
+    members_x[place] = child_x
+    members_energy[place] = energy
+    for l in range(n):
+        members_fields[place, l] = wide[l]

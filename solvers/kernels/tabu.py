@@ -1,0 +1,195 @@
+"""Tabu search by swaps on a matrix.
+
+The neighbourhood is that of constrained swaps for the maximum diversity problem (Palubeckis, "Iterated tabu search for
+the maximum diversity problem", Applied Mathematics and Computation 189, 2007), but of the swaps of a state the search
+looks only at those of its best leaver: O(n) a step, where the papers look at pairs of two candidate lists.
+
+Loops over variables are written for the vector unit: whole rows, no branches; a minimum first, then where it is.
+"""
+
+from __future__ import annotations
+
+import numba as nb
+import numpy as np
+
+from solvers.kernels.lanes import lesser
+from solvers.kernels.random import next64
+
+LARGE = np.float32(1e30)
+NEVER = np.int32(2**31 - 1)
+PRESENT, CHILD = 0, 1  # places in `account`: energy of the present state, and of the best of this search
+
+_SMALL = 16  # groups of at most so many variables are looked at pair by pair: 64 pairs, cheaper than to be clever
+_S16, _S32, _M16 = np.uint64(16), np.uint64(32), np.uint64(0xFFFF)
+_GAIN = 1e-7  # a state is better by at least this share: less is the rounding of float32 fields
+
+
+@nb.njit(cache=True, nogil=True, fastmath=True, error_model="numpy", boundscheck=False)
+def tabu_matrix(  # type: ignore[no-untyped-def]
+    Q, fields, x, leave_at, enter_at, best_x, tenures, target, clock, account, stream, steps
+):
+    """Take so many steps among the swaps of one group of variables, fewer where the energy comes down to the target.
+
+    Arrays:
+        Q: couplings, float32 [n, n].
+        fields: g = s + Q x, float32 [n]; kept up.
+        x: the state, uint8 [n]; kept up.
+        leave_at, enter_at: the step from which a variable may leave or enter the state, int32 [n]; NEVER for zeros in
+            the first and for ones in the second. Kept up.
+        best_x: the best state of this search, uint8 [n]; kept up.
+        tenures: [least, spread] of the steps that an entered variable stays, then of those that a left one keeps
+            away, int64 [4].
+        target: energy (in half units) at which to return.
+        clock: [steps taken], int64 [1].
+        account: energies, float64 [2]; see PRESENT and CHILD.
+        stream: random stream, uint64 [1].
+        steps: steps to take at most.
+
+    Returns:
+        How many were taken.
+    """
+    n = x.shape[0]
+    now = np.int32(clock[0])
+    energy, best = account[PRESENT], account[CHILD]
+    stay, stay_spread = np.int32(tenures[0]), np.uint64(tenures[1])
+    away, away_spread = np.int32(tenures[2]), np.uint64(tenures[3])
+    least = _GAIN * abs(best)
+    shuffle = np.int32(1)
+    while shuffle < n:
+        shuffle *= np.int32(2)
+    shuffle -= np.int32(1)
+    out, into = np.int32(0), np.int32(0)
+    moved = False
+    done = 0
+    while done < steps and best > target:
+        done += 1
+        now += np.int32(1)
+        bits = next64(stream)
+        # Of equal minima the one whose index, its bits flipped at random, is least: no variable is always first.
+        flip = np.int32(bits & _M16) & shuffle
+        low = LARGE
+        if moved:  # the last swap's rows are added in the same pass
+            gained, lost = Q[into], Q[out]
+            for l in range(n):
+                field = fields[l] + (gained[l] - lost[l])
+                fields[l] = field
+                low = lesser(low, -field if leave_at[l] <= now else LARGE)
+            moved = False
+        else:
+            for l in range(n):
+                low = lesser(low, -fields[l] if leave_at[l] <= now else LARGE)
+        if low == LARGE:
+            continue
+        key = NEVER
+        for l in range(n):
+            here = leave_at[l] <= now and -fields[l] == low
+            key = min(key, (np.int32(l) ^ flip) if here else NEVER)
+        out = key ^ flip
+        row = Q[out]
+        low = LARGE
+        for l in range(n):
+            low = lesser(low, fields[l] - row[l] if enter_at[l] <= now else LARGE)
+        if low == LARGE:
+            continue
+        key = NEVER
+        for l in range(n):
+            here = enter_at[l] <= now and fields[l] - row[l] == low
+            key = min(key, (np.int32(l) ^ flip) if here else NEVER)
+        into = key ^ flip
+        moved = True
+        energy += np.float64(low) - np.float64(fields[out])
+        x[out], x[into] = 0, 1
+        leave_at[out], enter_at[into] = NEVER, NEVER
+        enter_at[out] = now + away + np.int32((((bits >> _S16) & _M16) * away_spread) >> _S16)
+        leave_at[into] = now + stay + np.int32((((bits >> _S32) & _M16) * stay_spread) >> _S16)
+        if energy < best - least:
+            best = energy
+            best_x[:] = x
+    if moved:
+        gained, lost = Q[into], Q[out]
+        for l in range(n):
+            fields[l] += gained[l] - lost[l]
+    clock[0] = now
+    account[PRESENT], account[CHILD] = energy, best
+    return done
+
+
+@nb.njit(cache=True, nogil=True, fastmath=True, error_model="numpy", boundscheck=False)
+def tabu_groups(  # type: ignore[no-untyped-def]
+    Q, fields, x, order, place, group, starts, counts, leave_at, enter_at, best_x, tenures, target, clock, account,
+    stream, steps,
+):  # fmt: skip
+    """As :func:`tabu_matrix`, where a variable may only be swapped with one of its group.
+
+    A step takes the best swap over all groups: the best of all pairs of a small group, the best pair of its best
+    leaver in a large one.
+
+    Arrays:
+        order, place: variables by group, ones first, and where each stands, int32 [n]; kept up.
+        group, starts, counts: groups as in :class:`solvers.arrays.Groups`.
+    """
+    n = x.shape[0]
+    groups = counts.shape[0]
+    now = np.int32(clock[0])
+    energy, best = account[PRESENT], account[CHILD]
+    stay, stay_spread = np.int32(tenures[0]), np.uint64(tenures[1])
+    away, away_spread = np.int32(tenures[2]), np.uint64(tenures[3])
+    least = _GAIN * abs(best)
+    done = 0
+    while done < steps and best > target:
+        done += 1
+        now += np.int32(1)
+        bits = next64(stream)
+        # Groups are looked at from a random one on: of equal swaps no group's is always taken.
+        g = np.int64(((bits >> _S32) * np.uint64(groups)) >> _S32)
+        low = LARGE
+        out, into = np.int32(0), np.int32(0)
+        for _ in range(groups):
+            lo, mid, hi = starts[g], starts[g] + counts[g], starts[g + 1]
+            if hi - lo <= _SMALL:
+                for a in range(lo, mid):
+                    i = order[a]
+                    if leave_at[i] > now:
+                        continue
+                    for b in range(mid, hi):
+                        j = order[b]
+                        change = fields[j] - fields[i] - Q[i, j]
+                        if change < low and enter_at[j] <= now:
+                            low = change
+                            out, into = i, j
+            else:
+                leaver = np.int64(-1)
+                for a in range(lo, mid):
+                    if leave_at[order[a]] <= now and (leaver < 0 or fields[order[a]] > fields[leaver]):
+                        leaver = order[a]
+                if leaver >= 0:
+                    i = order[place[leaver]]
+                    row = Q[i]
+                    for b in range(mid, hi):
+                        j = order[b]
+                        change = fields[j] - fields[i] - row[j]
+                        if change < low and enter_at[j] <= now:
+                            low = change
+                            out, into = i, j
+            g += 1
+            if g == groups:
+                g = 0
+        if low == LARGE:
+            continue
+        energy += np.float64(low)
+        a, b = place[out], place[into]
+        order[a], order[b] = into, out
+        place[out], place[into] = b, a
+        x[out], x[into] = 0, 1
+        leave_at[out], enter_at[into] = NEVER, NEVER
+        enter_at[out] = now + away + np.int32(((bits & _M16) * away_spread) >> _S16)
+        leave_at[into] = now + stay + np.int32((((bits >> _S16) & _M16) * stay_spread) >> _S16)
+        gained, lost = Q[into], Q[out]
+        for l in range(n):
+            fields[l] += gained[l] - lost[l]
+        if energy < best - least:
+            best = energy
+            best_x[:] = x
+    clock[0] = now
+    account[PRESENT], account[CHILD] = energy, best
+    return done

@@ -1,0 +1,225 @@
+"""Simulated annealing by swaps: every state on the way has the demanded ones, so no penalty blunts the search."""
+
+from __future__ import annotations
+
+import functools
+import math
+import time
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from problems import BlockProblem
+from problems.forms import StateArray
+from solvers.arrays import DenseArrays, FactorArrays, dense_arrays, factor_arrays, stream_of
+from solvers.base import Capabilities, Estimate, Outcome, Solver
+from solvers.checks import at_least
+from solvers.flips import FlipAnnealing
+from solvers.goal import Goal
+from solvers.guided import GuidedSearch
+from solvers.run import Pace, Run, cpu_threads
+from solvers.sampler import LocalSampler
+from solvers.temperatures import temperature_range
+from solvers.walks import FactorWalk, MatrixWalk, Walk, settled
+
+WARM = 0.25
+"""A restart from a given state begins at this share of the first temperature: hot enough to leave it, too cold to
+forget it."""
+
+DENSE_UP_TO = 2048
+"""Low-rank problems of at most so many variables are made dense (17 MB): a proposal then costs O(1), not O(rank)."""
+
+_SAMPLED = 4096  # swaps by which the range of temperatures is measured
+_SUB_BLOCKS = 16  # with which the descent of a large low-rank problem ends at the latest
+_SETTLING = 0.1  # share of a time limit that is left for the descent
+
+
+@dataclass(frozen=True)
+class SimulatedAnnealing(Solver, LocalSampler):
+    """Simulated annealing from random states, or from those given, by swaps of a one and a zero.
+
+    Temperatures fall geometrically over a range that is measured on the problem itself, so no setting depends on the
+    scale of its coefficients. A proposal costs O(1) on a matrix and O(rank) on a factor, whatever n is. Each restart
+    ends with a descent: on a matrix to a state that no swap improves, on the factor of a larger problem by bulk
+    exchanges and some sub-blocks.
+
+    Attributes:
+        restarts: how many times to anneal. With a time limit there is no last one, and each further round of so many
+            restarts takes twice the sweeps of the one before.
+        sweeps: proposals a variable in one restart. With a time limit, fewer where they would not fit.
+        threads: how many to use; None for all processors. Without a time limit the answer does not depend on it.
+
+    Raises:
+        OptionError: a setting that is not a positive whole number.
+
+    Example:
+        >>> from problems import BlockProblem
+        >>> problem = BlockProblem([[0, 2, 1], [0, 0, 1], [0, 0, 0]], cardinality=2)
+        >>> SimulatedAnnealing(restarts=2).solve(problem, seed=0).first.energy
+        1.0
+    """
+
+    restarts: int = 8
+    sweeps: int = 100
+    threads: int | None = None
+
+    name: ClassVar[str] = "sa"
+    toolkits: ClassVar[tuple[str, ...]] = ("numpy", "numba")
+
+    def __post_init__(self) -> None:
+        at_least(1, restarts=self.restarts, sweeps=self.sweeps)
+        if self.threads is not None:
+            at_least(1, threads=self.threads)
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return Capabilities()
+
+    def estimate(self, problem: BlockProblem) -> Estimate:
+        # A proposal looks at two fields or reads two rows; about one in ten is accepted and changes all fields.
+        dense = not problem.is_low_rank or problem.n <= DENSE_UP_TO
+        proposal = 2e-8 + 2e-11 * problem.n if dense else 1.5e-9 * problem.form.rank  # type: ignore[attr-defined]
+        parallel = min(self.restarts, self.threads or cpu_threads())
+        seconds = math.ceil(self.restarts / parallel) * self.sweeps * problem.n * proposal
+        return Estimate(seconds, note=f"{self.restarts} restarts of {self.sweeps} sweeps, {parallel} at a time")
+
+    def _warm_up(self, problem: BlockProblem) -> None:
+        factored = problem.is_low_rank and problem.n > DENSE_UP_TO
+        _compile(problem.is_low_rank, factored, problem.form.dtype.name)
+
+    def _search(self, problem: BlockProblem, run: Run) -> Outcome:
+        arrays = arrays_of(problem)
+        if not arrays.groups.movable:
+            return Outcome(problem.random_states(1, 0))
+        annealer = _Annealer(self, problem, run, arrays)
+        threads = self.threads or cpu_threads()
+        if run.time_limit is None:
+            found = run.in_threads(annealer.restart, self.restarts, threads)
+        else:
+            # Thread w takes restarts w, w + threads, and so on until the time is up.
+            found = run.in_threads(lambda w: annealer.restarts_until_end(w, threads), threads, threads)
+        if run.initial_states is not None:  # nothing worse than what the caller had
+            found.append(run.initial_states[int(np.argmin(problem.energy(run.initial_states)))])
+        return Outcome(np.array(found), info={"temperatures": [annealer.hot, annealer.cold]})
+
+    # As a dimod sampler
+
+    def _prepare(self, problem: BlockProblem) -> None:
+        self._warm_up(problem)
+
+    def _flip_reads(self, problem: BlockProblem, num_reads: int, run: Run) -> StateArray:
+        annealing = FlipAnnealing(dense_arrays(problem), self.sweeps, run.seed, run.should_end)
+        reads = run.in_threads(annealing.read, num_reads, self.threads or cpu_threads())
+        return np.array(reads, np.int8)
+
+    def _swap_reads(self, problem: BlockProblem, num_reads: int, run: Run) -> StateArray:
+        states = replace(self, restarts=num_reads)._search(problem, run).states
+        return np.resize(states, (num_reads, problem.n))  # where no swap is possible, one state is all there is
+
+
+def arrays_of(problem: BlockProblem) -> DenseArrays | FactorArrays:
+    """The arrays of a problem as annealing takes them: dense up to `DENSE_UP_TO` variables, else as they are."""
+    if problem.is_low_rank and problem.n > DENSE_UP_TO:
+        return factor_arrays(problem)
+    return dense_arrays(problem)
+
+
+class _Annealer:
+    """The restarts of one solve: what they share is measured once.
+
+    Attributes:
+        hot, cold: first and last temperature, in half units.
+    """
+
+    def __init__(
+        self, solver: SimulatedAnnealing, problem: BlockProblem, run: Run, arrays: DenseArrays | FactorArrays
+    ) -> None:
+        self._solver, self._problem, self._run, self._arrays = solver, problem, run, arrays
+        stream = stream_of(run.seed, 0)
+        state = self._settled(problem.random_states(1, run.seed)[0])
+        probe = self._walk(state, stream)
+        self.hot, self.cold = temperature_range(probe.sample_changes(_SAMPLED))
+        # Seconds a proposal takes while much is accepted: what makes an annealing fit a time limit.
+        self._proposal = 0.0
+        if run.time_limit is not None:
+            begun = time.perf_counter()
+            done = probe.anneal(np.full(1, self.hot, np.float32), np.zeros(2, np.int64), -math.inf, _SAMPLED)
+            self._proposal = (time.perf_counter() - begun) / max(1, done)
+
+    def restart(self, t: int, sweeps: int | None = None) -> StateArray:
+        """Anneal once; restart t is the same whichever thread works on it."""
+        run, arrays = self._run, self._arrays
+        given = run.initial_states
+        if given is None:
+            start = self._problem.random_states(1, np.random.default_rng([run.seed, t]))[0]
+        else:
+            start = given[t % len(given)]
+        walk = self._walk(start, stream_of(run.seed, 1 + t))
+        goal = Goal(self._problem, run, arrays)
+        hot = self.hot if given is None else max(WARM * self.hot, self.cold)
+        temperatures = np.geomspace(hot, self.cold, sweeps or self._solver.sweeps).astype(np.float32)
+        progress = np.zeros(2, np.int64)
+        pace = Pace()
+        while not run.should_end():
+            done = walk.anneal(temperatures, progress, goal.threshold, pace.begin(1 << 62))
+            if not done:
+                break
+            pace.done(done)
+            if walk.energy <= goal.threshold:
+                goal.note(walk.energy, walk.x)
+        state = walk.x.astype(np.int8)
+        if run.ended_by != "target":
+            state = self._settled(state, walk)
+        self._run.record(self._problem.energy(state))
+        return state
+
+    def restarts_until_end(self, first: int, step: int) -> StateArray:
+        """Restarts first, first + step, ... while there is time; the best state."""
+        best, lowest = self.restart(first, self._fitting(self._solver.sweeps)), math.inf
+        t = first
+        while not self._run.should_end():
+            t += step
+            rounds = min(t // self._solver.restarts, 20)
+            state = self.restart(t, self._fitting(self._solver.sweeps << rounds))
+            if lowest == math.inf:
+                lowest = self._problem.energy(best)
+            energy = self._problem.energy(state)
+            if energy < lowest:
+                best, lowest = state, energy
+        return best
+
+    def _fitting(self, sweeps: int) -> int:
+        """As many of these sweeps as the time left allows, one at least."""
+        left = (1.0 - _SETTLING) * self._run.remaining() - _SETTLING * (self._run.time_limit or 0.0)
+        return max(1, min(sweeps, int(left / (self._proposal * self._arrays.n))))
+
+    def _walk(self, state: StateArray, stream: npt.NDArray[np.uint64]) -> Walk:
+        if isinstance(self._arrays, FactorArrays):
+            return FactorWalk(self._arrays, state, stream)
+        return MatrixWalk(self._arrays, state, stream)
+
+    def _settled(self, state: StateArray, walk: Walk | None = None) -> StateArray:
+        """The state at the end of a descent."""
+        if isinstance(self._arrays, FactorArrays):
+            residual = walk.residual if isinstance(walk, FactorWalk) else None
+            search = GuidedSearch(self._arrays, state, self._run.should_end, residual)
+            rng = np.random.default_rng(self._run.seed)
+            search.descend(lambda arrays, x: settled(arrays, x, self._run.should_end), rng, _SUB_BLOCKS)
+            return search.x.astype(np.int8)
+        return settled(self._arrays, state, self._run.should_end)
+
+
+@functools.cache
+def _compile(low_rank: bool, factored: bool, dtype: str) -> None:
+    """Compile, or load from numba's cache, what problems of this kind need, on a problem of six variables."""
+    rng = np.random.default_rng(0)
+    A = rng.standard_normal((6, 2)).astype(dtype)
+    for groups in (None, [0, 0, 0, 1, 1, 1]):
+        problem = BlockProblem.low_rank(A, cardinality=2, groups=groups)
+        if not low_rank:
+            problem = problem.to_dense(dtype)
+        arrays = factor_arrays(problem) if factored else dense_arrays(problem)
+        annealer = _Annealer(SimulatedAnnealing(1, 1, 1), problem, Run(seed=0), arrays)
+        annealer.restart(0)

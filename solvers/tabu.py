@@ -1,0 +1,388 @@
+"""Tabu search by swaps inside a population whose members teach their children."""
+
+from __future__ import annotations
+
+import functools
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
+
+import dimod
+import numpy as np
+
+from problems import BlockProblem
+from problems.forms import Float64Array, StateArray
+from solvers.arrays import DenseArrays, FactorArrays, dense_arrays, factor_arrays
+from solvers.base import Capabilities, Estimate, InitialStates, Outcome, Solver, _each
+from solvers.checks import at_least, one_of
+from solvers.errors import OptionError, SolverError, UnavailableError
+from solvers.flips import FlipTabu
+from solvers.goal import Goal
+from solvers.guided import GuidedSearch
+from solvers.islands import UNENDING, Island, Plan
+from solvers.run import Pace, Run, cpu_threads
+from solvers.sampler import LocalSampler
+from solvers.walks import settled
+
+DENSE_UP_TO = 4096
+"""Low-rank problems of at most so many variables are made dense: 67 MB of float32, which a tabu step reads two rows
+of. Larger ones are searched by sub-blocks."""
+
+LEAST_ITERATIONS = 500
+"""Tabu steps of a child: more children of 500 steps beat fewer of 2,000 on real blocks and on MDPLIB alike. Half the
+variables, where that is more, so that a random first member comes down to a local optimum."""
+
+LEAST_BATCH_FOR_GPU = 2048
+"""Searches side by side from which device="auto" takes the GPU. A step there is some twenty kernels of about 10 us
+however many rows they work on, where a compiled step takes 0.3 to 1 us a row: they meet at 200 to 700 rows on one
+core, and a processor has several."""
+
+MOST_FOR_TORCH = 16_384
+"""Variables up to which the torch engine makes a low-rank problem dense: 1 GB."""
+
+BATCH_BYTES = 1 << 32
+"""Memory for the matrices and states of one batch; more problems are searched in several."""
+
+_PATIENCE = 4  # times the population: so many children in a row without success, and a population has no more to give
+_SUB_BLOCKS = 5  # of a large problem for each child that a population would have had
+_SUB_PLAN = Plan(population=2, children=4, iterations=LEAST_ITERATIONS, patience=UNENDING)  # of each sub-block
+_WIDEST = 8  # sub-blocks in a row without gain draw from 1, 2, 4, .. 128 times as many pairs, then from 1 again
+
+
+@dataclass(frozen=True)
+class TabuSearch(Solver, LocalSampler):
+    """Memetic tabu search: a population of good states, children that keep what two of them share, a tabu search each.
+
+    Moves are swaps of a one and a zero (of one group, where there are groups). Low-rank problems of up to
+    `DENSE_UP_TO` variables are made dense; larger ones are searched by sub-blocks that the fields of all variables
+    point out.
+
+    Attributes:
+        population: states that are kept, two at least.
+        children: tabu searches in all, first members included; a problem that is searched by sub-blocks gets five of
+            them a child. With a time limit there is no last one, and a population without success gives way to a new
+            one.
+        iterations: tabu steps of each; None for 500, or half the variables where that is more.
+        restarts: populations that know nothing of one another, side by side in threads; with a time limit, at least
+            one for each thread.
+        threads: how many to use; None for all processors. Without a time limit the answer does not depend on it.
+        device: "cpu", "cuda", or "auto": the GPU if there is one and the batch is large enough to win
+            (`LEAST_BATCH_FOR_GPU`).
+        engine: "numba" for the compiled kernels, "torch" for tensors, which search whole batches, on the CPU too; "auto"
+            for torch on a GPU and numba on the CPU. Each engine has its own random numbers. `.info` says which ran.
+
+    Raises:
+        OptionError: a setting out of its range.
+
+    Source:
+        Palubeckis, "Iterated tabu search for the maximum diversity problem" (2007); Wu and Hao, "A hybrid metaheuristic
+        method for the maximum diversity problem" (2013).
+
+    Example:
+        >>> from problems import BlockProblem
+        >>> problem = BlockProblem([[0, 2, 1], [0, 0, 1], [0, 0, 0]], cardinality=2)
+        >>> TabuSearch().solve(problem, seed=0).first.energy
+        1.0
+    """
+
+    population: int = 10
+    children: int = 40
+    iterations: int | None = None
+    restarts: int = 1
+    threads: int | None = None
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    engine: Literal["auto", "numba", "torch"] = "auto"
+
+    name: ClassVar[str] = "tabu"
+    toolkits: ClassVar[tuple[str, ...]] = ("numpy", "numba")
+
+    def __post_init__(self) -> None:
+        at_least(2, population=self.population)
+        at_least(1, children=self.children, restarts=self.restarts)
+        for name in ("iterations", "threads"):
+            if getattr(self, name) is not None:
+                at_least(1, **{name: getattr(self, name)})
+        one_of(("auto", "cpu", "cuda"), device=self.device)
+        one_of(("auto", "numba", "torch"), engine=self.engine)
+        if self.device == "cuda" and self.engine == "numba":
+            raise OptionError("engine 'numba' runs on the CPU only; leave engine out for device 'cuda'")
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return Capabilities(device="cuda" if self.device == "cuda" else "cpu")
+
+    def estimate(self, problem: BlockProblem) -> Estimate:
+        n = problem.n
+        parallel = min(self.restarts, self.threads or cpu_threads())
+        if _by_sub_blocks(problem):
+            one_pass = 1e-10 * n * problem.form.rank  # type: ignore[attr-defined]
+            seconds = _SUB_BLOCKS * self.children * (one_pass + 2e-3)
+        else:
+            seconds = self.children * self._steps(n) * (2e-7 + 6e-10 * n)
+        note = f"{self.restarts} populations of {self.children} children, {parallel} at a time"
+        return Estimate(math.ceil(self.restarts / parallel) * seconds, note=note)
+
+    def _warm_up(self, problem: BlockProblem) -> None:
+        _compile(problem.is_low_rank, _by_sub_blocks(problem), problem.form.dtype.name)
+
+    def _search(self, problem: BlockProblem, run: Run) -> Outcome:
+        engine, device = self._where(self.restarts * self.population)
+        if engine == "torch":
+            return self._search_batch([problem], [run], device)[0]
+        arrays = factor_arrays(problem) if _by_sub_blocks(problem) else dense_arrays(problem)
+        if not arrays.groups.movable:
+            return Outcome(problem.random_states(1, 0), info={"device": "cpu", "engine": "numba"})
+        initial = _best_first(problem, run.initial_states)
+        if isinstance(arrays, FactorArrays):
+            search = functools.partial(self._sub_blocks, problem, run, arrays, initial)
+        else:
+            search = functools.partial(self._population, problem, run, arrays, initial)
+        threads = self.threads or cpu_threads()
+        count = self.restarts if run.time_limit is None else max(self.restarts, threads)
+        found = run.in_threads(search, count, threads)
+        states = np.array([state for state, _ in found])
+        return Outcome(states, info={"device": "cpu", "engine": "numba", "children": [done for _, done in found]})
+
+    # Many problems as one batch
+
+    def solve_many(
+        self,
+        problems: Iterable[BlockProblem],
+        *,
+        seed: int | None = None,
+        time_limit: float | None = None,
+        targets: Sequence[float | None] | None = None,
+        initial_states: Sequence[InitialStates] | None = None,
+        stop: Callable[[], bool] | None = None,
+    ) -> list[dimod.SampleSet]:
+        """Solve several problems; the torch engine searches those of one size and number of groups as one batch.
+
+        Arguments and answers are those of :meth:`solvers.Solver.solve_many`. Problems of a batch share the clock:
+        `time_limit` is that of the batch, and `timing` tells the batch's seconds.
+        """
+        listed = list(problems)
+        if self._where(len(listed) * self.restarts * self.population)[0] != "torch":
+            return super().solve_many(
+                listed, seed=seed, time_limit=time_limit, targets=targets, initial_states=initial_states, stop=stop
+            )
+        runs = self._runs(listed, seed, time_limit, targets, initial_states, stop)
+        answers: list[dimod.SampleSet] = [None] * len(listed)
+        for batch, outcomes, setup in self._batches(listed, runs):
+            for p, outcome in zip(batch, outcomes, strict=True):
+                solve = runs[p].elapsed()
+                answers[p] = self._answer(listed[p], runs[p], outcome)
+                answers[p].info["timing"] = {"setup": setup, "solve": solve, "total": setup + runs[p].elapsed()}
+        return answers
+
+    def solve_arrays(
+        self,
+        problems: Iterable[BlockProblem],
+        *,
+        seed: int | None = None,
+        time_limit: float | None = None,
+        initial_states: Sequence[InitialStates] | None = None,
+        stop: Callable[[], bool] | None = None,
+    ) -> tuple[list[StateArray], Float64Array]:
+        """Solve many problems without wrapping the answers; batched as in :meth:`solve_many`."""
+        listed = list(problems)
+        if self._where(len(listed) * self.restarts * self.population)[0] != "torch":
+            return super().solve_arrays(
+                listed, seed=seed, time_limit=time_limit, initial_states=initial_states, stop=stop
+            )  # fmt: skip
+        runs = self._runs(listed, seed, time_limit, None, initial_states, stop)
+        states: list[StateArray] = [np.empty(0, np.int8)] * len(listed)
+        energies = np.empty(len(listed))
+        for batch, outcomes, _ in self._batches(listed, runs):
+            for p, outcome in zip(batch, outcomes, strict=True):
+                found = np.asarray(listed[p].energy(outcome.states))
+                states[p], energies[p] = outcome.states[int(found.argmin())], found.min()
+        return states, energies
+
+    def _where(self, rows: int) -> tuple[str, str]:
+        """Engine and device for a batch of so many searches side by side."""
+        if self.engine == "numba" or (self.engine == "auto" and self.device == "cpu"):
+            return "numba", "cpu"
+        if self.device == "cpu":
+            return "torch", "cpu"
+        if self.device == "auto" and self.engine == "auto" and rows < LEAST_BATCH_FOR_GPU:
+            return "numba", "cpu"  # found out without importing torch
+        import torch
+
+        if torch.cuda.is_available():
+            return "torch", "cuda"
+        if self.device == "cuda":
+            raise UnavailableError(
+                "tabu with device='cuda' needs a CUDA device that torch can see; device='auto' goes without one"
+            )
+        return ("torch" if self.engine == "torch" else "numba"), "cpu"
+
+    def _runs(
+        self,
+        problems: list[BlockProblem],
+        seed: int | None,
+        time_limit: float | None,
+        targets: Sequence[float | None] | None,
+        initial_states: Sequence[InitialStates] | None,
+        stop: Callable[[], bool] | None,
+    ) -> list[Run]:
+        each = zip(problems, *_each(problems, seed, targets, initial_states), strict=True)
+        return [self._run(problem, s, time_limit, t, states, stop) for problem, s, t, states in each]
+
+    def _batches(
+        self, problems: list[BlockProblem], runs: list[Run]
+    ) -> Iterator[tuple[list[int], list[Outcome], float]]:
+        """Search problems of one shape at once: their places, what was found, and the seconds of setup."""
+        _, device = self._where(len(problems) * self.restarts * self.population)
+        by_shape: dict[tuple[int, int], list[int]] = {}
+        for p, problem in enumerate(problems):
+            by_shape.setdefault((problem.n, len(problem.constraint.counts)), []).append(p)
+        for (n, _), places in by_shape.items():
+            most = max(1, BATCH_BYTES // (4 * n * n + 64 * n * self.restarts * self.population))
+            for start in range(0, len(places), most):
+                batch = places[start : start + most]
+                begun = time.perf_counter()
+                for p in batch:
+                    self._warm_up(problems[p])
+                setup = time.perf_counter() - begun
+                with runs[batch[0]].listening():
+                    for p in batch:
+                        runs[p].start()
+                    yield (
+                        batch,
+                        self._search_batch([problems[p] for p in batch], [runs[p] for p in batch], device),
+                        setup,
+                    )
+                if runs[batch[0]].ended_by == "interrupt":
+                    for run in runs:
+                        run.end("interrupt")
+
+    def _search_batch(self, problems: list[BlockProblem], runs: list[Run], device: str) -> list[Outcome]:
+        """Search problems of one shape by torch, side by side."""
+        from solvers import tabu_torch
+
+        info = {"device": device, "engine": "torch"}
+        outcomes = [Outcome(problem.random_states(1, 0), info=dict(info)) for problem in problems]
+        tasks = {}
+        for p, (problem, run) in enumerate(zip(problems, runs, strict=True)):
+            if problem.is_low_rank and problem.n > MOST_FOR_TORCH:
+                raise SolverError(
+                    f"tabu makes low-rank problems dense on a GPU, up to {MOST_FOR_TORCH} variables; this one has "
+                    f"{problem.n}. device='cpu' searches it by sub-blocks"
+                )
+            arrays = dense_arrays(problem)
+            if arrays.groups.movable:
+                initial = _best_first(problem, run.initial_states)
+                tasks[p] = tabu_torch.Task(arrays, run, Goal(problem, run, arrays), initial)
+        if tasks:
+            plan = self._plan(problems[0].n, runs[0])
+            found = tabu_torch.search(list(tasks.values()), plan, self.restarts, device)
+            for (p, task), (states, children) in zip(tasks.items(), found, strict=True):
+                settle = task.run.ended_by != "target"
+                polished = [settled(task.arrays, x, task.run.should_end) if settle else x for x in states]
+                outcomes[p] = Outcome(np.array(polished), info=info | {"children": [children] * len(states)})
+        return outcomes
+
+    # As a dimod sampler
+
+    def _prepare(self, problem: BlockProblem) -> None:
+        self._warm_up(problem)
+
+    def _flip_reads(self, problem: BlockProblem, num_reads: int, run: Run) -> StateArray:
+        search = FlipTabu(dense_arrays(problem), self._plan(problem.n, run), run.seed, run.should_end)
+        reads = run.in_threads(search.read, num_reads, self.threads or cpu_threads())
+        return np.array(reads, np.int8)
+
+    def _swap_reads(self, problem: BlockProblem, num_reads: int, run: Run) -> StateArray:
+        states = replace(self, restarts=num_reads)._search(problem, run).states
+        return np.resize(states, (num_reads, problem.n))  # where no swap is possible, one state is all there is
+
+    # How it searches
+
+    def _population(
+        self, problem: BlockProblem, run: Run, arrays: DenseArrays, initial: StateArray | None, t: int
+    ) -> tuple[StateArray, int]:
+        """Search one population; its best state, and how many children it had."""
+        plan = self._plan(arrays.n, run)
+        island = Island(arrays, plan, seed=run.seed, stream=t, initial=initial)
+        goal = Goal(problem, run, arrays)
+        evolve(island, run.should_end, goal)
+        state = island.state
+        if run.ended_by != "target":
+            state = settled(arrays, state, run.should_end)
+        run.record(problem.energy(state))
+        return state, island.children
+
+    def _plan(self, n: int, run: Run) -> Plan:
+        children = self.children if run.time_limit is None else UNENDING
+        return Plan(self.population, children, self._steps(n), _PATIENCE * self.population)
+
+    def _steps(self, n: int) -> int:
+        return self.iterations or max(LEAST_ITERATIONS, n // 2)
+
+    def _sub_blocks(
+        self, problem: BlockProblem, run: Run, arrays: FactorArrays, initial: StateArray | None, t: int
+    ) -> tuple[StateArray, int]:
+        """Search a large low-rank problem; the best state, and how many sub-blocks it took."""
+        rng = np.random.default_rng([run.seed, t])
+        start = problem.random_states(1, rng)[0] if initial is None else initial[t % len(initial)]
+        search = GuidedSearch(arrays, start, run.should_end)
+        goal = Goal(problem, run, arrays)
+        search.descend_in_bulk()
+        goal.note(search.energy, search.x)
+        done = quiet = 0
+
+        def improve(sub_block: DenseArrays, state: StateArray) -> StateArray:
+            island = Island(sub_block, _SUB_PLAN, seed=run.seed, stream=(t << 32) + done, initial=state[None])
+            evolve(island, run.should_end)
+            return island.state
+
+        most = _SUB_BLOCKS * self.children if run.time_limit is None else UNENDING
+        while done < most and not run.should_end():
+            done += 1
+            if search.improve_sub_block(improve, rng, width=1 << quiet):
+                quiet = 0
+                goal.note(search.energy, search.x)
+            else:
+                quiet = (quiet + 1) % _WIDEST
+        return search.x.astype(np.int8), done
+
+
+def evolve(island: Island, should_end: Callable[[], bool], goal: Goal | None = None) -> None:
+    """Let a population search until its plan is done, its goal reached, or it is told to end."""
+    pace = Pace()
+    lowest = math.inf
+    while True:
+        done = island.advance(goal.threshold if goal else -math.inf, pace.begin(UNENDING))
+        pace.done(done)
+        if island.energy < lowest:
+            lowest = island.energy
+            if goal:
+                goal.note(lowest, island.state)
+        if not done or should_end():
+            return
+
+
+def _by_sub_blocks(problem: BlockProblem) -> bool:
+    return problem.is_low_rank and problem.n > DENSE_UP_TO
+
+
+def _best_first(problem: BlockProblem, states: StateArray | None) -> StateArray | None:
+    if states is None:
+        return None
+    return states[np.argsort(problem.energy(states), kind="stable")]
+
+
+@functools.cache
+def _compile(low_rank: bool, by_sub_blocks: bool, dtype: str) -> None:
+    """Compile, or load from numba's cache, what problems of this kind need, on a problem of six variables."""
+    A = np.random.default_rng(0).standard_normal((6, 2)).astype(dtype)
+    solver, run = TabuSearch(population=2, children=3, iterations=1, threads=1), Run(seed=0)
+    for groups in (None, [0, 0, 0, 1, 1, 1]):
+        problem = BlockProblem.low_rank(A, cardinality=2, groups=groups)
+        if by_sub_blocks:
+            solver._sub_blocks(problem, run, factor_arrays(problem), None, 0)
+        else:
+            problem = problem if low_rank else problem.to_dense(dtype)
+            solver._population(problem, run, dense_arrays(problem), None, 0)

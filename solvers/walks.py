@@ -1,0 +1,152 @@
+"""One state on its way through a problem: the arrays that kernels keep up for it, behind the few moves a search makes.
+
+Energies are in half units, see :mod:`solvers.arrays`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from problems.forms import Float64Array, StateArray
+from solvers.arrays import DenseArrays, FactorArrays, Float32Array, Groups, Int32Array, UintArray
+
+_LOOKS = 4096  # variables that a descent looks at between two looks at the clock
+
+
+class Walk(Protocol):
+    """What annealing asks of a state under way."""
+
+    x: UintArray
+
+    @property
+    def energy(self) -> float:
+        """Energy of the present state."""
+
+    def anneal(self, temperatures: Float32Array, progress: npt.NDArray[np.int64], target: float, proposals: int) -> int:
+        """Propose at most so many swaps, from `progress` = [sweep, variable] on; how many were made, 0 at the end.
+
+        Ends early where the energy comes down to `target`.
+        """
+
+    def sample_changes(self, count: int) -> Float32Array:
+        """Changes of energy by random feasible swaps of the present state [count]."""
+
+
+class MatrixWalk:
+    """A state of a problem whose matrix is at hand.
+
+    Args:
+        arrays: the problem.
+        state: where to start [n].
+        stream: random stream, uint64 [1]; moved on as the walk goes.
+    """
+
+    def __init__(self, arrays: DenseArrays, state: StateArray, stream: npt.NDArray[np.uint64]) -> None:
+        from solvers.kernels import annealing, states
+
+        self._kernels, self._arrays, self._stream = annealing, arrays, stream
+        self.x: UintArray = state.astype(np.uint8)
+        self._order, self._place = _arranged(self.x, arrays.groups)
+        wide = np.empty(arrays.n)
+        self._account = np.array([states.matrix_fields(arrays.matrix, arrays.single, self.x, wide)])
+        self._fields = wide.astype(np.float32)
+
+    @property
+    def energy(self) -> float:
+        return float(self._account[0])
+
+    def anneal(self, temperatures: Float32Array, progress: npt.NDArray[np.int64], target: float, proposals: int) -> int:
+        a, g = self._arrays, self._arrays.groups
+        done: int = self._kernels.anneal_matrix(
+            a.matrix, a.reach, self._fields, self.x, self._order, self._place, g.of, g.starts, g.counts,
+            temperatures, target, progress, self._account, self._stream, proposals,
+        )  # fmt: skip
+        return done
+
+    def sample_changes(self, count: int) -> Float32Array:
+        changes = np.empty(count, np.float32)
+        g = self._arrays.groups
+        self._kernels.matrix_swap_changes(
+            self._arrays.matrix, self._fields, self._order, g.starts, g.counts, self._stream, changes
+        )
+        return changes
+
+
+class FactorWalk:
+    """A state of a low-rank problem, with its residual r = A^T x in place of fields.
+
+    Arguments are those of :class:`MatrixWalk`.
+    """
+
+    def __init__(self, arrays: FactorArrays, state: StateArray, stream: npt.NDArray[np.uint64]) -> None:
+        from solvers.kernels import annealing, states
+
+        self._kernels, self._arrays, self._stream = annealing, arrays, stream
+        self.x: UintArray = state.astype(np.uint8)
+        self._order, self._place = _arranged(self.x, arrays.groups)
+        self.residual: Float64Array = np.empty(arrays.rank)
+        self._account = np.array([states.factor_residual(arrays.factor, arrays.linear, self.x, self.residual)])
+        self._rounded = self.residual.astype(np.float32)
+
+    @property
+    def energy(self) -> float:
+        return float(self._account[0])
+
+    def anneal(self, temperatures: Float32Array, progress: npt.NDArray[np.int64], target: float, proposals: int) -> int:
+        a, g = self._arrays, self._arrays.groups
+        done: int = self._kernels.anneal_factor(
+            a.factor, a.linear, self.residual, self._rounded, self.x, self._order, self._place, g.of, g.starts,
+            g.counts, temperatures, target, progress, self._account, self._stream, proposals,
+        )  # fmt: skip
+        return done
+
+    def sample_changes(self, count: int) -> Float32Array:
+        changes = np.empty(count, np.float32)
+        a, g = self._arrays, self._arrays.groups
+        self._kernels.factor_swap_changes(
+            a.factor, a.linear, self._rounded, self._order, g.starts, g.counts, self._stream, changes
+        )
+        return changes
+
+
+class Descent:
+    """A state on its way down to one that no swap improves, counted in float64 on the problem's own coefficients."""
+
+    def __init__(self, arrays: DenseArrays, state: npt.NDArray[np.integer[Any]]) -> None:
+        from solvers.kernels import states
+
+        self._kernels, self._arrays = states, arrays
+        self.x: UintArray = state.astype(np.uint8)
+        self._order, self._place = _arranged(self.x, arrays.groups)
+        self._fields: Float64Array = np.empty(arrays.n)
+        self._account = np.array([states.matrix_fields(arrays.exact, arrays.exact_single, self.x, self._fields)])
+        self._progress = np.zeros(2, np.int64)
+
+    def advance(self, looks: int) -> bool:
+        """Look at so many variables at most; whether the state is a swap-local optimum."""
+        a, g = self._arrays, self._arrays.groups
+        done = self._kernels.descend_matrix(
+            a.exact, a.exact_reach, self._fields, self.x, self._order, self._place, g.of, g.starts, g.counts,
+            self._progress, self._account, looks,
+        )  # fmt: skip
+        return bool(done < looks)
+
+
+def settled(arrays: DenseArrays, state: StateArray, should_end: Callable[[], bool]) -> StateArray:
+    """The state [n] after a descent by swaps, to its end unless there is no time."""
+    descent = Descent(arrays, state)
+    while not descent.advance(_LOOKS) and not should_end():
+        pass
+    return descent.x.astype(np.int8)
+
+
+def _arranged(x: UintArray, groups: Groups) -> tuple[Int32Array, Int32Array]:
+    from solvers.kernels import states
+
+    order, place = np.empty(len(x), np.int32), np.empty(len(x), np.int32)
+    states.arrange(x, groups.members, groups.starts, groups.counts, order, place)
+    return order, place
