@@ -1,12 +1,32 @@
 """Prune neural networks by combinatorial optimisation: a trained torch model in, a pruned model out."""
 
-from hybrid_icbs.calibration import evaluate
-from hybrid_icbs.config import Config
-from hybrid_icbs.errors import PruningError, RunFolderError, StaleBlock, UnsupportedLayerError
-from hybrid_icbs.masks import Masks
-from hybrid_icbs.pruner import Pruner
-from hybrid_icbs.pruning import prune
-from hybrid_icbs.result import PruneResult
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hybrid_icbs.calibration import evaluate
+    from hybrid_icbs.config import Config
+    from hybrid_icbs.errors import PruningError, RunFolderError, StaleBlock, UnsupportedLayerError
+    from hybrid_icbs.masks import Masks
+    from hybrid_icbs.pruner import Pruner
+    from hybrid_icbs.pruning import prune
+    from hybrid_icbs.result import PruneResult
+
+# Torch takes seconds to import. Names are loaded when they are first used, so that `hybrid-icbs --help` needs none.
+_HOMES = {
+    "Config": "config",
+    "Masks": "masks",
+    "PruneResult": "result",
+    "Pruner": "pruner",
+    "PruningError": "errors",
+    "RunFolderError": "errors",
+    "StaleBlock": "errors",
+    "UnsupportedLayerError": "errors",
+    "evaluate": "calibration",
+    "prune": "pruning",
+}
 
 __all__ = [
     "Config",
@@ -20,3 +40,15 @@ __all__ = [
     "evaluate",
     "prune",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'hybrid_icbs' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"hybrid_icbs.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

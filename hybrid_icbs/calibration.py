@@ -35,7 +35,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Score:
-    """What a model scores on some samples: mean loss, and share of right answers where there are classes (else None)."""
+    """What a model scores on some samples: mean loss, and share of right answers (None where there are no classes)."""
 
     loss: float
     accuracy: float | None
@@ -55,6 +55,7 @@ class CalibrationData:
 
     def __init__(self, data: Any) -> None:
         self._collate: Callable[[list[Any]], Any] = default_collate
+        self._samples: Any
         if isinstance(data, CalibrationData):
             self._samples, self._collate = data._samples, data._collate
         elif _is_tensor_pair(data):

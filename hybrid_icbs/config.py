@@ -27,7 +27,6 @@ PRESETS: dict[str, dict[str, Any]] = {
         "relative_rho": False,
         "adapt_rho": False,
         "hold_back": 0.4,
-        "layer_shares": "log",
         "fixed_pruned": 0.42,
         "fixed_kept": 0.35,
     },
@@ -53,15 +52,12 @@ class Config(BaseModel):
     round_size: int = Field(
         1, ge=1, description="blocks asked together, from one batch, and merged or refused together"
     )
-    layer_shares: Literal["sqrt", "log"] = Field(
-        "sqrt", description="with layer scope: blocks of a layer in proportion to which function of its size"
-    )
     init: Score = Field("magnitude", description="score that chooses the masks with which the run starts")
     init_comparison: Comparison | None = Field(
         None, description="among which weights initial scores are compared; by default as the scope"
     )
     gamma: float = Field(0.75, ge=0, description="weight of the first-order term")
-    rho: float = Field(1.0, ge=0, description="damping of the change of the weights")
+    rho: float = Field(0.1, ge=0, description="damping of the change of the weights")
     relative_rho: bool = Field(True, description="rho in units of the block's mean curvature, not absolute")
     adapt_rho: bool = Field(
         True, description="double rho when the guard refuses a round and halve it when it accepts one"

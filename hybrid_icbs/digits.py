@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -31,12 +32,13 @@ def load_digits(part: str = "train") -> tuple[torch.Tensor, torch.Tensor]:
     return torch.from_numpy(x.reshape(len(x), 64)).float() / 8 - 1, torch.from_numpy(y.astype(np.int64))
 
 
-def digits_classifier(epochs: int = 40, seed: int = 0) -> nn.Module:
+def digits_classifier(epochs: int = 40, seed: int = 0, *, after_epoch: Callable[[], object] | None = None) -> nn.Module:
     """A perceptron 64-256-256-10, trained on the digits in a few seconds.
 
     Args:
         epochs: passes over the training part; 0 leaves the model untrained.
         seed: of the initial weights and the order of samples.
+        after_epoch: called after each pass.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -48,4 +50,6 @@ def digits_classifier(epochs: int = 40, seed: int = 0) -> nn.Module:
                 optimizer.zero_grad()
                 F.cross_entropy(model(x[index]), y[index]).backward()
                 optimizer.step()
+            if after_epoch:
+                after_epoch()
     return model.eval()

@@ -8,11 +8,12 @@ dot product each. The full per-sample gradient of a layer, N times its weights, 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -129,8 +130,8 @@ def _watcher(layer: Layer, calls: list[_Call], size: int) -> Any:
     def note(module: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
         if args[0].shape[0] != size:
             raise PruningError(
-                f"layer {layer.name!r} got an input of shape {list(args[0].shape)} for a batch of {size} samples; its first "
-                "axis must count the samples for gradients to be told apart. Leave the layer out with exclude="
+                f"layer {layer.name!r} got an input of shape {list(args[0].shape)} for a batch of {size} samples; its "
+                "first axis must count the samples for gradients to be told apart. Leave the layer out with exclude="
             )
         call = _Call(module, args[0].detach())
         calls.append(call)
@@ -218,7 +219,7 @@ def _padded(module: nn.Conv2d, inputs: torch.Tensor) -> torch.Tensor:
         totals = [d * (k - 1) for d, k in zip(module.dilation, module.kernel_size, strict=True)]
         sides = [side for total in reversed(totals) for side in (total // 2, total - total // 2)]
     else:
-        sides = [side for p in reversed(module.padding) for side in (int(p), int(p))]
+        sides = [side for p in reversed(cast(tuple[int, int], module.padding)) for side in (p, p)]
     mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
     return F.pad(inputs, sides, mode=mode) if any(sides) else inputs
 
@@ -249,7 +250,7 @@ def _products(
             kernels.add_dot_entries(d, x, row[order], column[order], shift[order], out[:, part])
 
     threads = torch.get_num_threads() if D.shape[-1] * len(row) * len(D) > _PARALLEL_PRODUCTS else 1
-    parts = [slice(int(a), int(b)) for a, b in _shares(len(D), threads)]
+    parts = [slice(a, b) for a, b in _shares(len(D), threads)]
     if len(parts) == 1:
         work(parts[0])
     else:
@@ -271,4 +272,4 @@ def _products_torch(
 
 def _shares(count: int, parts: int) -> list[tuple[int, int]]:
     bounds = np.linspace(0, count, max(1, min(parts, count)) + 1).astype(int)
-    return list(zip(bounds[:-1], bounds[1:], strict=True))
+    return list(itertools.pairwise(bounds.tolist()))

@@ -1,7 +1,7 @@
 """The journal of a run: every ask, answer and merge, on disk before the run goes on.
 
-SQLite with a rollback journal and full synchronisation, which keeps its promises on network disks too. The block problems
-themselves are not stored: a resume builds them again and compares checksums.
+SQLite with a rollback journal and full synchronisation, which keeps its promises on network disks too. The block
+problems themselves are not stored: a resume builds them again and compares checksums.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from hybrid_icbs.blocks import Block
 from hybrid_icbs.config import Config
 from hybrid_icbs.errors import RunFolderError
 
@@ -32,7 +33,8 @@ CREATE TABLE rounds (
     accepted INTEGER, loss REAL, history TEXT
 );
 CREATE TABLE blocks (
-    round INTEGER NOT NULL, block INTEGER NOT NULL, pruned INTEGER NOT NULL, parameter BLOB NOT NULL, flat_index BLOB NOT NULL,
+    round INTEGER NOT NULL, block INTEGER NOT NULL, pruned INTEGER NOT NULL,
+    parameter BLOB NOT NULL, flat_index BLOB NOT NULL,
     checksum TEXT NOT NULL, answer BLOB, energy REAL, info TEXT, PRIMARY KEY (round, block)
 );
 CREATE TABLE fixed (layer INTEGER PRIMARY KEY, round INTEGER NOT NULL, bits BLOB NOT NULL);
@@ -83,7 +85,7 @@ class Journal:
         folder = Path(folder)
         if (folder / FILE).exists():
             raise RunFolderError(
-                f"{folder} holds a run already; go on with it by `hybrid-icbs resume {folder}`, or choose another folder"
+                f"{folder} holds a run already; go on with it by `hybrid-icbs resume {folder}`, or choose another one"
             )
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -176,7 +178,8 @@ class Journal:
                 (record.number, record.asked, record.masks, time.time()),
             )
             connection.executemany(
-                "INSERT OR IGNORE INTO blocks (round, block, pruned, parameter, flat_index, checksum) VALUES (?, ?, ?, ?, ?, ?)",
+                "INSERT OR IGNORE INTO blocks (round, block, pruned, parameter, flat_index, checksum) "
+                "VALUES (?, ?, ?, ?, ?, ?)",
                 [
                     (
                         record.number,
@@ -196,15 +199,14 @@ class Journal:
                 [(layer, record.number, bits.tobytes()) for layer, bits in record.fixed.items()],
             )
 
-    def told(
-        self, round_number: int, block: int, state: npt.NDArray[np.int8], energy: float, info: dict[str, Any]
-    ) -> None:
-        """Note an answer."""
-        text = json.dumps(info, default=_plain)
+    def told(self, round_number: int, number: int, block: Block) -> None:
+        """Note the answer of a block."""
+        assert block.answer is not None
+        bits, info = np.packbits(block.answer.astype(bool)).tobytes(), json.dumps(dict(block.info), default=_plain)
         with self._writing() as connection:
             connection.execute(
                 "UPDATE blocks SET answer = ?, energy = ?, info = ? WHERE round = ? AND block = ?",
-                (np.packbits(state.astype(bool)).tobytes(), energy, text, round_number, block),
+                (bits, block.energy, info, round_number, number),
             )
 
     def merged(self, round_number: int, accepted: bool, loss: float | None, history: list[dict[str, Any]]) -> None:
@@ -299,8 +301,8 @@ def _reason(folder: Path, error: sqlite3.Error) -> str:
         return f"{folder / FILE} cannot be written ({text}); check the folder's permissions, or choose another one"
     if "full" in text or "disk I/O" in text:
         return (
-            f"{folder / FILE} cannot grow ({text}); the disk may be full. Nothing that was recorded is lost: make room, then "
-            f"`hybrid-icbs resume {folder}`"
+            f"{folder / FILE} cannot grow ({text}); the disk may be full. Nothing on record is lost: make room, "
+            f"then `hybrid-icbs resume {folder}`"
         )
     return f"{folder / FILE} cannot be used ({text}); it may be damaged or not a journal of hybrid-icbs"
 

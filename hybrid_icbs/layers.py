@@ -96,7 +96,7 @@ def find_layers(
         if name not in wanted and id(weight) in users:
             _supported_weight(name, module)
             users[id(weight)].append((name, module))
-    layers = []
+    layers: list[Layer] = []
     for uses in users.values():
         modules = tuple(dict.fromkeys(module for _, module in uses))
         weight = modules[0].weight

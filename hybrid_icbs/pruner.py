@@ -6,8 +6,8 @@ import copy
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 import solvers
+from hybrid_icbs.blocks import Answer, Block, build_blocks, checksum
 from hybrid_icbs.calibration import Batch, CalibrationData, Loss, cross_entropy, device_of, recalibrate_batch_norm
 from hybrid_icbs.config import Config
 from hybrid_icbs.errors import PruningError, StaleBlock
@@ -25,32 +26,18 @@ from hybrid_icbs.gradients import GradientPass, measure_gradients
 from hybrid_icbs.journal import Journal, RoundRecord
 from hybrid_icbs.layers import Layer, find_layers, has_batch_norm
 from hybrid_icbs.masks import Masks
-from hybrid_icbs.merge import Guard, Move, apply, moves_of, write_masks
-from hybrid_icbs.objective import block_problem
-from hybrid_icbs.result import PruneResult
+from hybrid_icbs.merge import Guard, apply, moves_of, write_masks
+from hybrid_icbs.result import TOOLKITS, PruneResult
 from hybrid_icbs.schedule import LayerSchedule
 from hybrid_icbs.scores import initial_masks, score_weights
 from hybrid_icbs.selection import Chosen, HoldBack, choose_candidates
-from problems import BlockProblem, Labels, LowRankForm
+from problems import BlockProblem
+from solvers.run import on_interrupt
 
 logger = logging.getLogger(__name__)
 
-States = npt.NDArray[np.int8]
-Answer = dimod.SampleSet | npt.ArrayLike
-
 RECALIBRATION_SAMPLES = 10_000
 """Samples over which batch-norm statistics are averaged: their error is then far below that of one training batch."""
-
-
-@dataclass(eq=False)
-class _Block:
-    """One block of the open round, its answer once it is told."""
-
-    problem: BlockProblem
-    before: States
-    answer: States | None = None
-    energy: float = 0.0
-    info: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Pruner:
@@ -85,6 +72,15 @@ class Pruner:
     ) -> None:
         self._prepare(model, data, config, loss, inplace)
         self._journal = None if out is None else Journal.create(out, config, self._identity())
+        scores = {"dense": self.dense_score, "start": self.start_score}
+        self.note(
+            "start",
+            {
+                "scores": {key: asdict(score) for key, score in scores.items() if score},
+                "densities": self.start_densities,
+                "versions": solvers.versions(TOOLKITS),
+            },
+        )
 
     @classmethod
     def resume(
@@ -132,14 +128,16 @@ class Pruner:
         self.interrupted = False
         self.backend = ""
         self._damping = 1.0
-        self._open: list[_Block] = []
+        self._open: list[Block] = []
         self._round: RoundRecord | None = None
         self._held = HoldBack(self.layers, config.hold_back)
-        self._schedule = LayerSchedule([layer.size for layer in self.layers], config.layer_shares)
+        self._schedule = LayerSchedule([layer.size for layer in self.layers])
         guarded, self._pool = self._split()
-        self.masks = self._initial_masks()
-        write_masks(self.layers, self.masks, self.restore)
         self.guard = Guard(self.model, self.data, guarded, self.loss) if len(guarded) else None
+        self.dense_score = self.guard.score() if self.guard else None
+        self.masks = self._initial_masks()
+        self.start_densities = {name: self.masks.density(name) for name in self.masks}
+        write_masks(self.layers, self.masks, self.restore)
         self.start_score = self.guard.score() if self.guard else None
         self.guard_loss = self.start_score.loss if self.start_score else None
         self._best_loss, self._best = self.guard_loss, self.masks.copy()
@@ -161,7 +159,7 @@ class Pruner:
         """
         if self._open:
             raise PruningError(
-                f"{len(self.pending())} of {len(self._open)} blocks of the last ask are not told yet; pending() lists them"
+                f"{len(self.pending())} of {len(self._open)} blocks of the last ask are not told; pending() lists them"
             )
         count = min(count or self.config.round_size, self.config.steps - self.steps)
         if count <= 0:
@@ -173,18 +171,19 @@ class Pruner:
         measured = time.perf_counter()
         fixed_before = set(self._held.fixed)
         chosen = self._choose(gradients, layers, picked, count)
-        problems = self._problems(gradients, chosen)
-        self._open = [_Block(problem, _cut_now(c)) for problem, c in zip(problems, chosen, strict=True)]
+        origin: dict[str, Any] = {"round": self.rounds, "masks": self.masks.checksum()}
+        self._open = build_blocks(chosen, gradients, self.layers, self.restore, self.config, self._damping, origin)
+        problems = self.pending()
         for c in chosen:
             self._held.add(c.parameter, c.index)
         self._round = RoundRecord(
             number=self.rounds,
             asked=count,
-            masks=self.masks.checksum(),
+            masks=origin["masks"],
             parameter=[c.parameter for c in chosen],
             index=[c.index for c in chosen],
             pruned=[c.pruned for c in chosen],
-            checksums=[_checksum(problem) for problem in problems],
+            checksums=[checksum(problem) for problem in problems],
             fixed={n: bits for n, bits in self._held.fixed.items() if n not in fixed_before},
         )
         self._spent = {"gradients": measured - begun, "problems": time.perf_counter() - measured}
@@ -208,29 +207,23 @@ class Pruner:
             PruningError: the state is not feasible, or the block was told already.
         """
         block = self._find(problem)
-        state, info = _best_state(block.problem, answer)
-        if not block.problem.is_feasible(state):
-            raise PruningError(
-                f"the answer prunes {int(state.sum())} of {block.problem.n} weights; the block demands exactly "
-                f"{block.problem.cardinality}"
-            )
-        block.answer, block.energy, block.info = state, block.problem.energy(state), info
+        block.give(answer)
         if self._journal:
-            self._journal.told(self.rounds, self._open.index(block), state, block.energy, dict(info))
+            self._journal.told(self.rounds, self._open.index(block), block)
         if not self.pending():
             self._merge()
 
     def run(
         self, backend: str | solvers.Solver | None = None, *, after_round: Callable[[Pruner], None] | None = None
     ) -> None:
-        """Ask, solve and tell until the budget of steps is used up, or Ctrl-C.
+        """Ask, solve and tell until the budget of steps is used up, or Ctrl-C, which ends after the round in progress.
 
         Args:
             backend: a backend's name or a solver; None for the config's.
             after_round: called after each merged round.
         """
         solver: solvers.Solver | None = None
-        try:
+        with on_interrupt(self._interrupt):
             while not self.interrupted:
                 problems = self.pending() or self.ask()
                 if not problems:
@@ -240,20 +233,24 @@ class Pruner:
                 begun = time.perf_counter()
                 answers = self._solve(solver, problems)
                 self._spent["solve"] = time.perf_counter() - begun
-                self.interrupted = any(a.info.get("ended_by") == "interrupt" for a in answers)
+                self.interrupted |= any(a.info.get("ended_by") == "interrupt" for a in answers)
                 for problem, answer in zip(problems, answers, strict=True):
                     self.tell(problem, answer)
                 if after_round:
                     after_round(self)
-        except KeyboardInterrupt:
-            self.interrupted = True
         if self.interrupted:
             logger.warning(
                 "interrupted after %d of %d steps; the best state so far is kept", self.steps, self.config.steps
             )
 
+    def _interrupt(self) -> None:
+        """On Ctrl-C: finish the round, so that masks, weights and journal agree; at once on the second."""
+        if self.interrupted:
+            raise KeyboardInterrupt
+        self.interrupted = True
+
     def solver(self, problem: BlockProblem, backend: str | solvers.Solver | None = None) -> solvers.Solver:
-        """The solver of the config, or of another backend; "auto" is the fastest local one that takes such a problem."""
+        """The solver of the config, or of another backend; "auto" is the fastest local one for such a problem."""
         options = self.config.backend_options if backend is None else {}
         named = backend or self.config.backend
         if named != "auto":
@@ -276,12 +273,18 @@ class Pruner:
     def result(self) -> PruneResult:
         """What the run has come to so far."""
         scores = {}
-        if self.guard and self.start_score:
-            scores = {"start": asdict(self.start_score), "result": asdict(self.guard.score())}
+        if self.guard and self.dense_score and self.start_score:
+            measured = {"dense": self.dense_score, "start": self.start_score, "result": self.guard.score()}
+            scores = {key: asdict(score) for key, score in measured.items()}
         return PruneResult(
             self.model, self.masks.copy(), self.history, self.config, self.backend, scores,
-            self._journal.folder if self._journal else None, self.interrupted,
+            self._journal.folder if self._journal else None, self.interrupted, self.start_densities,
         )  # fmt: skip
+
+    def note(self, key: str, value: Any) -> None:
+        """Keep a value (JSON) of the caller's in the run folder's journal; without a run folder, nowhere."""
+        if self._journal:
+            self._journal.set_value(key, value)
 
     def close(self) -> None:
         """Let go of the run folder."""
@@ -312,48 +315,10 @@ class Pruner:
             ]
         if not chosen:
             raise PruningError(
-                f"no block can be formed: {self.masks.kept()} of {sum(layer.size for layer in self.layers)} weights are kept, "
-                "and a block needs free weights of both kinds. Choose a density further from 0 and 1, or fix fewer weights"
+                f"no block can be formed: {self.masks.kept()} of {sum(layer.size for layer in self.layers)} weights are "
+                "kept; a block needs free weights of both kinds. Choose a density further from 0 and 1, or fix fewer"
             )
         return chosen
-
-    def _problems(self, gradients: GradientPass, chosen: list[Chosen]) -> list[BlockProblem]:
-        G = [np.empty((len(c.index), len(gradients.losses)), np.float32) for c in chosen]
-        w0 = [np.empty(len(c.index), np.float32) for c in chosen]
-        for layer in self.layers:  # layer by layer, so that one layer's activations are let go before the next is read
-            where = [c.parameter == layer.number for c in chosen]
-            index = np.concatenate([c.index[mine] for c, mine in zip(chosen, where, strict=True)])
-            if len(index):
-                rows = np.split(gradients.per_sample(layer, index), np.cumsum([int(mine.sum()) for mine in where])[:-1])
-                values = self.restore[layer.number].reshape(-1)
-                for b, mine in enumerate(where):
-                    G[b][mine] = rows[b]
-                    picked = torch.from_numpy(chosen[b].index[mine]).to(values.device)
-                    w0[b][mine] = values[picked].float().cpu().numpy()
-            gradients.release(layer)
-        return [self._problem(b, c, G[b], w0[b]) for b, c in enumerate(chosen)]
-
-    def _problem(
-        self, block: int, chosen: Chosen, G: npt.NDArray[np.float32], w0: npt.NDArray[np.float32]
-    ) -> BlockProblem:
-        names = [self.layers[int(number)].name for number in np.unique(chosen.parameter)]
-        return block_problem(
-            G,
-            w0,
-            _cut_now(chosen).astype(bool),
-            gamma=self.config.gamma,
-            rho=self.config.rho * self._damping,
-            relative_rho=self.config.relative_rho,
-            labels=Labels(chosen.parameter, chosen.index),
-            provenance={
-                "layers": names,
-                "round": self.rounds,
-                "block": block,
-                "seed": self.config.seed,
-                "masks": self.masks.checksum(),
-                "method": f"{self.config.preset}, empirical Fisher of {G.shape[1]} samples, scope {self.config.scope}",
-            },
-        )
 
     def _solve(self, solver: solvers.Solver, problems: list[BlockProblem]) -> list[dimod.SampleSet]:
         waiting = [b for b, block in enumerate(self._open) if block.answer is None]
@@ -367,7 +332,7 @@ class Pruner:
 
     def _merge(self) -> None:
         begun = time.perf_counter()
-        moves = [move for block in self._open for move in _moves(block)]
+        moves = [move for block in self._open for move in block.moves()]
         apply(moves, self.layers, self.masks, self.restore)
         merged = time.perf_counter()
         before, after = self.guard_loss, self.guard.score().loss if self.guard else None
@@ -403,9 +368,9 @@ class Pruner:
                 "layers": ",".join(block.problem.provenance["layers"]),
                 "n": block.problem.n,
                 "cardinality": block.problem.cardinality,
-                "swaps": int((block.answer != block.before).sum()) // 2,
+                "swaps": block.swaps,
                 "energy": block.energy,
-                "predicted": block.energy - block.problem.energy(block.before),
+                "predicted": block.predicted,
                 "loss_before": before,
                 "loss_after": after,
                 "accepted": accepted,
@@ -416,7 +381,7 @@ class Pruner:
             for b, block in enumerate(self._open)
         ]
 
-    def _find(self, problem: BlockProblem) -> _Block:
+    def _find(self, problem: BlockProblem) -> Block:
         origin = problem.provenance
         for block in self._open:
             own = block.problem.provenance
@@ -497,53 +462,13 @@ class Pruner:
         same = all(np.array_equal(a, b) for a, b in zip(self._round.index, record.index, strict=True))
         if self._round.masks != record.masks or not same:
             raise PruningError(
-                f"round {record.number} of the run cannot be built again: other weights are chosen now. Was it begun on "
-                "another machine, or with another number of threads? Start a new run folder"
+                f"round {record.number} of the run cannot be built again: other weights are chosen now. Was it begun "
+                "on another machine, or with another number of threads? Start a new run folder"
             )
         if self._round.checksums != record.checksums:
             logger.warning("the blocks of round %d differ in the last digits from those on record", record.number)
         for block, answer in zip(self._open, record.answers, strict=True):
             if answer is not None:
-                block.answer, block.energy = answer, block.problem.energy(answer)
+                block.give(answer)
         if not self.pending():
             self._merge()
-
-
-def _cut_now(chosen: Chosen) -> States:
-    """The state that leaves a block as it is: ones for the weights that are pruned now [n]."""
-    return (np.arange(len(chosen.index)) < chosen.pruned).astype(np.int8)
-
-
-def _moves(block: _Block) -> list[Move]:
-    labels = block.problem.labels
-    assert labels is not None
-    assert block.answer is not None
-    return moves_of(labels.parameter, labels.index, block.before == 0, block.answer == 0)
-
-
-def _best_state(problem: BlockProblem, answer: Answer) -> tuple[States, Mapping[str, Any]]:
-    if isinstance(answer, dimod.SampleSet):
-        if not len(answer) or set(answer.variables) != set(range(problem.n)):
-            raise PruningError(
-                f"the answer must be a SampleSet over the variables 0..{problem.n - 1} with a row at least"
-            )
-        binary = answer.change_vartype("BINARY", inplace=False)
-        order = [binary.variables.index(v) for v in range(problem.n)]
-        states = binary.record.sample[:, order].astype(np.int8)
-        feasible = np.flatnonzero(problem.is_feasible(states))
-        # A stranger's sample set may hold infeasible rows, and energies with a penalty in them.
-        rows = states[feasible] if len(feasible) else states[:1]
-        return rows[int(np.argmin(problem.energy(rows)))], answer.info
-    state = np.asarray(answer)
-    if state.shape != (problem.n,):
-        raise PruningError(f"the answer has shape {state.shape}; one state [{problem.n}] is needed")
-    return state.astype(np.int8), {}
-
-
-def _checksum(problem: BlockProblem) -> str:
-    """SHA-256 of a block problem's coefficients."""
-    form = problem.form
-    assert isinstance(form, LowRankForm)
-    digest = hashlib.sha256(np.ascontiguousarray(form.factor).view(np.uint8).data)
-    digest.update(np.ascontiguousarray(problem.linear).view(np.uint8).data)
-    return digest.hexdigest()

@@ -113,6 +113,7 @@ def complete(pruner: Pruner, solver: solvers.Solver | None = None, *, progress: 
         if result.out is not None:
             result.save(result.out)
             result.report(result.out / "report.html")
+            pruner.note("end", {"scores": result.scores, "backend": result.backend, "steps": pruner.steps})
         return result
     finally:
         pruner.close()

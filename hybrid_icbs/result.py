@@ -16,6 +16,9 @@ from torch import nn
 from hybrid_icbs.config import Config
 from hybrid_icbs.errors import RunFolderError
 
+TOOLKITS = ("torch", "numpy", "dimod", "numba")
+"""Distributions whose versions belong in the record of a run."""
+
 
 @dataclass(frozen=True)
 class PruneResult:
@@ -27,10 +30,11 @@ class PruneResult:
         history: one row of plain values a block, in the order of solving.
         config: the run's settings.
         backend: the solver that was used, with its settings.
-        scores: mean loss (and accuracy where there are classes) on the guard's samples, at the "start" and of the
-            "result"; empty without a guard.
+        scores: mean loss (and accuracy where there are classes) on the guard's samples, of the "dense" model, at the
+            "start" and of the "result"; empty without a guard.
         out: the run folder, or None.
         interrupted: whether the run ended before its budget of steps.
+        start_densities: share of kept weights of each layer in the masks of the start.
     """
 
     model: nn.Module
@@ -41,6 +45,7 @@ class PruneResult:
     scores: dict[str, dict[str, float | None]] = field(default_factory=dict)
     out: Path | None = None
     interrupted: bool = False
+    start_densities: dict[str, float] = field(default_factory=dict)
 
     @property
     def density(self) -> float:

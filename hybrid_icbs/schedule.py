@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
 
 
 class LayerSchedule:
-    """Hands out layers in proportion to a function of their size, as evenly as whole numbers allow.
+    """Hands out layers in proportion to the logarithm of their size, as evenly as whole numbers allow.
 
-    The paper draws a layer at random with odds log10(size) (arXiv 2411.17796, section 4); taking the layer that is
-    furthest behind gives the same shares without the luck, and needs no state but the counts. With the square root the
-    small layers at the end of a classifier, which a few blocks exhaust, take fewer blocks from the large ones.
+    The paper draws a layer at random with these odds (arXiv 2411.17796, section 4); taking the layer that is
+    furthest behind gives the same shares without the luck, and needs no state but the counts.
 
     Args:
         sizes: weights of each layer.
-        function: "log" or "sqrt".
     """
 
-    def __init__(self, sizes: Sequence[int], function: Literal["log", "sqrt"]) -> None:
-        weights = [math.sqrt(size) if function == "sqrt" else math.log10(max(size, 2)) for size in sizes]
+    def __init__(self, sizes: Sequence[int]) -> None:
+        weights = [math.log10(max(size, 2)) for size in sizes]
         self._share = [w / sum(weights) for w in weights]
         self._given = [0] * len(sizes)
 

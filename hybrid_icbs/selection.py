@@ -109,7 +109,7 @@ def choose_candidates(
     long as there is one weight of each kind.
 
     Args:
-        scores: how strongly a change of each weight acts on the loss, |g w0|, shaped like the weights, by layer's number.
+        scores: how strongly a change of each weight acts on the loss, |g w0|, by layer's number.
         layers: the layers that supply candidates; blocks mix them.
         masks: which weights are kept now.
         held: weights that wait.
@@ -146,7 +146,9 @@ def _extreme(
     side: bool,
 ) -> tuple[npt.NDArray[np.int32], IndexArray]:
     """The `count` pruned weights of largest score (side False) or kept ones of smallest (True), most extreme first."""
-    values, numbers, indices = [], [], []
+    values: list[npt.NDArray[np.float32]] = []
+    numbers: list[npt.NDArray[np.int32]] = []
+    indices: list[IndexArray] = []
     for layer in layers:
         score = scores[layer.number]
         own = np.flatnonzero(held.eligible(layer.number, masks.flat(layer.name), side))
@@ -155,6 +157,6 @@ def _extreme(
         values.append(top.values.cpu().numpy())
         indices.append(own[top.indices.cpu().numpy()])
         numbers.append(np.full(len(top.values), layer.number, np.int32))
-    value, number, index = np.concatenate(values), np.concatenate(numbers), np.concatenate(indices)
-    order = np.lexsort((index, number, value if side else -value))[:count]
+    found, number, index = np.concatenate(values), np.concatenate(numbers), np.concatenate(indices)
+    order = np.lexsort((index, number, found if side else -found))[:count]
     return number[order], index[order]

@@ -72,7 +72,11 @@ def penalty(problem: BlockProblem, kind: str = "sufficient", seed: int = 0) -> f
     scale = _largest_energy(dense)
     if scale == 0.0:
         return 1.0
-    bound = _sufficient(dense, problem.form.diagonal if problem.is_low_rank else _definite_shift(dense, scale))
+    if problem.is_low_rank:
+        D = problem.form.diagonal
+    else:  # as a mere cap the row bounds do, without a factorisation
+        D = _definite_shift(dense, scale) if kind == "sufficient" else np.full(problem.n, np.inf)
+    bound = _sufficient(dense, D)
     if kind == "measured":
         bound = min(bound, _MEASURED_MARGIN * _measured(dense, seed))
     # Strictly above the bound, by more than the rounding of energies of this size.

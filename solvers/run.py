@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
-from types import FrameType
 from typing import TypeVar
 
 import numpy as np
@@ -139,24 +138,14 @@ class Run:
     def listening(self) -> Iterator[None]:
         """Take a first Ctrl-C as the wish to end with the best so far; a second one interrupts as usual."""
         self._home = threading.current_thread()
-        if self._home is not threading.main_thread():
-            yield
-            return
 
-        def note(signum: int, frame: FrameType | None) -> None:
+        def note() -> None:
             if self.ended_by == "interrupt":
                 raise KeyboardInterrupt
             self.ended_by = "interrupt"
 
-        try:
-            previous = signal.signal(signal.SIGINT, note)
-        except ValueError:  # an embedded interpreter whose main thread may not set handlers
+        with on_interrupt(note):
             yield
-            return
-        try:
-            yield
-        finally:
-            signal.signal(signal.SIGINT, previous if previous is not None else signal.default_int_handler)
 
     def in_threads(self, work: Callable[[int], T], count: int, threads: int) -> list[T]:
         """Call work(0) .. work(count - 1), side by side where there is more than one thread.
@@ -174,6 +163,20 @@ class Run:
             return [future.result() for future in futures]
 
     _home: threading.Thread = field(default_factory=threading.current_thread)
+
+
+@contextlib.contextmanager
+def on_interrupt(react: Callable[[], None]) -> Iterator[None]:
+    """Call a function on Ctrl-C instead of raising KeyboardInterrupt; outside the main thread this changes nothing."""
+    try:
+        previous = signal.signal(signal.SIGINT, lambda signum, frame: react())
+    except ValueError:  # not in the main thread, which hears signals alone
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous if previous is not None else signal.default_int_handler)
 
 
 class Pace:

@@ -1,0 +1,323 @@
+"""The command line: `hybrid-icbs COMMAND --help` teaches each command by example.
+
+Torch and everything heavy is imported inside the commands, so that help comes at once.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hybrid_icbs.console import WrongUse, command, show, show_json, working, wrong_use
+from hybrid_icbs.options import (
+    BatchSize,
+    BlockSize,
+    Data,
+    Density,
+    Exclude,
+    Include,
+    Init,
+    Json,
+    LossFunction,
+    Model,
+    ModelFn,
+    Preset,
+    Quiet,
+    RunFolder,
+    Scope,
+    Seed,
+    Set,
+    SettingsFile,
+    Sparsity,
+    TestData,
+)  # fmt: skip
+
+app = typer.Typer(
+    name="hybrid-icbs",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Prune neural networks by combinatorial optimisation: solvers are exchanged with one flag.\n\n"
+    "Begin with [bold]hybrid-icbs demo[/]. Exit codes: 0 done, 2 wrong use, 1 failed.",
+)
+
+
+def main() -> None:
+    """What the script `hybrid-icbs` runs."""
+    app(prog_name="hybrid-icbs")
+
+
+# Commands
+
+
+@app.command()
+@command
+def demo(
+    out: Annotated[
+        Path, typer.Option(help="Run folder; one with a number after it where a run is there already.")
+    ] = Path("runs/demo"),
+    density: Annotated[float, typer.Option(help="Share of weights to keep.")] = 0.05,
+    seed: Annotated[int, typer.Option(help="Where the randomness of the pruning starts.")] = 0,
+    backend: Annotated[str, typer.Option(help="Solver of the blocks; `hybrid-icbs backends` lists them.")] = "sa",
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Train a small classifier on handwritten digits and prune it, in seconds.
+
+    Prints accuracy, loss and density of the dense model, of magnitude pruning
+    and of iCBS on digits that neither training nor pruning saw, and leaves a
+    run folder with a report.
+
+    [bold]hybrid-icbs demo --density 0.02 --backend tabu[/]
+    """
+    from hybrid_icbs.demo import demo_table, run_demo
+
+    record = run_demo(out, density=density, seed=seed, backend=backend, progress=not quiet)
+    if as_json:
+        show_json(record)
+    elif not quiet:
+        show(demo_table(record), f"report: {record['report']}", f"run:    {record['out']}")
+
+
+@app.command()
+@command
+def prune(
+    model: Model = None,
+    data: Data = None,
+    density: Density = None,
+    sparsity: Sparsity = None,
+    backend: Annotated[
+        str | None,
+        typer.Option(
+            help='Solver of the blocks, such as tabu or "sa?restarts=4"; auto (default) picks one.', show_default=False
+        ),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="New run folder: model, masks, journal, report.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Blocks to solve (60).", show_default=False)] = None,
+    model_fn: ModelFn = None,
+    loss: LossFunction = None,
+    test: TestData = None,
+    preset: Preset = None,
+    scope: Scope = None,
+    block_size: BlockSize = None,
+    batch_size: BatchSize = None,
+    init: Init = None,
+    include: Include = None,
+    exclude: Exclude = None,
+    seed: Seed = None,
+    config: SettingsFile = None,
+    settings: Set = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    r"""Prune a trained model to a density.
+
+    Functions are looked up in the current folder and among the installed
+    packages. To try it on what ships:
+
+    [bold]hybrid-icbs prune --model hybrid_icbs.digits:digits_classifier \
+      --data hybrid_icbs.digits:load_digits --density 0.05 \
+      --backend tabu --out runs/x[/]
+
+    With a saved file, and any setting by name:
+
+    [bold]hybrid-icbs prune --model net.safetensors --model-fn nets:make \
+      --data nets:calibration --sparsity 0.9 --set rho=0.5 --out runs/y[/]
+
+    A run that was stopped goes on by [bold]hybrid-icbs resume runs/x[/].
+    """
+    from hybrid_icbs.commands import configure, finish, sources_of, start
+
+    with wrong_use():
+        settled = configure(
+            config, settings, density=density, sparsity=sparsity, backend=backend, steps=steps, preset=preset,
+            scope=scope, block_size=block_size, batch_size=batch_size, init=init, include=include, exclude=exclude,
+            seed=seed,
+        )  # fmt: skip
+        sources = sources_of(model, data, model_fn=model_fn, loss=loss, test=test)
+        pruner, tested = start(sources, settled, out, progress=not quiet)
+    finish(pruner, tested, quiet=quiet, as_json=as_json)
+
+
+@app.command()
+@command
+def resume(folder: RunFolder, quiet: Quiet = False, as_json: Json = False) -> None:
+    """Go on with a run that was stopped; it ends as one that never was.
+
+    Model and data are made again by the functions that prune was given.
+
+    [bold]hybrid-icbs resume runs/x[/]
+    """
+    from hybrid_icbs.commands import finish, reopen, show_finished
+
+    with wrong_use():
+        pruner, tested = reopen(folder, progress=not quiet)
+    if pruner is None:
+        show_finished(folder, quiet=quiet, as_json=as_json)
+    else:
+        finish(pruner, tested, quiet=quiet, as_json=as_json)
+
+
+@app.command()
+@command
+def blocks(
+    out: Annotated[Path, typer.Option(help="Folder for the blocks.")],
+    run: Annotated[
+        Path | None, typer.Option("--from", metavar="FOLDER", help="Run folder: blocks of its present state.")
+    ] = None,
+    count: Annotated[int, typer.Option(min=1, help="How many blocks; they share no weight.")] = 1,
+    bqm: Annotated[
+        bool,
+        typer.Option("--bqm", help="Write dimod's dense .bqm files, which any dimod program reads, not .npz factors."),
+    ] = False,
+    model: Model = None,
+    data: Data = None,
+    density: Density = None,
+    sparsity: Sparsity = None,
+    model_fn: ModelFn = None,
+    loss: LossFunction = None,
+    preset: Preset = None,
+    scope: Scope = None,
+    block_size: BlockSize = None,
+    batch_size: BatchSize = None,
+    init: Init = None,
+    include: Include = None,
+    exclude: Exclude = None,
+    seed: Seed = None,
+    config: SettingsFile = None,
+    settings: Set = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    r"""Export block problems of a model, or of a run, to files.
+
+    Solvers can be compared on them, and their answers told to a run.
+
+    [bold]hybrid-icbs blocks --from runs/x --count 4 --out blocks[/]
+
+    [bold]hybrid-icbs blocks --model hybrid_icbs.digits:digits_classifier \
+      --data hybrid_icbs.digits:load_digits --density 0.05 --bqm --out blocks[/]
+    """
+    from hybrid_icbs.commands import blocks_of_model, blocks_of_run, configure, sources_of, write_blocks
+
+    with wrong_use():
+        given = {
+            "density": density, "sparsity": sparsity, "preset": preset, "scope": scope, "block_size": block_size,
+            "batch_size": batch_size, "init": init, "include": include, "exclude": exclude, "seed": seed,
+        }  # fmt: skip
+        if run is not None:
+            others = [model, data, model_fn, loss, config, settings, *given.values()]
+            if any(value not in (None, []) for value in others):
+                raise WrongUse("--from takes model, data and settings from the run; leave the other options out")
+            found = blocks_of_run(run, count, progress=not quiet)
+        else:
+            sources = sources_of(model, data, model_fn=model_fn, loss=loss)
+            settled = configure(config, settings, **given, steps=count)
+            found = blocks_of_model(sources, settled, count, progress=not quiet)
+    written = write_blocks(found, out, dense=bqm)
+    if as_json:
+        show_json(written)
+    elif not quiet:
+        first = written["blocks"][0]
+        show(
+            f"{len(written['blocks'])} of {count} blocks of up to {first['n']} weights in {out}",
+            f"next: hybrid-icbs solve {first['file']} --backend tabu",
+        )
+
+
+@app.command()
+@command
+def solve(
+    file: Annotated[Path, typer.Argument(help="A block: NAME.bqm, NAME.npz, or any dimod .bqm file.", metavar="BLOCK")],
+    backend: Annotated[str, typer.Option(help="Solver; `hybrid-icbs backends` lists them.")] = "tabu",
+    time_limit: Annotated[
+        float | None,
+        typer.Option(help="Seconds of search; a fixed amount of work if not given.", show_default=False),
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Where randomness starts; drawn if not given.", show_default=False)
+    ] = None,
+    target: Annotated[float | None, typer.Option(help="An energy at which to stop.", show_default=False)] = None,
+    cardinality: Annotated[
+        int | None, typer.Option(help="The demanded number of ones, for a .bqm from elsewhere.", show_default=False)
+    ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="A setting of the solver. May be repeated.", show_default=False),
+    ] = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    r"""Solve one block problem from a file.
+
+    Prints the energy and its gap to the best known one: 0 % is the best known,
+    100 % a random state. The state is in the JSON.
+
+    [bold]hybrid-icbs solve blocks/block_0000.npz --backend sa --time-limit 1[/]
+
+    [bold]hybrid-icbs solve other.bqm --cardinality 512 --backend tabu \
+      --option restarts=4 --seed 0 --json[/]
+    """
+    import problems
+    import solvers
+    from hybrid_icbs.commands import answer_lines, answer_record
+
+    solver = solvers.get_solver(_with_options(backend, option or []))
+    problem = problems.load(file, cardinality)
+    with working(f"solving with {solver.backend}", not quiet):
+        answer = solver.solve(problem, seed=seed, time_limit=time_limit, target=target)
+    record = answer_record(problem, answer)
+    if as_json:
+        show_json(record)
+    elif not quiet:
+        show(*answer_lines(record))
+
+
+@app.command()
+@command
+def backends(as_json: Json = False) -> None:
+    """List the solvers: which are ready, what the others lack, and their options.
+
+    [bold]hybrid-icbs backends[/]
+    """
+    from hybrid_icbs.commands import backend_records, backend_table
+
+    records = backend_records()
+    if as_json:
+        show_json(records)
+    else:
+        show(backend_table(records), 'options go into the name: --backend "sa?restarts=4&sweeps=200"')
+
+
+@app.command()
+@command
+def report(
+    folder: RunFolder,
+    out: Annotated[Path | None, typer.Option(help="The page's file; report.html in the folder if not given.")] = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Write the HTML page of a run, finished or not.
+
+    [bold]hybrid-icbs report runs/x --out page.html[/]
+    """
+    from hybrid_icbs.commands import run_folder
+    from hybrid_icbs.report import write_report
+
+    with working("drawing", not quiet):
+        page = write_report(run_folder(folder), out)
+    if as_json:
+        show_json({"report": str(page)})
+    elif not quiet:
+        show(f"report: {page}")
+
+
+def _with_options(backend: str, options: list[str]) -> str:
+    for option in options:
+        if "=" not in option:
+            raise WrongUse(f"--option {option!r} must be KEY=VALUE")
+    joined = "&".join(options)
+    return backend if not joined else f"{backend}{'&' if '?' in backend else '?'}{joined}"

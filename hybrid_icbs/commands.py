@@ -1,0 +1,382 @@
+"""What the commands do: from the texts of a command line to runs, blocks and tables."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import dimod
+
+import problems
+import solvers
+from hybrid_icbs.calibration import CalibrationData, evaluate
+from hybrid_icbs.config import Config
+from hybrid_icbs.console import WrongUse, show, show_json, working
+from hybrid_icbs.journal import FILE, Journal
+from hybrid_icbs.pruner import Pruner
+from hybrid_icbs.pruning import complete
+from hybrid_icbs.record import RunRecord
+from hybrid_icbs.sources import Sources
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+Scores = dict[str, dict[str, float | None]]
+
+
+@dataclass
+class Test:
+    """Test data, and what the dense model and the start scored on it."""
+
+    data: CalibrationData
+    scores: Scores
+
+
+# prune and resume
+
+
+def configure(file: Path | None, pairs: Sequence[str] | None, **given: Any) -> Config:
+    """The settings of a command line: options, `--set` pairs and a file, of which the file gives way.
+
+    Raises:
+        WrongUse: a pair without a key and a value, or a setting given twice.
+        PruningError: a wrong setting.
+        OptionError: a backend or an option of it that does not exist.
+    """
+    options = {key: value for key, value in given.items() if value not in (None, [])}
+    for key in ("include", "exclude"):
+        if key in options:
+            options[key] = tuple(options[key])
+    for pair in pairs or []:
+        key, equals, text = pair.partition("=")
+        key = key.strip().replace("-", "_")
+        if not equals or not key:
+            raise WrongUse(f"--set {pair!r} must be KEY=VALUE, such as rho=0.5")
+        if key in options:
+            raise WrongUse(f"{key} is given twice, by --set {pair!r} and by another option")
+        options[key] = _value(text)
+    config = Config.of(**options) if file is None else Config.read(file, **options)
+    if config.backend != "auto":
+        solvers.get_solver(config.backend, **config.backend_options)  # a wrong name is told before any work is done
+    return config
+
+
+def sources_of(model: str | None, data: str | None, **others: str | None) -> Sources:
+    """The sources that a command line names.
+
+    Raises:
+        WrongUse: no model or no data.
+    """
+    for name, value in (("--model", model), ("--data", data)):
+        if value is None:
+            raise WrongUse(f"{name} package.module:function is missing; --help shows an example")
+    assert model is not None
+    assert data is not None
+    return Sources.named(model, data, **others)
+
+
+def start(sources: Sources, config: Config, out: Path | None, *, progress: bool) -> tuple[Pruner, Test | None]:
+    """A new run, and its test data where there are any.
+
+    Raises:
+        WrongUse: the folder holds a run.
+        PruningError: the sources cannot be used.
+    """
+    if out is not None and (out / FILE).exists():
+        raise WrongUse(
+            f"{out} holds a run already; go on with it by `hybrid-icbs resume {out}`, or choose another folder"
+        )
+    with working("loading model and data", progress):
+        model, data, loss, test_data = sources.load()
+    scores: Scores = {}
+    if test_data is not None:
+        scores["dense"] = asdict(evaluate(model, test_data, loss))
+    pruner = Pruner(model, data, config, loss=loss, inplace=True, out=out)
+    if test_data is not None:
+        scores["start"] = asdict(evaluate(pruner.model, test_data, loss))
+        pruner.note("test_scores", scores)
+    pruner.note("sources", asdict(sources))
+    return pruner, None if test_data is None else Test(test_data, scores)
+
+
+def reopen(folder: Path, *, progress: bool) -> tuple[Pruner | None, Test | None]:
+    """The run of a folder where it stopped; None where it had come to its end.
+
+    Raises:
+        WrongUse: the folder holds no run, or one whose model and data are not on record.
+        PruningError: the sources cannot be used, or are not those of the run.
+    """
+    journal = Journal.open(run_folder(folder))
+    try:
+        recorded, end = journal.value("sources"), journal.value("end")
+        scores, steps = journal.value("test_scores"), journal.config.steps
+    finally:
+        journal.close()
+    if end is not None and end["steps"] >= steps:
+        return None, None
+    sources = _recorded(folder, recorded)
+    with working("loading model and data, and what the run has done", progress):
+        model, data, loss, test_data = sources.load()
+        pruner = Pruner.resume(folder, model, data, loss=loss, inplace=True)
+    return pruner, None if test_data is None else Test(test_data, scores or {})
+
+
+def finish(pruner: Pruner, test: Test | None, *, quiet: bool, as_json: bool) -> None:
+    """Run a pruner to its end, or to Ctrl-C, and show what came out."""
+    begun = time.perf_counter()
+    result = complete(pruner, progress=not quiet)
+    seconds = time.perf_counter() - begun
+    if test is not None:
+        test.scores["result"] = asdict(evaluate(result.model, test.data, pruner.loss))
+        if result.out is not None:
+            journal = Journal.open(result.out)
+            journal.set_value("test_scores", test.scores)
+            journal.close()
+    summary = _summary(RunRecord.of(result), None if test is None else test.scores, result.out) | {
+        "interrupted": result.interrupted,
+        "seconds": seconds,
+    }
+    _show_summary(summary, quiet=quiet, as_json=as_json)
+
+
+def show_finished(folder: Path, *, quiet: bool, as_json: bool) -> None:
+    """Show what a run that had come to its end came to."""
+    journal = Journal.open(folder)
+    scores = journal.value("test_scores")
+    journal.close()
+    summary = _summary(RunRecord.read(folder), scores, folder)
+    if not (quiet or as_json):
+        show(f"the run in {folder} is finished; there is nothing to resume")
+    _show_summary(summary, quiet=quiet, as_json=as_json)
+
+
+def run_folder(folder: Path) -> Path:
+    """A folder that holds a run.
+
+    Raises:
+        WrongUse: it does not.
+    """
+    if not (folder / FILE).is_file():
+        raise WrongUse(f"{folder} holds no run (no {FILE}); `hybrid-icbs prune --out {folder}` begins one")
+    return folder
+
+
+def _recorded(folder: Path, recorded: Mapping[str, Any] | None) -> Sources:
+    if recorded is None:
+        raise WrongUse(
+            f"the run in {folder} was begun from Python, so its model and data are not on record; go on with it there: "
+            f"Pruner.resume({str(folder)!r}, model, data)"
+        )
+    return Sources(**recorded)
+
+
+def _value(text: str) -> Any:
+    """A value as TOML writes it, or else the text itself: 0.5, true, ["fc1"], watch."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _summary(record: RunRecord, test_scores: Scores | None, out: Path | None) -> dict[str, Any]:
+    return {
+        "out": None if out is None else str(out),
+        "finished": record.finished,
+        "interrupted": False,
+        "steps": record.steps,
+        "density": record.density,
+        "densities": {layer.name: layer.density for layer in record.layers},
+        "init": record.config.init,
+        "backend": record.backend,
+        "scores": record.scores,
+        "test_scores": test_scores,
+        "rounds_accepted": sum(each.accepted for each in record.rounds),
+        "seconds": sum(record.seconds.values()),
+        "seconds_by_part": record.seconds,
+    }
+
+
+def _show_summary(summary: dict[str, Any], *, quiet: bool, as_json: bool) -> None:
+    if as_json:
+        show_json(summary)
+    elif not quiet:
+        where = "test data" if summary["test_scores"] else "held-back calibration samples"
+        scores = summary["test_scores"] or summary["scores"]
+        rows = [
+            (name, scores[key], 1.0 if key == "dense" else summary["density"])
+            for key, name in (("dense", "dense"), ("start", f"start ({summary['init']})"), ("result", "result"))
+            if key in scores
+        ]
+        if rows:
+            show(score_table(f"on {where}", rows))
+        show(f"density {summary['density']:.6g}, {summary['steps']} blocks in {summary['seconds']:.1f} s")
+        show(f"backend {summary['backend'] or 'none: no block was solved'}")
+        if summary["out"]:
+            show(f"run     {summary['out']} (report.html, model/, masks.safetensors)")
+        if summary["interrupted"]:
+            how = f"; `hybrid-icbs resume {summary['out']}` goes on" if summary["out"] else ""
+            show(f"stopped early, with the best state so far{how}")
+
+
+def score_table(
+    title: str, rows: Sequence[tuple[str, Mapping[str, float | None], float]], seconds: Sequence[float] | None = None
+) -> Table:
+    """A table of what models score: name, {"loss", "accuracy"} and density of each, and seconds where they are told."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("model")
+    for head in ("accuracy", "loss", "density", *(["seconds"] if seconds else [])):
+        table.add_column(head, justify="right")
+    for row, (name, score, density) in enumerate(rows):
+        accuracy = score["accuracy"]
+        cells = [name, "" if accuracy is None else f"{accuracy:.2%}", f"{score['loss']:.4f}", f"{density:.4g}"]
+        table.add_row(*cells, *([f"{seconds[row]:.1f}"] if seconds else []))
+    return table
+
+
+# blocks and solve
+
+
+def blocks_of_model(sources: Sources, config: Config, count: int, *, progress: bool) -> list[problems.BlockProblem]:
+    """The first blocks of a new run, of which nothing is kept."""
+    with working("loading model and data", progress):
+        model, data, loss, _ = sources.load()
+        return Pruner(model, data, config, loss=loss, inplace=True).ask(count)
+
+
+def blocks_of_run(folder: Path, count: int, *, progress: bool) -> list[problems.BlockProblem]:
+    """The blocks that a run waits for, or those that it would come to next; the run stays as it is.
+
+    Raises:
+        WrongUse: the folder holds no run, or one whose model and data are not on record.
+    """
+    journal = Journal.open(run_folder(folder))
+    recorded = journal.value("sources")
+    journal.close()
+    sources = _recorded(folder, recorded)
+    with working("loading model and data, and what the run has done", progress):
+        model, data, loss, _ = sources.load()
+        pruner = Pruner.resume(folder, model, data, loss=loss, inplace=True)
+        pruner.close()  # what is asked from here on is not part of the run
+        if pruner.pending():
+            return pruner.pending()[:count]
+        pruner.config = pruner.config.model_copy(update={"steps": pruner.steps + count})
+        return pruner.ask(count)
+
+
+def write_blocks(found: Sequence[problems.BlockProblem], out: Path, *, dense: bool) -> dict[str, Any]:
+    """Write blocks as a set, and tell the file, n, cardinality and layers of each."""
+    problems.save_set((problem.to_dense() if dense else problem for problem in found), out)
+    names = problems.load_set(out).names
+    ending = ".bqm" if dense else ".npz"
+    listed = [
+        {
+            "file": str(out / f"{name}{ending}"),
+            "n": problem.n,
+            "cardinality": problem.cardinality,
+            "layers": problem.provenance["layers"],
+        }
+        for name, problem in zip(names, found, strict=True)
+    ]
+    return {"out": str(out), "blocks": listed}
+
+
+def answer_record(problem: problems.BlockProblem, answer: dimod.SampleSet) -> dict[str, Any]:
+    """A solver's answer as plain values; `gap` is 0 at the best known energy and 1 at that of a random state."""
+    energy, best = float(answer.first.energy), problem.best_known
+    gap = None
+    if best is not None and (scale := problem.random_mean_energy() - best.energy) > 0:
+        gap = (energy - best.energy) / scale
+    info = answer.info
+    return {
+        "energy": energy,
+        "gap": gap,
+        "best_known": None if best is None else dataclasses.asdict(best),
+        "n": problem.n,
+        "cardinality": problem.constraint.total,
+        **{key: info[key] for key in ("backend", "seed", "timing", "ended_by", "repaired", "raw", "incumbents")},
+        "state": [int(value) for value in answer.record.sample[0]],
+    }
+
+
+def answer_lines(record: Mapping[str, Any]) -> list[str]:
+    """A solver's answer for people."""
+    best, timing = record["best_known"], record["timing"]
+    gap = "no best known energy on record"
+    if best is not None:
+        share = "" if record["gap"] is None else f"{100 * record['gap']:.4g} % from "
+        gap = f"{share}the best known {best['energy']:.10g} ({'proven, ' if best['proven'] else ''}{best['found_by']})"
+    overrun = f", {timing['overrun']:.3f} over the limit" if "overrun" in timing else ""
+    return [
+        f"energy   {record['energy']:.10g}",
+        f"gap      {gap}",
+        f"backend  {record['backend']}, seed {record['seed']}, {record['n']} variables, {record['cardinality']} ones",
+        f"seconds  {timing['solve']:.3f}, after {timing['setup']:.3f} of setup{overrun}; ended by {record['ended_by']}",
+    ]
+
+
+# backends
+
+
+def backend_records() -> list[dict[str, Any]]:
+    """Each backend: whether it is ready or what it lacks, what it can take, and its options with their defaults."""
+    return [_backend_record(name) for name in (*solvers.backends(), "dimod:package.Sampler")]
+
+
+def backend_table(records: Sequence[Mapping[str, Any]]) -> Table:
+    """The backends for people."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD)
+    for head in ("backend", "state", "largest n", "cardinality", "options"):
+        justify: Literal["left", "right"] = "right" if head == "largest n" else "left"
+        table.add_column(head, justify=justify, no_wrap=head == "backend", overflow="fold")
+    for record in records:
+        largest = record["max_variables"]
+        native = record["native_cardinality"]
+        table.add_row(
+            record["backend"],
+            "ready" if record["ready"] else record["missing"],
+            "any" if largest is None and record["ready"] else "" if largest is None else f"{largest:,}",
+            "" if native is None else "native" if native else "penalty",
+            ", ".join(f"{key}={value}" for key, value in record["options"].items()),
+        )
+    return table
+
+
+def _backend_record(name: str) -> dict[str, Any]:
+    record: dict[str, Any] = {"backend": name, "ready": False, "missing": "", "max_variables": None}
+    record |= {"native_cardinality": None, "low_rank": None, "remote": None, "options": {}}
+    try:
+        if name.startswith("dimod:"):
+            solver: solvers.Solver = solvers.get_solver("dimod:dimod.ExactSolver")
+        else:
+            solver = solvers.get_solver(name)
+    except solvers.OptionError as error:  # a third party's, that does not load or needs options
+        return record | {"missing": str(error)}
+    ready, can = solver.available(), solver.capabilities
+    return record | {
+        "ready": ready.ready,
+        "missing": ready.reason,
+        "max_variables": can.max_variables,
+        "native_cardinality": can.native_cardinality,
+        "low_rank": can.low_rank,
+        "remote": can.remote,
+        "options": {
+            field.name: _plain(field.default)
+            for field in dataclasses.fields(solver)
+            if field.init and field.name not in ("path", "parameters")  # of a dimod sampler, told by its own name
+        },
+    }
+
+
+def _plain(value: Any) -> Any:
+    return value if isinstance(value, str | int | float | bool | None) else repr(value)
