@@ -109,7 +109,7 @@ def resnet20(settings: dict[str, Any], arguments: argparse.Namespace) -> None:
             plain, fresh, seconds = [], [], []
             for seed in range(arguments.seeds if method == "iCBS" else 1):
                 given = settings | ({"steps": 0, "guard": "off", "guard_size": None} if method == "magnitude" else {})
-                config = Config.of(density=density, seed=seed, backend=backend(arguments), recalibrate_bn=False, **given)
+                config = Config.of(density=density, seed=seed, backend=backend(arguments), recalibrate_bn=method == "iCBS", **given)
                 start = time.perf_counter()
                 result = complete(Pruner(model, train, config), progress=False)
                 seconds.append(time.perf_counter() - start)

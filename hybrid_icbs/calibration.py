@@ -20,6 +20,9 @@ from hybrid_icbs.layers import BATCH_NORMS
 Loss: TypeAlias = Callable[[Any, Any], torch.Tensor]
 """Takes a model's outputs and the targets, gives the loss of each sample [N]."""
 
+IGNORED = -100
+"""A target that does not count, as in torch.nn.functional.cross_entropy."""
+
 EVALUATION_BATCH = 1000
 """Samples of one forward pass when a model is only evaluated: enough to keep the matrix products busy."""
 
@@ -95,9 +98,15 @@ class CalibrationData:
 
 
 def cross_entropy(outputs: Any, targets: torch.Tensor) -> torch.Tensor:
-    """Cross entropy of each sample [N], for logits [N, C] or [N, C, ...]: the mean over a sample's own positions."""
-    losses = F.cross_entropy(_logits(outputs), targets, reduction="none")
-    return losses.flatten(1).mean(1) if losses.dim() > 1 else losses
+    """Cross entropy of each sample [N], for logits [N, C] or [N, C, ...]: the mean over a sample's own positions.
+
+    Positions whose target is -100, torch's word for "ignore", do not count.
+    """
+    losses = F.cross_entropy(_logits(outputs), targets, reduction="none", ignore_index=IGNORED)
+    if losses.dim() == 1:
+        return losses
+    counted = (targets != IGNORED).flatten(1).sum(1)
+    return losses.flatten(1).sum(1) / counted.clamp(min=1)
 
 
 def sample_losses(model: nn.Module, batch: Batch, loss: Loss) -> tuple[Any, torch.Tensor]:

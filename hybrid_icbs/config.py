@@ -126,7 +126,11 @@ class Config(BaseModel):
         if "sparsity" in settings:
             if "density" in settings:
                 raise ValueError("give density or sparsity (= 1 - density), not both")
-            settings["density"] = 1.0 - float(settings.pop("sparsity"))
+            sparsity = settings.pop("sparsity")
+            try:
+                settings["density"] = 1.0 - float(sparsity)
+            except (TypeError, ValueError):
+                raise ValueError(f"sparsity = {sparsity!r} must be a number between 0 and 1") from None
         elif "density" not in settings:
             raise ValueError("give density, the share of weights to keep, or sparsity (= 1 - density)")
         return {**PRESETS[preset], **settings}

@@ -6,6 +6,7 @@ import functools
 import json
 import math
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, ParamSpec, TypeVar
@@ -59,8 +60,8 @@ def wrong_use() -> Iterator[None]:
 
 
 def show_json(values: Mapping[str, Any] | list[Any]) -> None:
-    """Write values to standard output as JSON; numbers that JSON lacks become null."""
-    typer.echo(json.dumps(_finite(values), indent=2, allow_nan=False))
+    """Write values to standard output as one line of JSON; numbers that JSON lacks become null."""
+    typer.echo(json.dumps(_finite(values), allow_nan=False))
 
 
 def show(*lines: Any) -> None:
@@ -75,7 +76,7 @@ def show(*lines: Any) -> None:
 @contextmanager
 def working(what: str, shown: bool) -> Iterator[None]:
     """Show on standard error that something is going on, and for how long, until it is done."""
-    if not shown:
+    if not (shown and sys.stderr.isatty()):  # a line that is wiped again is nothing for a log file
         yield
         return
     from rich.console import Console

@@ -100,6 +100,7 @@ def measure_gradients(model: nn.Module, layers: Sequence[Layer], batch: Batch, l
     with evaluation_mode(model), _only_weights_require_grad(model, layers), _watching(layers, calls, batch.size):
         _, losses = sample_losses(model, batch, loss)
         grads = torch.autograd.grad(losses.sum(), [layer.weight for layer in layers], allow_unused=True)
+    losses = losses.detach()
     if not bool(torch.isfinite(losses).all()):
         bad = int((~torch.isfinite(losses)).nonzero()[0])
         raise PruningError(
@@ -109,7 +110,7 @@ def measure_gradients(model: nn.Module, layers: Sequence[Layer], batch: Batch, l
         layer.number: torch.zeros_like(layer.weight) if grad is None else grad.div_(batch.size)
         for layer, grad in zip(layers, grads, strict=True)
     }
-    return GradientPass(losses.detach(), mean, calls)
+    return GradientPass(losses, mean, calls)
 
 
 @contextmanager

@@ -107,8 +107,7 @@ def shares(total: int, weights: Sequence[float], caps: Sequence[int]) -> list[in
         # Where all that is left has no weight, room decides.
         scale = w[room] if w[room].sum() > 0 else (most - parts)[room].astype(np.float64)
         ideal = left * scale / scale.sum()
-        given = np.minimum(np.floor(ideal).astype(np.int64), (most - parts)[room])
-        if given.sum() == 0:
-            given[np.argsort(given - ideal, kind="stable")[:left]] = 1
-        parts[room] += given
+        given = np.floor(ideal).astype(np.int64)
+        given[np.argsort(given - ideal, kind="stable")[: left - int(given.sum())]] += 1
+        parts[room] += np.minimum(given, (most - parts)[room])
     return [int(p) for p in parts]

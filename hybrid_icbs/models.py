@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -71,7 +72,7 @@ def read_state(path: str | Path) -> dict[str, torch.Tensor]:
     except SafetensorError as error:
         raise PruningError(f"model file {path} is damaged, or no safetensors file: {error}") from error
     if not isinstance(state, Mapping) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        held = f"the keys {_some(state)}" if isinstance(state, Mapping) else f"a {type(state).__name__}"
+        held = f"the keys {_some(state)}" if isinstance(state, Mapping) else f"something of type {type(state).__name__}"
         raise PruningError(
             f"model file {path} holds {held}, not tensors by name; save it by torch.save(model.state_dict(), file)"
         )
@@ -80,7 +81,9 @@ def read_state(path: str | Path) -> dict[str, torch.Tensor]:
 
 def _read_torch(path: Path) -> Any:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about pickle protocols; a file that cannot be read is refused below
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         # Torch's own text suggests weights_only=False, which would run what the file says.
         if zipfile.is_zipfile(path):
@@ -117,7 +120,7 @@ def _fill(model: nn.Module, state: dict[str, torch.Tensor], path: str, function:
 def _called(spec: str, what: str) -> nn.Module:
     model = call(spec, what)
     if not isinstance(model, nn.Module):
-        raise PruningError(f"{what} {spec!r} returned a {type(model).__name__}; a torch.nn.Module is needed")
+        raise PruningError(f"{what} {spec!r} returned something of type {type(model).__name__}; a torch.nn.Module is needed")
     return model
 
 

@@ -138,6 +138,7 @@ class Pruner:
         self.masks = self._initial_masks()
         self.start_densities = {name: self.masks.density(name) for name in self.masks}
         write_masks(self.layers, self.masks, self.restore)
+        self._recalibrate()
         self.start_score = self.guard.score() if self.guard else None
         self.guard_loss = self.start_score.loss if self.start_score else None
         self._best_loss, self._best = self.guard_loss, self.masks.copy()
@@ -266,6 +267,14 @@ class Pruner:
         if self._best_loss is not None and self.guard_loss != self._best_loss:
             self.masks, self.guard_loss = self._best.copy(), self._best_loss
             write_masks(self.layers, self.masks, self.restore)
+        self._recalibrate()
+
+    def _recalibrate(self) -> None:
+        """Recompute batch-norm statistics, unless told not to: those of the dense model no longer hold.
+
+        Done for the masks of the start, so that gradients and the guard see the activations that the result will
+        have, and for those of the result; in between the statistics rest, and losses can be compared.
+        """
         wanted = self.config.recalibrate_bn
         if has_batch_norm(self.model) if wanted is None else wanted:
             recalibrate_batch_norm(self.model, self.data, self._pool[:RECALIBRATION_SAMPLES])

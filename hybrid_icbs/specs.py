@@ -30,7 +30,7 @@ def load_function(spec: str, what: str) -> Callable[..., Any]:
     Raises:
         PruningError: the text has another form, there is no such module or function, or the module does not load.
     """
-    if not is_spec(spec):
+    if not is_spec(spec) or ".py:" in spec:
         hint = ""
         if ".py" in spec:
             guess = spec.replace("/", ".").replace("\\", ".").replace(".py", "", 1).lstrip(".")
@@ -45,7 +45,7 @@ def load_function(spec: str, what: str) -> Callable[..., Any]:
         raise PruningError(f"{what} {spec!r}: module {name} has no {attribute!r}{meant}")
     function = getattr(module, attribute)
     if not callable(function):
-        raise PruningError(f"{what} {spec!r} is a {type(function).__name__}; a function is needed")
+        raise PruningError(f"{what} {spec!r} is of type {type(function).__name__}; a function is needed")
     return function  # type: ignore[no-any-return]
 
 

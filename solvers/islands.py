@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +11,8 @@ import numpy.typing as npt
 
 from problems.forms import StateArray
 from solvers.arrays import DenseArrays, Groups, stream_of
+from solvers.goal import Goal
+from solvers.run import Pace
 
 UNENDING = 1 << 62
 """Children of a search that only its time limit ends."""
@@ -21,7 +25,7 @@ class Plan:
     Attributes:
         population: members.
         children: tabu searches in all, those of the first members among them.
-        iterations: tabu steps of each.
+        iterations: tabu steps without a better state that end each.
         patience: children in a row that do not enter, after which a new population begins at random.
     """
 
@@ -50,7 +54,7 @@ class Island:
         self._evolve = kernel.evolve_matrix
         self._child_x, self._best_x = np.zeros(n, np.uint8), np.zeros(n, np.uint8)
         self._best, self._account = np.array([np.inf]), np.zeros(2)
-        self._progress = np.array([-1, 0, 0, 0, 0, 0])
+        self._progress = np.zeros(6, np.int64)
         self._before = (
             arrays.matrix, arrays.single, groups.of, groups.members, groups.starts, groups.counts,
             np.zeros((0, n), np.uint8) if initial is None else initial.astype(np.uint8),
@@ -60,7 +64,7 @@ class Island:
             self._child_x, self._best_x, self._best, tenures(groups),
             np.array([plan.iterations, plan.children, plan.patience]),
         )  # fmt: skip
-        self._after = self._progress, np.zeros(1, np.int64), self._account, stream_of(seed, stream)
+        self._after = self._progress, np.zeros(2, np.int64), self._account, stream_of(seed, stream)
 
     @property
     def energy(self) -> float:
@@ -70,7 +74,7 @@ class Island:
     @property
     def state(self) -> StateArray:
         """The best state [n], the best of an unfinished child where that is better; feasible after one `advance`."""
-        unfinished = self._progress[0] >= 0 and self._account[1] < self._best[0]
+        unfinished = self._progress[0] and self._account[1] < self._best[0]
         return (self._child_x if unfinished else self._best_x).astype(np.int8)
 
     @property
@@ -82,6 +86,21 @@ class Island:
         """Go on for about so many tabu steps; how many were taken, 0 when the work is done or the target reached."""
         done: int = self._evolve(*self._before, target, *self._after, steps)
         return done
+
+
+def evolve(island: Island, should_end: Callable[[], bool], goal: Goal | None = None) -> None:
+    """Let a population search until its plan is done, its goal reached, or it is told to end."""
+    pace = Pace()
+    lowest = math.inf
+    while True:
+        done = island.advance(goal.threshold if goal else -math.inf, pace.begin(UNENDING))
+        pace.done(done)
+        if island.energy < lowest:
+            lowest = island.energy
+            if goal:
+                goal.note(lowest, island.state)
+        if not done or should_end():
+            return
 
 
 def tenures(groups: Groups) -> npt.NDArray[np.int64]:

@@ -107,7 +107,9 @@ def fastest_local(problem: BlockProblem) -> Solver:
         SolverError: none takes a problem of this size.
     """
     candidates = [solver for name in ("tabu", "sa") for solver in [get_solver(name)] if solver.available()]
-    fitting = [(estimate.seconds, solver) for solver in candidates for estimate in [solver.estimate(problem)] if estimate.fits]
+    fitting = [
+        (estimate.seconds, solver) for solver in candidates for estimate in [solver.estimate(problem)] if estimate.fits
+    ]
     if not fitting:
         raise SolverError(f"no local solver takes {problem}; choose a smaller block")
     return min(fitting, key=lambda pair: pair[0])[1]

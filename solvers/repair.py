@@ -11,8 +11,10 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from problems import BlockProblem, DenseForm, LowRankForm
-from problems.forms import Float64Array, FloatArray, StateArray
+from problems import BlockProblem, LowRankForm
+from problems.forms import Float64Array, StateArray
+from solvers.arrays import dense_arrays
+from solvers.walks import settled
 
 DENSE_UP_TO = 4096
 """Low-rank problems of at most so many variables are made dense (134 MB) for repair and polish: it is faster."""
@@ -76,10 +78,15 @@ def polish(problem: BlockProblem, states: npt.ArrayLike, should_end: Callable[[]
     given, _ = problem._states(states)
     polished = given.copy()
     workable = _workable(problem)
+    arrays = None if isinstance(workable.form, LowRankForm) else dense_arrays(workable)
+    end = should_end or _never
     for x in polished:
-        if should_end is not None and should_end():
+        if end():
             break
-        _descend(workable, x, should_end)
+        if arrays is None:
+            _descend(workable, x, end)
+        else:
+            x[:] = settled(arrays, x, end)
     return polished
 
 
@@ -123,27 +130,20 @@ def _cheapest_flips(
     return chosen[rank < np.abs(excess[groups[chosen]])]
 
 
-def _descend(problem: BlockProblem, x: StateArray, should_end: Callable[[], bool] | None) -> None:
-    from solvers.kernels.descent import descend_factor, descend_matrix
+def _descend(problem: BlockProblem, x: StateArray, should_end: Callable[[], bool]) -> None:
+    """Descend from a state [n] of a low-rank problem, in place."""
+    from solvers.kernels.descent import descend_factor
 
-    form, groups = problem.form, problem.constraint.groups
+    form = problem.form
+    assert isinstance(form, LowRankForm)
     fields = problem.local_fields(x)
     tolerance = 1e-12 * float(np.abs(fields).max(initial=0.0))
-    place = np.zeros(2, np.int64)
-    if isinstance(form, LowRankForm):
-        norms = np.sqrt(form.diagonal)
-        while not descend_factor(form.factor, norms, groups, tolerance, fields, x, place, _LOOKS):
-            if should_end is not None and should_end():
-                return
-        return
-    matrix = _read_only(form.matrix if isinstance(form, DenseForm) else form.dense())
-    while not descend_matrix(matrix, groups, tolerance, fields, x, place, _LOOKS):
-        if should_end is not None and should_end():
+    norms, place = np.sqrt(form.diagonal), np.zeros(2, np.int64)
+    groups = problem.constraint.groups
+    while not descend_factor(form.factor, norms, groups, tolerance, fields, x, place, _LOOKS):
+        if should_end():
             return
 
 
-def _read_only(matrix: FloatArray) -> FloatArray:
-    """A view that cannot be written, so that kernels are compiled for one kind of array."""
-    view = matrix.view()
-    view.flags.writeable = False
-    return view
+def _never() -> bool:
+    return False

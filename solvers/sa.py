@@ -6,7 +6,7 @@ import functools
 import math
 import time
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -62,7 +62,7 @@ class SimulatedAnnealing(Solver, LocalSampler):
     """
 
     restarts: int = 8
-    sweeps: int = 100
+    sweeps: int = 50
     threads: int | None = None
 
     name: ClassVar[str] = "sa"
@@ -92,7 +92,7 @@ class SimulatedAnnealing(Solver, LocalSampler):
     def _search(self, problem: BlockProblem, run: Run) -> Outcome:
         arrays = arrays_of(problem)
         if not arrays.groups.movable:
-            return Outcome(problem.random_states(1, 0))
+            return Outcome(problem.random_states(1, 0), info={"device": "cpu"})
         annealer = _Annealer(self, problem, run, arrays)
         threads = self.threads or cpu_threads()
         if run.time_limit is None:
@@ -102,7 +102,7 @@ class SimulatedAnnealing(Solver, LocalSampler):
             found = run.in_threads(lambda w: annealer.restarts_until_end(w, threads), threads, threads)
         if run.initial_states is not None:  # nothing worse than what the caller had
             found.append(run.initial_states[int(np.argmin(problem.energy(run.initial_states)))])
-        return Outcome(np.array(found), info={"temperatures": [annealer.hot, annealer.cold]})
+        return Outcome(np.array(found), info=annealer.info())
 
     # As a dimod sampler
 
@@ -131,6 +131,7 @@ class _Annealer:
 
     Attributes:
         hot, cold: first and last temperature, in half units.
+        proposals, seconds: swaps proposed, and the time that took, for each restart done.
     """
 
     def __init__(
@@ -141,6 +142,8 @@ class _Annealer:
         state = self._settled(problem.random_states(1, run.seed)[0])
         probe = self._walk(state, stream)
         self.hot, self.cold = temperature_range(probe.sample_changes(_SAMPLED))
+        self.proposals: list[int] = []
+        self.seconds: list[float] = []
         # Seconds a proposal takes while much is accepted: what makes an annealing fit a time limit.
         self._proposal = 0.0
         if run.time_limit is not None:
@@ -161,18 +164,21 @@ class _Annealer:
         hot = self.hot if given is None else max(WARM * self.hot, self.cold)
         temperatures = np.geomspace(hot, self.cold, sweeps or self._solver.sweeps).astype(np.float32)
         progress = np.zeros(2, np.int64)
-        pace = Pace()
+        pace, begun, proposals = Pace(), time.perf_counter(), 0
         while not run.should_end():
             done = walk.anneal(temperatures, progress, goal.threshold, pace.begin(1 << 62))
             if not done:
                 break
             pace.done(done)
+            proposals += done
             if walk.energy <= goal.threshold:
                 goal.note(walk.energy, walk.x)
+        self.proposals.append(proposals)
+        self.seconds.append(time.perf_counter() - begun)
         state = walk.x.astype(np.int8)
         if run.ended_by != "target":
             state = self._settled(state, walk)
-        self._run.record(self._problem.energy(state))
+            run.record(self._problem.energy(state))
         return state
 
     def restarts_until_end(self, first: int, step: int) -> StateArray:
@@ -189,6 +195,16 @@ class _Annealer:
             if energy < lowest:
                 best, lowest = state, energy
         return best
+
+    def info(self) -> dict[str, Any]:
+        """What the record says of the annealings."""
+        scale = 2.0 / self._arrays.scale
+        return {
+            "device": "cpu",
+            "temperatures": [self.hot * scale, self.cold * scale],
+            "proposals": sum(self.proposals),
+            "annealing_seconds": sum(self.seconds),
+        }
 
     def _fitting(self, sweeps: int) -> int:
         """As many of these sweeps as the time left allows, one at least."""

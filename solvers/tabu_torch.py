@@ -2,9 +2,9 @@
 
 A step of all searches is a dozen operations on tensors [problem, row, variable], one row for each member of each
 population. It means the same as the compiled kernels: the best leaver, its best partner, tenures drawn at random; then
-children that keep what two members share. All children of a generation are searched side by side, and random numbers
-are drawn per problem before a generation begins: so neither the batch a problem is in nor the pace at which the
-clock is read changes its random numbers.
+children that keep what two members share. All children of a generation are searched side by side, until none of them
+has found a better state for so many steps; those that are done rest meanwhile. Every problem has random numbers of its
+own: neither the other problems of its batch nor the pace at which the clock is read changes what becomes of it.
 """
 
 from __future__ import annotations
@@ -23,6 +23,9 @@ from solvers.run import Pace, Run
 
 if TYPE_CHECKING:
     import torch
+
+_DRAWN = 64  # steps for which tenures are drawn at once
+_GAIN = 1e-7  # a state is better by at least this share: less is the rounding of float32 fields
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +77,8 @@ class _Batch:
         self._populations, self._members = populations, plan.population
         self._n = tasks[0].arrays.n
         self._rows = populations * plan.population
-        self._rngs = [np.random.default_rng([task.run.seed, 1]) for task in tasks]
+        self._rngs = [np.random.default_rng([task.run.seed, 0]) for task in tasks]
+        self._generation = 0
         self._Q = torch.stack([self._sent(np.array(task.arrays.matrix)) for task in tasks])
         self._single = torch.stack([self._sent(task.arrays.single) for task in tasks])
         self._lay_out_groups()
@@ -100,8 +104,7 @@ class _Batch:
             at = g.of[g.members]
             ones.append(slots - g.starts[at] < g.counts[at])
         self._slot_is_one = self._sent(np.array(ones))[:, None, :]
-        spans = np.array([tenures(g) for g in groups])
-        self._stay, self._away = spans[:, :2], spans[:, 2:]
+        self._spans = [tenures(g) for g in groups]
 
     def going(self) -> bool:
         """Whether any problem's run still goes on."""
@@ -111,7 +114,7 @@ class _Batch:
     # A generation
 
     def begin_generation(self, *, first: bool) -> None:
-        """Make a start for every row, and draw the tenures of all its steps."""
+        """Make a start for every row."""
         torch = self._torch
         keys = self._sent(np.array([rng.random((self._rows, self._n), np.float32) for rng in self._rngs]))
         if first or self._stale * self._members >= self._plan.patience:
@@ -128,7 +131,9 @@ class _Batch:
         self._fields, self._energy = self._evaluated(self._x)
         self._child_x, self._child = self._x.clone(), self._energy.clone()
         self._free_at = torch.zeros_like(self._x, dtype=torch.int32)
-        self._until = torch.stack([self._tenures(self._stay), self._tenures(self._away)], dim=-1)
+        self._found_at = torch.zeros_like(self._members_energy, dtype=torch.int32)
+        self._generation += 1
+        self._tenure_rngs = [np.random.default_rng([task.run.seed, self._generation]) for task in self._tasks]
 
     def _feasible(self, keys: torch.Tensor) -> torch.Tensor:
         """States [P, M, n] whose ones are, in each group, the variables of least key (-1 .. 2)."""
@@ -155,21 +160,17 @@ class _Batch:
     def _rows_of(self, states: torch.Tensor, rows: np.typing.NDArray[np.int64]) -> torch.Tensor:
         return states.gather(1, self._sent(rows)[:, :, None].expand(-1, -1, self._n))
 
-    def _tenures(self, spans: np.typing.NDArray[np.int64]) -> torch.Tensor:
-        """Steps for which what moves in each step must rest, int32 [steps, P, M]."""
-        shape = self._plan.iterations, self._rows
-        drawn = [least + rng.integers(0, spread, shape) for rng, (least, spread) in zip(self._rngs, spans, strict=True)]
-        return self._sent(np.stack(drawn, axis=1).astype(np.int32))
-
     def search_generation(self) -> None:
-        """Take all steps of the generation, with a look at clock and targets every few milliseconds."""
-        step = 0
-        while step < self._plan.iterations:
-            chunk = self._pace.begin(self._plan.iterations - step)
+        """Search all children to their end, with a look at clock and targets every few milliseconds."""
+        step, active = 0, True
+        while active:
+            chunk = self._pace.begin(1 << 20)
             for t in range(step, step + chunk):
                 self._step(t)
             step += chunk
-            lowest = self._child.amin(dim=1).tolist()  # waits for the device, so the pace is the device's
+            # Reading these waits for the device, so the pace is the device's.
+            active = bool((step - self._found_at < self._plan.iterations).any())
+            lowest = self._child.amin(dim=1).tolist()
             self._pace.done(chunk)
             self._note(lowest)
             if not self.going():
@@ -178,6 +179,8 @@ class _Batch:
     def _step(self, t: int) -> None:
         torch = self._torch
         now = t + 1
+        if t % _DRAWN == 0:
+            self._draw_tenures()
         free = self._free_at <= now
         entering = torch.where(free & ~self._x, self._fields, torch.inf)
         leaving = torch.where(free & self._x, -self._fields, torch.inf)
@@ -186,24 +189,36 @@ class _Batch:
             cheapest = torch.full((*leaving.shape[:2], self._count_of_groups), torch.inf, device=self._device)
             groups = self._group.expand_as(self._x)
             leaving = leaving + cheapest.scatter_reduce_(-1, groups, entering, "amin").gather(-1, groups)
-        out = leaving.argmin(dim=-1, keepdim=True)
+        out = leaving.argmin(dim=-1, keepdim=True)  # argmin and gather: min(dim) starts threads on the smallest tensor
         lost = self._matrix_rows(out)
         entering = entering - lost
         if self._count_of_groups > 1:
             entering = torch.where(groups == groups.gather(-1, out), entering, torch.inf)
-        cost, into = entering.min(dim=-1, keepdim=True)
-        cost = cost - self._fields.gather(-1, out)
-        moves = torch.isfinite(cost) & self._x.gather(-1, out) & (self._free_at.gather(-1, out) <= now)
+        into = entering.argmin(dim=-1, keepdim=True)
+        cost = entering.gather(-1, into) - self._fields.gather(-1, out)
+        active = (t - self._found_at < self._plan.iterations)[..., None]
+        moves = active & torch.isfinite(leaving.gather(-1, out)) & torch.isfinite(cost)
         self._fields += torch.where(moves, self._matrix_rows(into) - lost, 0.0)
-        # Where nothing may move, what is written is what was there.
-        self._x.scatter_(-1, out, self._x.gather(-1, out) & ~moves).scatter_(-1, into, self._x.gather(-1, into) | moves)
-        stay, away = self._until[t, :, :, :1], self._until[t, :, :, 1:]
-        for moved, rest in ((into, stay), (out, away)):
-            self._free_at.scatter_(-1, moved, torch.where(moves, now + rest, self._free_at.gather(-1, moved)))
+        # Where nothing moves, what is written is what was there.
+        self._x.scatter_(-1, out, self._x.gather(-1, out) & ~moves)
+        self._x.scatter_(-1, into, self._x.gather(-1, into) | moves)
+        for kind, moved in enumerate((into, out)):
+            rest = now + self._tenures[t % _DRAWN, :, :, kind, None]
+            self._free_at.scatter_(-1, moved, torch.where(moves, rest, self._free_at.gather(-1, moved)))
         self._energy += torch.where(moves, cost, 0.0)[..., 0]
-        better = self._energy < self._child
+        better = self._energy < self._child - _GAIN * self._child.abs()
+        self._found_at = torch.where(better, now, self._found_at)
         self._child = torch.where(better, self._energy, self._child)
         self._child_x = torch.where(better[..., None], self._x, self._child_x)
+
+    def _draw_tenures(self) -> None:
+        """Steps for which what enters and what leaves must rest, for the next steps: int32 [steps, P, M, 2]."""
+        shape = _DRAWN, self._rows, 2
+        drawn = [
+            spans[::2] + rng.integers(0, spans[1::2], shape)
+            for rng, spans in zip(self._tenure_rngs, self._spans, strict=True)
+        ]
+        self._tenures = self._sent(np.stack(drawn, axis=1).astype(np.int32))
 
     def _evaluated(self, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Fields, float32 [P, M, n], and energies, float64 [P, M], of states."""

@@ -117,21 +117,23 @@ class Descent:
     """A state on its way down to one that no swap improves, counted in float64 on the problem's own coefficients."""
 
     def __init__(self, arrays: DenseArrays, state: npt.NDArray[np.integer[Any]]) -> None:
-        from solvers.kernels import states
+        from solvers.kernels import descent, states
 
-        self._kernels, self._arrays = states, arrays
+        self._descend, self._arrays = descent.descend_matrix, arrays
         self.x: UintArray = state.astype(np.uint8)
         self._order, self._place = _arranged(self.x, arrays.groups)
         self._fields: Float64Array = np.empty(arrays.n)
-        self._account = np.array([states.matrix_fields(arrays.exact, arrays.exact_single, self.x, self._fields)])
+        states.matrix_fields(arrays.exact, arrays.exact_single, self.x, self._fields)
+        # Gains below this are rounding, and could go round in circles.
+        self._tolerance = 1e-12 * float(np.abs(self._fields).max(initial=0.0))
         self._progress = np.zeros(2, np.int64)
 
     def advance(self, looks: int) -> bool:
         """Look at so many variables at most; whether the state is a swap-local optimum."""
         a, g = self._arrays, self._arrays.groups
-        done = self._kernels.descend_matrix(
-            a.exact, a.exact_reach, self._fields, self.x, self._order, self._place, g.of, g.starts, g.counts,
-            self._progress, self._account, looks,
+        done = self._descend(
+            a.exact, a.exact_reach, self._tolerance, self._fields, self.x, self._order, self._place, g.of, g.starts,
+            g.counts, self._progress, looks,
         )  # fmt: skip
         return bool(done < looks)
 

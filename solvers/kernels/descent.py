@@ -3,54 +3,96 @@
 from __future__ import annotations
 
 import numba as nb
+import numpy as np
+
+from solvers.kernels.lanes import lesser
+
+_LARGE = 1e300
+
+
+@nb.njit(cache=True, nogil=True, fastmath=True, error_model="numpy", boundscheck=False)
+def descend_matrix(  # type: ignore[no-untyped-def]
+    Q, reach, tolerance, fields, x, order, place, group, starts, counts, progress, looks
+):
+    """Take the best improving swap of each one in turn until no swap of any pair improves.
+
+    Arrays:
+        Q: couplings [n, n], of any float dtype.
+        reach: largest entry of each row, at least 0 [n]: by no more than that can a coupling help a swap.
+        tolerance: a swap must lower the energy by more than this.
+        fields: g = s + Q x, float64 [n]; kept up, as are x, order and place.
+        group, starts, counts: groups as in :class:`solvers.arrays.Groups`.
+        progress: [slot of `order` to look at, slots looked at since the last gain], int64 [2].
+        looks: slots to look at, at most.
+
+    Returns:
+        How many were looked at; fewer than `looks` when the state is a swap-local optimum.
+    """
+    n = x.shape[0]
+    slot, quiet = progress[0], progress[1]
+    lowest = _lowest_zero(fields, x)
+    done = 0
+    while done < looks and quiet < n:
+        if slot >= n:
+            slot = 0
+        done += 1
+        quiet += 1
+        out = order[slot]
+        slot += 1
+        if not x[out] or lowest - reach[out] - fields[out] >= -tolerance:
+            continue
+        g = group[out]
+        row = Q[out]
+        best = _LARGE
+        into = -1
+        for t in range(starts[g] + counts[g], starts[g + 1]):
+            j = order[t]
+            value = fields[j] - row[j]
+            if value < best:
+                best = value
+                into = j
+        if into < 0 or best - fields[out] >= -tolerance:
+            continue
+        quiet = 0
+        a, b = place[out], place[into]
+        order[a], order[b] = into, out
+        place[out], place[into] = b, a
+        x[out], x[into] = 0, 1
+        gained = Q[into]
+        for l in range(n):
+            fields[l] += np.float64(gained[l]) - np.float64(row[l])
+        lowest = _lowest_zero(fields, x)
+    progress[0], progress[1] = slot, quiet
+    return done
+
+
+@nb.njit(cache=True, nogil=True, fastmath=True, error_model="numpy", boundscheck=False)
+def _lowest_zero(fields, x):  # type: ignore[no-untyped-def]
+    lowest = _LARGE
+    for l in range(x.shape[0]):
+        lowest = lesser(lowest, _LARGE if x[l] else fields[l])
+    return lowest
 
 
 @nb.njit(cache=True, nogil=True)
-def descend_matrix(matrix, group, tolerance, fields, x, place, most):  # type: ignore[no-untyped-def]
-    """Give each one its best partner among the zeros, round by round, until a whole round changes nothing.
+def descend_factor(factor, norms, group, tolerance, fields, x, place, most):  # type: ignore[no-untyped-def]
+    """The same for Q = A A^T without its matrix, and for the problem's own fields instead of their halves.
 
-    Args:
-        matrix: Q, symmetric with a zero diagonal, read-only [n, n].
+    A coupling is at most the product of two rows' norms, which rules most partners out before a scalar product is
+    computed; a swap costs n scalar products.
+
+    Arrays:
+        factor: A, read-only [n, r].
+        norms: Euclidean norms of its rows, float64 [n].
         group: group of each variable; only variables of one group are swapped [n].
         tolerance: a swap must lower the energy by more than this.
         fields: local fields h_i = s_i + 2 sum_j Q_ij x_j, float64 [n]; kept up.
         x: the state, int8 [n]; kept up.
         place: [variable to look at next, variables looked at since the last swap], int64 [2]; moved on.
-        most: look at this many ones at most, n operations each.
+        most: look at this many ones at most.
 
     Returns:
         Whether x is a local optimum.
-    """
-    n = x.shape[0]
-    i, since = place[0], place[1]
-    while since < n and most > 0:
-        if x[i] == 1:
-            most -= 1
-            row = matrix[i]
-            best, partner = fields[i] - tolerance, -1
-            for j in range(n):
-                value = fields[j] - 2.0 * row[j]
-                if value < best and x[j] == 0 and group[j] == group[i]:
-                    best, partner = value, j
-            if partner >= 0:
-                x[i], x[partner] = 0, 1
-                gained = matrix[partner]
-                for j in range(n):
-                    fields[j] += 2.0 * (gained[j] - row[j])
-                since = -1
-        since += 1
-        i = i + 1 if i + 1 < n else 0
-    place[0], place[1] = i, since
-    return since >= n
-
-
-@nb.njit(cache=True, nogil=True)
-def descend_factor(factor, norms, group, tolerance, fields, x, place, most):  # type: ignore[no-untyped-def]
-    """The same for Q = A A^T without its matrix.
-
-    A coupling is at most the product of two rows' norms, which rules most partners out before a scalar product is
-    computed; a swap costs n scalar products. `factor` is A, read-only [n, r], `norms` are the Euclidean norms of
-    its rows, float64 [n]; the other arguments are those of :func:`descend_matrix`.
     """
     n, rank = factor.shape
     i, since = place[0], place[1]

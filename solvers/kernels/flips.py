@@ -73,7 +73,6 @@ def tabu_flips(Q, fields, x, signs, free_at, best_x, tenure, clock, account, str
     n = x.shape[0]
     now = np.int32(clock[0])
     energy, best = account[PRESENT], account[CHILD]
-    least = _GAIN * abs(best)
     rest, rest_spread = np.int32(tenure[0]), np.uint64(tenure[1])
     shuffle = np.int32(1)
     while shuffle < n:
@@ -101,7 +100,7 @@ def tabu_flips(Q, fields, x, signs, free_at, best_x, tenure, clock, account, str
         x[i] ^= 1
         signs[i] = -sign
         free_at[i] = now + rest + np.int32((((bits >> _S16) & _M16) * rest_spread) >> _S16)
-        if energy < best - least:
+        if energy < best - _GAIN * abs(best):
             best = energy
             best_x[:] = x
     clock[0] = now

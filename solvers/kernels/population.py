@@ -15,9 +15,10 @@ from solvers.kernels.random import below
 from solvers.kernels.states import arrange, matrix_fields
 from solvers.kernels.tabu import CHILD, NEVER, PRESENT, tabu_groups, tabu_matrix
 
-# Places in `progress`, int64 [6]: steps of the present child still to take (-1 between children), members there are,
-# children searched in all, children in a row that did not enter, populations begun, initial states used.
-LEFT, MEMBERS, CHILDREN, STALE, POPULATIONS, STARTED = range(6)
+# Places in `progress`, int64 [6]: whether a child is being searched, members there are, children searched in all,
+# children in a row that did not enter, populations begun, initial states used.
+STATE, MEMBERS, CHILDREN, STALE, POPULATIONS, STARTED = range(6)
+BETWEEN, SEARCHING = 0, 1
 
 _SAME = 1e-6  # energies closer than this share may belong to one state: only then are states compared
 
@@ -39,7 +40,8 @@ def evolve_matrix(  # type: ignore[no-untyped-def]
             :mod:`solvers.kernels.tabu` take them.
         wide: room for fields in float64 [n].
         best_x, best: the best state of all, uint8 [n], and its energy, float64 [1].
-        plan: [tabu steps a child, children in all, children without success that end a population], int64 [3].
+        plan: [steps without a better state that end a child, children in all, children in a row that do not enter and
+            so end a population], int64 [3].
         target: energy (in half units) at which to return.
         progress: see above, int64 [6]; kept up.
         steps: tabu steps to take at most; making a child counts as the steps it costs.
@@ -49,7 +51,7 @@ def evolve_matrix(  # type: ignore[no-untyped-def]
     """
     done = 0
     while done < steps and best[0] > target:
-        if progress[LEFT] < 0:
+        if progress[STATE] == BETWEEN:
             if progress[CHILDREN] >= plan[1]:
                 break
             done += _begin(
@@ -62,23 +64,22 @@ def evolve_matrix(  # type: ignore[no-untyped-def]
             if counts.shape[0] > 1:
                 arrange(x, members, starts, counts, order, place)
             child_x[:] = x
-            clock[0] = 0
-            progress[LEFT] = plan[0]
-        most = min(max(steps - done, 1), progress[LEFT])
+            clock[:] = 0
+            progress[STATE] = SEARCHING
+        most = max(steps - done, 1)
         if counts.shape[0] == 1:
             taken = tabu_matrix(
-                Q, fields, x, leave_at, enter_at, child_x, tenures, target, clock, account, stream, most
+                Q, fields, x, leave_at, enter_at, child_x, tenures, plan[0], target, clock, account, stream, most
             )  # fmt: skip
         else:
             taken = tabu_groups(
-                Q, fields, x, order, place, group, starts, counts, leave_at, enter_at, child_x, tenures, target, clock,
-                account, stream, most,
+                Q, fields, x, order, place, group, starts, counts, leave_at, enter_at, child_x, tenures, plan[0],
+                target, clock, account, stream, most,
             )  # fmt: skip
         done += taken
-        progress[LEFT] -= taken
-        if progress[LEFT] == 0 or account[CHILD] <= target:
+        if clock[0] - clock[1] >= plan[0] or account[CHILD] <= target:
             _end(Q, single, members_x, members_fields, members_energy, child_x, wide, best_x, best, progress)
-            progress[LEFT] = -1
+            progress[STATE] = BETWEEN
     return done
 
 

@@ -1,14 +1,9 @@
-"""What searches start from and end with: a state's fields, residual and energy, and descent by swaps."""
+"""What searches start from: the order, fields, residual and energy of a state."""
 
 from __future__ import annotations
 
 import numba as nb
 import numpy as np
-
-from solvers.kernels.lanes import lesser
-
-_LARGE = 1e300
-_LOCAL = 1e-12  # a descent ignores gains below this share of the fields' size: they are rounding, and could cycle
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy", boundscheck=False)
@@ -101,74 +96,3 @@ def exchange_rows(A, out, into, x, residual):  # type: ignore[no-untyped-def]
         gained, lost = A[into[t]], A[out[t]]
         for l in range(residual.shape[0]):
             residual[l] += np.float64(gained[l]) - np.float64(lost[l])
-
-
-@nb.njit(cache=True, nogil=True, fastmath=True, error_model="numpy", boundscheck=False)
-def descend_matrix(  # type: ignore[no-untyped-def]
-    Q, reach, fields, x, order, place, group, starts, counts, progress, account, looks
-):
-    """Take the best improving swap of each one in turn until no swap of any pair improves.
-
-    Arrays:
-        Q: couplings [n, n], of any float dtype.
-        reach: largest entry of each row, at least 0 [n].
-        fields: g = s + Q x, float64 [n]; kept up, as are x, order and place.
-        progress: [slot of `order` to look at, slots looked at since the last gain], int64 [2].
-        account: [energy], float64 [1].
-        looks: slots to look at, at most.
-
-    Returns:
-        How many were looked at; fewer than `looks` when the state is a swap-local optimum.
-    """
-    n = x.shape[0]
-    slot, quiet = progress[0], progress[1]
-    energy = account[0]
-    size = 0.0
-    for l in range(n):
-        size = max(size, abs(fields[l]))
-    least = -_LOCAL * size
-    lowest = _lowest_zero(fields, x)
-    done = 0
-    while done < looks and quiet < n:
-        if slot >= n:
-            slot = 0
-        done += 1
-        quiet += 1
-        out = order[slot]
-        slot += 1
-        if not x[out] or lowest - reach[out] - fields[out] >= least:
-            continue
-        g = group[out]
-        row = Q[out]
-        best = _LARGE
-        into = -1
-        for t in range(starts[g] + counts[g], starts[g + 1]):
-            j = order[t]
-            value = fields[j] - row[j]
-            if value < best:
-                best = value
-                into = j
-        change = best - fields[out]
-        if into < 0 or change >= least:
-            continue
-        quiet = 0
-        energy += change
-        a, b = place[out], place[into]
-        order[a], order[b] = into, out
-        place[out], place[into] = b, a
-        x[out], x[into] = 0, 1
-        gained = Q[into]
-        for l in range(n):
-            fields[l] += np.float64(gained[l]) - np.float64(row[l])
-        lowest = _lowest_zero(fields, x)
-    progress[0], progress[1] = slot, quiet
-    account[0] = energy
-    return done
-
-
-@nb.njit(cache=True, nogil=True, fastmath=True, error_model="numpy", boundscheck=False)
-def _lowest_zero(fields, x):  # type: ignore[no-untyped-def]
-    lowest = _LARGE
-    for l in range(x.shape[0]):
-        lowest = lesser(lowest, _LARGE if x[l] else fields[l])
-    return lowest

@@ -20,13 +20,15 @@ NEVER = np.int32(2**31 - 1)
 PRESENT, CHILD = 0, 1  # places in `account`: energy of the present state, and of the best of this search
 
 _SMALL = 16  # groups of at most so many variables are looked at pair by pair: 64 pairs, cheaper than to be clever
-_S16, _S32, _M16 = np.uint64(16), np.uint64(32), np.uint64(0xFFFF)
+_S16, _S32, _S48, _M16 = np.uint64(16), np.uint64(32), np.uint64(48), np.uint64(0xFFFF)
+_ZERO, _ONE = np.uint64(0), np.uint64(1)
+_BLOCK = np.uint64(128)  # variables whose minimum is taken before it is looked for: eight vectors of 512 bits
 _GAIN = 1e-7  # a state is better by at least this share: less is the rounding of float32 fields
 
 
 @nb.njit(cache=True, nogil=True, fastmath=True, error_model="numpy", boundscheck=False)
 def tabu_matrix(  # type: ignore[no-untyped-def]
-    Q, fields, x, leave_at, enter_at, best_x, tenures, target, clock, account, stream, steps
+    Q, fields, x, leave_at, enter_at, best_x, tenures, patience, target, clock, account, stream, steps
 ):
     """Take so many steps among the swaps of one group of variables, fewer where the energy comes down to the target.
 
@@ -39,8 +41,9 @@ def tabu_matrix(  # type: ignore[no-untyped-def]
         best_x: the best state of this search, uint8 [n]; kept up.
         tenures: [least, spread] of the steps that an entered variable stays, then of those that a left one keeps
             away, int64 [4].
+        patience: steps without a better state after which to return.
         target: energy (in half units) at which to return.
-        clock: [steps taken], int64 [1].
+        clock: [steps taken, step of the best state], int64 [2].
         account: energies, float64 [2]; see PRESENT and CHILD.
         stream: random stream, uint64 [1].
         steps: steps to take at most.
@@ -48,53 +51,68 @@ def tabu_matrix(  # type: ignore[no-untyped-def]
     Returns:
         How many were taken.
     """
-    n = x.shape[0]
-    now = np.int32(clock[0])
+    n = np.uint64(x.shape[0])  # unsigned, as an index that cannot be negative makes shorter loops
+    now, found = np.int32(clock[0]), np.int32(clock[1])
     energy, best = account[PRESENT], account[CHILD]
     stay, stay_spread = np.int32(tenures[0]), np.uint64(tenures[1])
     away, away_spread = np.int32(tenures[2]), np.uint64(tenures[3])
-    least = _GAIN * abs(best)
     shuffle = np.int32(1)
-    while shuffle < n:
+    while shuffle < x.shape[0]:
         shuffle *= np.int32(2)
     shuffle -= np.int32(1)
     out, into = np.int32(0), np.int32(0)
     moved = False
     done = 0
-    while done < steps and best > target:
+    while done < steps and now - found < patience and best > target:
         done += 1
         now += np.int32(1)
         bits = next64(stream)
-        # Of equal minima the one whose index, its bits flipped at random, is least: no variable is always first.
+        # Minima are taken a block at a time; of equal ones the first or the last block's wins, and in it the variable
+        # whose index, its bits flipped at random, is least: so none is always the first.
         flip = np.int32(bits & _M16) & shuffle
-        low = LARGE
-        if moved:  # the last swap's rows are added in the same pass
-            gained, lost = Q[into], Q[out]
-            for l in range(n):
-                field = fields[l] + (gained[l] - lost[l])
-                fields[l] = field
-                low = lesser(low, -field if leave_at[l] <= now else LARGE)
-            moved = False
-        else:
-            for l in range(n):
-                low = lesser(low, -fields[l] if leave_at[l] <= now else LARGE)
+        last = (bits >> _S48) & _ONE
+        low, block, lo = LARGE, _ZERO, _ZERO
+        gained, lost = Q[into], Q[out]
+        while lo < n:
+            hi = min(n, lo + _BLOCK)
+            here = LARGE
+            if moved:  # the rows of the last swap are added in the same pass
+                for l in range(lo, hi):
+                    field = fields[l] + (gained[l] - lost[l])
+                    fields[l] = field
+                    here = lesser(here, -field if leave_at[l] <= now else LARGE)
+            else:
+                for l in range(lo, hi):
+                    here = lesser(here, -fields[l] if leave_at[l] <= now else LARGE)
+            if here < low or (here == low and last):
+                low, block = here, lo
+            lo += _BLOCK
+        moved = False
         if low == LARGE:
             continue
         key = NEVER
-        for l in range(n):
-            here = leave_at[l] <= now and -fields[l] == low
-            key = min(key, (np.int32(l) ^ flip) if here else NEVER)
+        for l in range(block, min(n, block + _BLOCK)):
+            same = (leave_at[l] <= now) & (-fields[l] == low)
+            index = np.int32(l) ^ flip
+            key = min(key, index if same else NEVER)
         out = key ^ flip
         row = Q[out]
-        low = LARGE
-        for l in range(n):
-            low = lesser(low, fields[l] - row[l] if enter_at[l] <= now else LARGE)
+        low, block, lo = LARGE, _ZERO, _ZERO
+        while lo < n:
+            hi = min(n, lo + _BLOCK)
+            here = LARGE
+            for l in range(lo, hi):
+                here = lesser(here, fields[l] - row[l] if enter_at[l] <= now else LARGE)
+            if here < low or (here == low and last):
+                low, block = here, lo
+            lo += _BLOCK
         if low == LARGE:
             continue
         key = NEVER
-        for l in range(n):
-            here = enter_at[l] <= now and fields[l] - row[l] == low
-            key = min(key, (np.int32(l) ^ flip) if here else NEVER)
+        for l in range(block, min(n, block + _BLOCK)):
+            same = (enter_at[l] <= now) & (fields[l] - row[l] == low)
+            index = np.int32(l) ^ flip
+            key = min(key, index if same else NEVER)
         into = key ^ flip
         moved = True
         energy += np.float64(low) - np.float64(fields[out])
@@ -102,22 +120,23 @@ def tabu_matrix(  # type: ignore[no-untyped-def]
         leave_at[out], enter_at[into] = NEVER, NEVER
         enter_at[out] = now + away + np.int32((((bits >> _S16) & _M16) * away_spread) >> _S16)
         leave_at[into] = now + stay + np.int32((((bits >> _S32) & _M16) * stay_spread) >> _S16)
-        if energy < best - least:
+        if energy < best - _GAIN * abs(best):
             best = energy
             best_x[:] = x
+            found = now
     if moved:
         gained, lost = Q[into], Q[out]
         for l in range(n):
             fields[l] += gained[l] - lost[l]
-    clock[0] = now
+    clock[0], clock[1] = now, found
     account[PRESENT], account[CHILD] = energy, best
     return done
 
 
 @nb.njit(cache=True, nogil=True, fastmath=True, error_model="numpy", boundscheck=False)
 def tabu_groups(  # type: ignore[no-untyped-def]
-    Q, fields, x, order, place, group, starts, counts, leave_at, enter_at, best_x, tenures, target, clock, account,
-    stream, steps,
+    Q, fields, x, order, place, group, starts, counts, leave_at, enter_at, best_x, tenures, patience, target, clock,
+    account, stream, steps,
 ):  # fmt: skip
     """As :func:`tabu_matrix`, where a variable may only be swapped with one of its group.
 
@@ -130,13 +149,12 @@ def tabu_groups(  # type: ignore[no-untyped-def]
     """
     n = x.shape[0]
     groups = counts.shape[0]
-    now = np.int32(clock[0])
+    now, found = np.int32(clock[0]), np.int32(clock[1])
     energy, best = account[PRESENT], account[CHILD]
     stay, stay_spread = np.int32(tenures[0]), np.uint64(tenures[1])
     away, away_spread = np.int32(tenures[2]), np.uint64(tenures[3])
-    least = _GAIN * abs(best)
     done = 0
-    while done < steps and best > target:
+    while done < steps and now - found < patience and best > target:
         done += 1
         now += np.int32(1)
         bits = next64(stream)
@@ -173,7 +191,7 @@ def tabu_groups(  # type: ignore[no-untyped-def]
                             out, into = i, j
             g += 1
             if g == groups:
-                g = 0
+                g = np.int64(0)
         if low == LARGE:
             continue
         energy += np.float64(low)
@@ -187,9 +205,10 @@ def tabu_groups(  # type: ignore[no-untyped-def]
         gained, lost = Q[into], Q[out]
         for l in range(n):
             fields[l] += gained[l] - lost[l]
-        if energy < best - least:
+        if energy < best - _GAIN * abs(best):
             best = energy
             best_x[:] = x
-    clock[0] = now
+            found = now
+    clock[0], clock[1] = now, found
     account[PRESENT], account[CHILD] = energy, best
     return done

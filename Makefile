@@ -1,0 +1,31 @@
+# make demo: prune a classifier of handwritten digits.  make test: the whole suite.  make lint: style and types.
+# Each makes .venv first where it is not there yet; only Python 3.11 or later is needed.
+
+PYTHON ?= $(firstword $(shell command -v python3.11) $(shell command -v python3) python3)
+READY := .venv/.ready
+
+.PHONY: demo test lint clean
+
+demo: $(READY)
+	.venv/bin/hybrid-icbs demo
+
+test: $(READY)
+	.venv/bin/pytest -n 2
+
+lint: $(READY)
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/mypy
+
+# Made again when the list of dependencies or their pinned versions change.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+		{ echo "Python 3.11 or later is needed, and $(PYTHON) is not one. Install it, or name it: make PYTHON=/path/to/python" >&2; exit 1; }
+	@test -x .venv/bin/python || $(PYTHON) -m venv .venv || \
+		{ rm -rf .venv; echo "No virtual environment could be made; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	.venv/bin/python -m pip install -c constraints.txt -e ".[dev]"
+	@touch $@
+
+clean:
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

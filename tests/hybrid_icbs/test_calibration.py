@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Dataset, TensorDataset
+
+from hybrid_icbs import PruningError, evaluate
+from hybrid_icbs.calibration import Batch, CalibrationData, cross_entropy, recalibrate_batch_norm, sample_losses
+
+
+def tensors(count: int = 10) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.arange(count * 2.0).reshape(count, 2), torch.arange(count) % 3
+
+
+class Noisy(Dataset[Any]):
+    """A data set that augments at random."""
+
+    def __len__(self) -> int:
+        return 10
+
+    def __getitem__(self, i: int) -> tuple[torch.Tensor, int]:
+        return torch.rand(2) + i, i % 3
+
+
+@pytest.mark.parametrize("kind", ["pair", "list", "loader", "dataset", "batches", "generator"])
+def test_every_kind_of_data_gives_the_same_samples(kind: str) -> None:
+    x, y = tensors()
+    data: Any = {
+        "pair": (x, y),
+        "list": [x, y],
+        "loader": DataLoader(TensorDataset(x, y), batch_size=3, shuffle=True),
+        "dataset": TensorDataset(x, y),
+        "batches": [(x[:4], y[:4]), (x[4:], y[4:])],
+        "generator": ((x[i : i + 1], y[i : i + 1]) for i in range(10)),
+    }[kind]
+    samples = CalibrationData(data)
+    batch = samples.take(np.array([7, 2]))
+    assert len(samples) == 10
+    assert torch.equal(batch.inputs, x[[7, 2]])
+    assert torch.equal(batch.targets, y[[7, 2]])
+
+
+def test_a_data_set_that_augments_gives_the_same_batch_twice_and_leaves_the_random_state_alone() -> None:
+    samples = CalibrationData(DataLoader(Noisy()))
+    before = torch.random.get_rng_state()
+    first, second = samples.take(np.array([3, 1])), samples.take(np.array([3, 1]))
+    assert torch.equal(first.inputs, second.inputs)
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ((torch.zeros(3, 2), torch.zeros(4)), "3 inputs and 4 targets"),
+        ((torch.zeros(0, 2), torch.zeros(0)), "is empty"),
+        ([], "is empty"),
+        (7, "data is a int"),
+        ([torch.zeros(2), torch.zeros(2), torch.zeros(2)], "must be a pair"),
+        ([({"a": torch.zeros(2)}, torch.zeros(2))], "must hold tensors"),
+    ],
+)
+def test_data_that_cannot_be_used_is_named(data: Any, message: str) -> None:
+    with pytest.raises(PruningError, match=message):
+        CalibrationData(data)
+
+
+def test_models_take_dicts_tuples_and_tensors_and_may_return_logits() -> None:
+    class Output:
+        def __init__(self, logits: torch.Tensor) -> None:
+            self.logits = logits
+
+    class Model(nn.Module):
+        def forward(self, a: torch.Tensor, b: torch.Tensor) -> Output:
+            return Output(a + b)
+
+    a, b, y = torch.randn(4, 3), torch.randn(4, 3), torch.arange(4) % 3
+    expected = nn.functional.cross_entropy(a + b, y, reduction="none")
+    for inputs in ({"a": a, "b": b}, (a, b)):
+        _, losses = sample_losses(Model(), Batch(inputs, y, 4), cross_entropy)
+        torch.testing.assert_close(losses, expected)
+
+
+def test_cross_entropy_is_the_mean_over_a_samples_own_positions() -> None:
+    logits, y = torch.randn(4, 3, 5), torch.randint(3, (4, 5))
+    y[0, 2:] = -100  # masked positions do not count
+    found = cross_entropy(logits, y)
+    for i in range(4):
+        torch.testing.assert_close(found[i], nn.functional.cross_entropy(logits[i].T, y[i]))
+
+
+def test_evaluation_counts_every_sample_once_whatever_the_batch() -> None:
+    torch.manual_seed(0)
+    model, (x, y) = nn.Sequential(nn.Linear(2, 3), nn.Dropout(0.9)), tensors()
+    model.train()
+    a, b = evaluate(model, (x, y), batch_size=3), evaluate(model, (x, y))
+    assert a.loss == pytest.approx(b.loss)
+    assert a.accuracy == b.accuracy
+    assert model.training
+    with torch.no_grad():
+        assert b.accuracy == (model[0](x).argmax(1) == y).float().mean()
+
+
+def test_recalibration_gives_the_statistics_of_the_data() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.BatchNorm1d(2), nn.Linear(2, 3))
+    model[0].momentum = 0.3
+    x, y = tensors(50)
+    recalibrate_batch_norm(model, CalibrationData((x, y)), np.arange(50))
+    torch.testing.assert_close(model[0].running_mean, x.mean(0))
+    torch.testing.assert_close(model[0].running_var, x.var(0))
+    assert model[0].momentum == 0.3
+    assert model[0].training
