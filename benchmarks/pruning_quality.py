@@ -40,7 +40,7 @@ class Case:
 
 MLPNET = {"steps": 60, "block_size": 512, "batch_size": 1000}
 CLASSIFIER = {"steps": 40, "block_size": 1024, "batch_size": 200}
-RESNET = {"steps": 60, "block_size": 1024, "batch_size": 200, "guard_size": 2000}
+RESNET = {"steps": 40, "block_size": 2048, "batch_size": 1000, "guard_size": 2000}
 
 
 def main() -> None:
@@ -109,7 +109,7 @@ def resnet20(settings: dict[str, Any], arguments: argparse.Namespace) -> None:
             plain, fresh, seconds = [], [], []
             for seed in range(arguments.seeds if method == "iCBS" else 1):
                 given = settings | ({"steps": 0, "guard": "off", "guard_size": None} if method == "magnitude" else {})
-                config = Config.of(density=density, seed=seed, backend=backend(arguments), recalibrate_bn=method == "iCBS", **given)
+                config = Config.of(density=density, seed=seed, backend=backend(arguments), recalibrate_bn=False, **given)
                 start = time.perf_counter()
                 result = complete(Pruner(model, train, config), progress=False)
                 seconds.append(time.perf_counter() - start)

@@ -187,6 +187,19 @@ def recalibrate_batch_norm(model: nn.Module, data: CalibrationData, index: npt.N
             norm.momentum = momentum
 
 
+def batch_norm_statistics(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Copies of the running statistics of every batch norm, by name."""
+    norms = {name: module for name, module in model.named_modules() if isinstance(module, BATCH_NORMS)}
+    return {f"{name}.{key}": value.clone() for name, norm in norms.items() for key, value in norm.named_buffers()}
+
+
+@torch.no_grad()
+def restore_batch_norm(model: nn.Module, statistics: dict[str, torch.Tensor]) -> None:
+    """Put running statistics back."""
+    for name, value in statistics.items():
+        model.get_buffer(name).copy_(value)
+
+
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
     """Dropout off and statistics fixed, and every module's own mode put back afterwards."""

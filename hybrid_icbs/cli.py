@@ -263,7 +263,7 @@ def solve(
     """
     import problems
     import solvers
-    from hybrid_icbs.commands import answer_lines, answer_record
+    from hybrid_icbs.tables import answer_lines, answer_record
 
     solver = solvers.get_solver(_with_options(backend, option or []))
     problem = problems.load(file, cardinality)
@@ -283,7 +283,7 @@ def backends(as_json: Json = False) -> None:
 
     [bold]hybrid-icbs backends[/]
     """
-    from hybrid_icbs.commands import backend_records, backend_table
+    from hybrid_icbs.tables import backend_records, backend_table
 
     records = backend_records()
     if as_json:

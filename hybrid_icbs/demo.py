@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from hybrid_icbs import plots
 from hybrid_icbs.calibration import evaluate
-from hybrid_icbs.commands import configure, score_table
+from hybrid_icbs.commands import configure
 from hybrid_icbs.console import wrong_use
 from hybrid_icbs.digits import digits_classifier, load_digits
 from hybrid_icbs.journal import FILE
@@ -19,6 +19,7 @@ from hybrid_icbs.pruner import Pruner
 from hybrid_icbs.pruning import complete
 from hybrid_icbs.record import RunRecord
 from hybrid_icbs.sources import Sources
+from hybrid_icbs.tables import score_table
 
 if TYPE_CHECKING:
     from rich.table import Table

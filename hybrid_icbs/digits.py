@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-FILE = Path(__file__).parent / "data" / "digits.npz"
+FILE = Path(__file__).parent / "assets" / "digits.npz"
 
 TRAINING_SAMPLES = 1347
 """Three quarters of the 1,797 digits; they come in random order of writers, the rest is the test part."""

@@ -6,10 +6,6 @@ from typing import Any
 
 import numba
 import numpy as np
-import numpy.typing as npt
-
-FloatArray = npt.NDArray[np.float32]
-IndexArray = npt.NDArray[np.int64]
 
 
 @numba.njit(nogil=True, fastmath=True, cache=True)
@@ -25,15 +21,15 @@ def add_dot_entries(D: Any, X: Any, rows: Any, columns: Any, shifts: Any, out: A
     """out[e, s] += sum_t D[s, rows[e], t] * X[s, columns[e], t + shifts[e]], for D [N, O, T], X [N, I, P].
 
     Both operands of the inner sum are contiguous, so it runs at the speed of the first-level cache; nothing is
-    gathered. The entries should be ordered by row, so that a row of D stays there.
+    gathered. The entries should be ordered by row, so that a row of D stays there. D and X are C-contiguous.
     """
-    length = D.shape[2]
+    flat_d, flat_x = D.reshape(-1), X.reshape(-1)
     for s in range(D.shape[0]):
         for e in range(rows.shape[0]):
-            d = D[s, rows[e]]
-            x = X[s, columns[e]]
-            shift = shifts[e]
+            # Unsigned offsets: a signed index might be negative and wrap, which keeps the loop from being vectorised.
+            d = numba.uint64((s * D.shape[1] + rows[e]) * D.shape[2])
+            x = numba.uint64((s * X.shape[1] + columns[e]) * X.shape[2] + shifts[e])
             total = np.float32(0.0)
-            for t in range(length):
-                total += d[t] * x[t + shift]
+            for t in range(numba.uint64(D.shape[2])):
+                total += flat_d[d + numba.uint64(t)] * flat_x[x + numba.uint64(t)]
             out[e, s] += total

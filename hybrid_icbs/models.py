@@ -120,7 +120,8 @@ def _fill(model: nn.Module, state: dict[str, torch.Tensor], path: str, function:
 def _called(spec: str, what: str) -> nn.Module:
     model = call(spec, what)
     if not isinstance(model, nn.Module):
-        raise PruningError(f"{what} {spec!r} returned something of type {type(model).__name__}; a torch.nn.Module is needed")
+        kind = type(model).__name__
+        raise PruningError(f"{what} {spec!r} returned something of type {kind}; a torch.nn.Module is needed")
     return model
 
 

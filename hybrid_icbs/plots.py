@@ -98,7 +98,8 @@ def _loss(record: RunRecord) -> Plot | None:
     steps = [0, *(r.step for r in rounds)]
     kept = [rounds[0].before, *(r.after if r.accepted else r.before for r in rounds)]
     losses = np.array(kept, float)
-    axes.step(steps, losses, where="post", color=BLUE, linewidth=2)
+    end = 1.02 * steps[-1]  # so that the last step is seen as one
+    axes.step([*steps, end], [*losses, losses[-1]], where="post", color=BLUE, linewidth=2)
     refused = [(r.step, float(r.after or 0)) for r in rounds if not r.accepted]
     top = _top(losses, [loss for _, loss in refused])
     within = [(s, loss) for s, loss in refused if loss <= top]
@@ -121,7 +122,7 @@ def _loss(record: RunRecord) -> Plot | None:
         _plain_log_ticks(axes)
     else:
         axes.set_ylim(low - 0.06 * (top - low), top + 0.03 * (top - low))
-    axes.set_xlim(0, max(steps))
+    axes.set_xlim(0, end)
     axes.set_xlabel("step (blocks solved)")
     axes.set_ylabel("loss on held-back samples")
     if refused:
@@ -150,7 +151,8 @@ def _densities(record: RunRecord) -> Plot | None:
             axes.barh(place - 0.2, start, thickness, color=GREY, label="start")
         bars = axes.barh(place + (0.2 if both else 0), now, thickness, color=BLUE, label="result")
         axes.bar_label(bars, [f"{value:.3g}" for value in now], padding=4, fontsize=10, color=_INK)
-        axes.set_yticks(place, [_shortened(layer.name) for layer in layers])
+        axes.set_yticks(place, _shortened([layer.name for layer in layers]))
+        axes.set_ylim(-0.6, len(layers) - 0.4)
         axes.invert_yaxis()
         axes.set_xlim(0, 1.12 * max(*now, *start, 1e-9))
         axes.set_xlabel("density (share of weights kept)")
@@ -286,5 +288,8 @@ def _signed(value: float, _: Any = None) -> str:
     return f"{value:.0e}".replace("e-0", "e-") if 0 < abs(value) < 1e-3 else f"{value:g}"
 
 
-def _shortened(name: str, most: int = 28) -> str:
-    return name if len(name) <= most else f"{name[: most // 2 - 1]}…{name[-(most // 2) :]}"
+def _shortened(names: list[str], most: int = 30) -> list[str]:
+    """Names without the ending that all share, cut from the left: layers differ at the right."""
+    if all(name.endswith(".weight") for name in names):
+        names = [name.removesuffix(".weight") for name in names]
+    return [name if len(name) <= most else f"…{name[1 - most :]}" for name in names]

@@ -19,7 +19,16 @@ from torch import nn
 
 import solvers
 from hybrid_icbs.blocks import Answer, Block, build_blocks, checksum
-from hybrid_icbs.calibration import Batch, CalibrationData, Loss, cross_entropy, device_of, recalibrate_batch_norm
+from hybrid_icbs.calibration import (
+    Batch,
+    CalibrationData,
+    Loss,
+    batch_norm_statistics,
+    cross_entropy,
+    device_of,
+    recalibrate_batch_norm,
+    restore_batch_norm,
+)
 from hybrid_icbs.config import Config
 from hybrid_icbs.errors import PruningError, StaleBlock
 from hybrid_icbs.gradients import GradientPass, measure_gradients
@@ -138,7 +147,6 @@ class Pruner:
         self.masks = self._initial_masks()
         self.start_densities = {name: self.masks.density(name) for name in self.masks}
         write_masks(self.layers, self.masks, self.restore)
-        self._recalibrate()
         self.start_score = self.guard.score() if self.guard else None
         self.guard_loss = self.start_score.loss if self.start_score else None
         self._best_loss, self._best = self.guard_loss, self.masks.copy()
@@ -270,14 +278,22 @@ class Pruner:
         self._recalibrate()
 
     def _recalibrate(self) -> None:
-        """Recompute batch-norm statistics, unless told not to: those of the dense model no longer hold.
+        """Recompute batch-norm statistics for the final masks, unless told not to or the guard measures a higher loss.
 
-        Done for the masks of the start, so that gradients and the guard see the activations that the result will
-        have, and for those of the result; in between the statistics rest, and losses can be compared.
+        The masks were chosen under the dense model's statistics and may have come to fit them better than fresh ones.
         """
         wanted = self.config.recalibrate_bn
-        if has_batch_norm(self.model) if wanted is None else wanted:
-            recalibrate_batch_norm(self.model, self.data, self._pool[:RECALIBRATION_SAMPLES])
+        if not (has_batch_norm(self.model) if wanted is None else wanted):
+            return
+        statistics = batch_norm_statistics(self.model)
+        recalibrate_batch_norm(self.model, self.data, self._pool[:RECALIBRATION_SAMPLES])
+        if self.guard and self.guard_loss is not None:
+            loss = self.guard.score().loss
+            if self.config.guard == "refuse" and loss > self.guard_loss:
+                logger.info("fresh batch-norm statistics raise the loss from %.4f to %.4f: kept", self.guard_loss, loss)
+                restore_batch_norm(self.model, statistics)
+            else:
+                self.guard_loss = loss
 
     def result(self) -> PruneResult:
         """What the run has come to so far."""

@@ -70,8 +70,9 @@ class PruneResult:
         folder = Path(folder)
         try:
             (folder / "model").mkdir(parents=True, exist_ok=True)
-            if hasattr(self.model, "save_pretrained"):
-                self.model.save_pretrained(folder / "model")
+            save_pretrained = getattr(self.model, "save_pretrained", None)
+            if callable(save_pretrained):
+                save_pretrained(folder / "model")
             else:
                 save_model(self.model, str(folder / "model" / "model.safetensors"))
             masks = {name: self.masks[name].contiguous() for name in self.masks}
@@ -105,6 +106,8 @@ class PruneResult:
 
 def _write_csv(file: Path, rows: list[dict[str, Any]]) -> None:
     with file.open("w", newline="", encoding="utf-8") as stream:
-        writer = csv.DictWriter(stream, list(rows[0]) if rows else ["step"])
+        # Rows of blocks that were told by hand lack the loop's own columns.
+        names = dict.fromkeys(name for row in rows for name in row)
+        writer = csv.DictWriter(stream, list(names) or ["step"])
         writer.writeheader()
         writer.writerows(rows)

@@ -150,13 +150,30 @@ def _extreme(
     numbers: list[npt.NDArray[np.int32]] = []
     indices: list[IndexArray] = []
     for layer in layers:
-        score = scores[layer.number]
-        own = np.flatnonzero(held.eligible(layer.number, masks.flat(layer.name), side))
-        value = score.reshape(-1)[torch.from_numpy(own).to(score.device)].float()
-        top = value.topk(min(count, len(own)), largest=not side, sorted=False)
-        values.append(top.values.cpu().numpy())
-        indices.append(own[top.indices.cpu().numpy()])
-        numbers.append(np.full(len(top.values), layer.number, np.int32))
+        score = scores[layer.number].reshape(-1).float()
+        eligible = held.eligible(layer.number, masks.flat(layer.name), side)
+        room = min(count, int(np.count_nonzero(eligible)))
+        rank = torch.where(torch.from_numpy(eligible).to(score.device), -score if side else score, -torch.inf)
+        top = _largest(rank, room)
+        values.append(score[top].cpu().numpy())
+        indices.append(top.cpu().numpy())
+        numbers.append(np.full(room, layer.number, np.int32))
     found, number, index = np.concatenate(values), np.concatenate(numbers), np.concatenate(indices)
     order = np.lexsort((index, number, found if side else -found))[:count]
     return number[order], index[order]
+
+
+def _largest(values: torch.Tensor, count: int) -> torch.Tensor:
+    """Indices of the `count` largest values [count], in no order.
+
+    A sample of the values gives a threshold that is almost surely low enough; only what lies above it is ranked. That is
+    several times quicker than ranking all values of a layer.
+    """
+    stride = min(64, len(values) // max(1, 8 * count))
+    if stride > 1:
+        sample = values[::stride]
+        above = (values >= sample.topk(min(len(sample), 2 * count // stride + 16), sorted=False).values.min()).nonzero()
+        if len(above) >= count:
+            above = above.squeeze(1)
+            return above[values[above].topk(count, sorted=False).indices]
+    return values.topk(count, sorted=False).indices

@@ -30,9 +30,8 @@ def imported(file):
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{file}: relative imports hide the direction"
             yield (node.module or "").partition(".")[0]
-        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module") and node.args:
-            if isinstance(node.args[0], ast.Constant):
-                yield str(node.args[0].value).partition(".")[0]
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+            yield from (str(a.value).partition(".")[0] for a in node.args if isinstance(a, ast.Constant))
 
 
 @pytest.mark.parametrize("package", MAY_IMPORT)

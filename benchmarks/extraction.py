@@ -1,0 +1,92 @@
+"""What it costs to choose a block in every layer and measure its per-sample gradients, beside a plain training pass.
+
+    python benchmarks/extraction.py [--threads 1] [--repeats 15]
+
+Ours: one forward and backward pass, selection of n = 1024 candidates in each layer, and their gradients for each of
+N = 200 samples. Plain: a forward and backward pass with the gradients of all parameters. Medians and ratios of one run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import models
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from hybrid_icbs.calibration import Batch, cross_entropy
+from hybrid_icbs.gradients import measure_gradients
+from hybrid_icbs.layers import find_layers
+from hybrid_icbs.scores import initial_masks
+from hybrid_icbs.selection import HoldBack, choose_candidates
+
+N, BLOCK = 200, 1024
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--repeats", type=int, default=15)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    print(f"N = {N}, n = {BLOCK} a layer, {arguments.threads} thread(s); medians of {arguments.repeats}, in ms")
+    print(f"{'model':>22} {'plain':>8} {'ours':>8} {'= pass':>8} {'+ choice':>8} {'+ entries':>9} {'ratio':>6}  bar")
+    for name, model, (x, y), bar in (
+        ("784-512-512-10", models.classifier(), models.mnist("test"), "15 ms"),
+        ("ResNet-20", models.resnet20(), models.cifar10("test"), "ratio 2.5"),
+    ):
+        measure(name, model, Batch(x[:N], y[:N], N), bar, arguments.repeats)
+
+
+def measure(name: str, model: nn.Module, batch: Batch, bar: str, repeats: int) -> None:
+    layers = find_layers(model)
+    masks = initial_masks([layer.weight.detach().abs() for layer in layers], layers, 0.1, "layer")
+    held = HoldBack(layers, 0.0)
+    parameters = list(model.parameters())
+
+    def plain() -> None:
+        torch.autograd.grad(F.cross_entropy(model(batch.inputs), batch.targets), parameters)
+
+    parts: list[list[float]] = []
+
+    def ours() -> None:
+        marks = [time.perf_counter()]
+        gradients = measure_gradients(model, layers, batch, cross_entropy)
+        marks.append(time.perf_counter())
+        scores = {layer.number: (gradients.mean[layer.number] * layer.weight.detach()).abs_() for layer in layers}
+        chosen = [choose_candidates(scores, [layer], masks, held, BLOCK, 1)[0] for layer in layers]
+        marks.append(time.perf_counter())
+        for layer, c in zip(layers, chosen, strict=True):
+            gradients.per_sample(layer, c.index)
+            gradients.release(layer)
+        marks.append(time.perf_counter())
+        parts.append(list(np.diff(marks)))
+
+    seconds: dict[str, list[float]] = {"plain": [], "ours": []}
+    for repeat in range(repeats + 2):  # in turn, so that a noisy moment hits both; two to warm up
+        for key, work in (("plain", plain), ("ours", ours)):
+            spent = timed(work)
+            if repeat >= 2:
+                seconds[key].append(spent)
+    a, b = (statistics.median(seconds[key]) for key in ("plain", "ours"))
+    ratio = statistics.median(o / p for p, o in zip(seconds["plain"], seconds["ours"], strict=True))
+    split = [1000 * statistics.median(part) for part in zip(*parts[2:], strict=True)]
+    print(
+        f"{name:>22} {1000 * a:8.1f} {1000 * b:8.1f} {split[0]:8.1f} {split[1]:8.1f} {split[2]:9.1f} {ratio:6.2f}  {bar}",
+        flush=True,
+    )
+
+
+def timed(work: Callable[[], None]) -> float:
+    begun = time.perf_counter()
+    work()
+    return time.perf_counter() - begun
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+"""The examples run as they stand, and say what they promise."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+
+
+def run(name, folder):
+    done = subprocess.run(
+        [sys.executable, "-W", "error", EXAMPLES / name], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def percent(text, name):
+    return float(re.search(rf"^{name}\D*([\d.]+)%", text, re.MULTILINE)[1])
+
+
+def test_prune_classifier_beats_magnitude(tmp_path):
+    said = run("prune_classifier.py", tmp_path)
+    assert percent(said, "iCBS") > percent(said, "magnitude") + 20
+    assert percent(said, "dense") > 95
+
+
+def test_ask_tell_by_hand_lowers_the_loss_with_answers_from_files(tmp_path):
+    said = run("ask_tell_by_hand.py", tmp_path)
+    assert "3 blocks wait for their answers" in said
+    losses = [float(loss) for loss in re.findall(r"-> ([\d.]+), accepted", said)]
+    assert len(losses) >= 3
+    assert losses == sorted(losses, reverse=True)
+    assert "at density 0.0500" in said
+
+
+def test_bring_your_own_solver_passes_the_kit_and_prunes(tmp_path):
+    said = run("bring_your_own_solver.py", tmp_path)
+    assert said.count("passed") >= 15
+    assert re.search(r"HillClimber\(restarts=\d+\): accuracy [\d.]+%", said)
+
+
+def test_every_example_is_run_here():
+    source = Path(__file__).read_text("utf-8")
+    assert all(f'run("{file.name}"' in source for file in EXAMPLES.glob("*.py"))
+
+
+@pytest.mark.parametrize("file", EXAMPLES.glob("*.py"), ids=lambda file: file.name)
+def test_every_example_says_what_it_shows_and_how_to_run_it(file):
+    assert f"Run it: python examples/{file.name}" in file.read_text("utf-8")
