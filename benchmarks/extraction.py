@@ -76,10 +76,8 @@ def measure(name: str, model: nn.Module, batch: Batch, bar: str, repeats: int) -
     a, b = (statistics.median(seconds[key]) for key in ("plain", "ours"))
     ratio = statistics.median(o / p for p, o in zip(seconds["plain"], seconds["ours"], strict=True))
     split = [1000 * statistics.median(part) for part in zip(*parts[2:], strict=True)]
-    print(
-        f"{name:>22} {1000 * a:8.1f} {1000 * b:8.1f} {split[0]:8.1f} {split[1]:8.1f} {split[2]:9.1f} {ratio:6.2f}  {bar}",
-        flush=True,
-    )
+    cells = f"{1000 * a:8.1f} {1000 * b:8.1f} {split[0]:8.1f} {split[1]:8.1f} {split[2]:9.1f} {ratio:6.2f}"
+    print(f"{name:>22} {cells}  {bar}", flush=True)
 
 
 def timed(work: Callable[[], None]) -> float:

@@ -25,6 +25,8 @@ from hybrid_icbs import Config, Pruner, evaluate
 from hybrid_icbs.calibration import CalibrationData, recalibrate_batch_norm
 from hybrid_icbs.pruning import complete
 
+PARTS = ("gradients", "problems", "solve", "merge", "guard")
+
 Tensors = tuple[torch.Tensor, torch.Tensor]
 
 
@@ -74,11 +76,12 @@ def table(
     train, test = data("train"), data("test")
     dense = 100 * accuracy(model, test)
     print(f"\n{title}: dense {dense:.2f}; {settings}; {arguments.seeds} seeds, {arguments.threads} thread(s)")
-    print(f"{'density':>8} {'scope':>7} {'magnitude':>10} {'iCBS mean':>10} {'bar':>6}  by seed; accepted rounds; seconds a run")
+    print(f"{'density':>8} {'scope':>7} {'magnitude':>10} {'iCBS':>10} {'bar':>6}  by seed; accepted; seconds a run")
     for case in cases:
         found, accepted, seconds = [], [], []
         for seed in range(arguments.seeds):
-            config = Config.of(density=case.density, scope=case.scope, seed=seed, backend=backend(arguments), **settings)
+            given = settings | {"density": case.density, "scope": case.scope, "seed": seed}
+            config = Config.of(backend=backend(arguments), **given)
             start = time.perf_counter()
             pruner = Pruner(model, train, config)
             magnitude = 100 * accuracy(pruner.model, test)
@@ -109,7 +112,8 @@ def resnet20(settings: dict[str, Any], arguments: argparse.Namespace) -> None:
             plain, fresh, seconds = [], [], []
             for seed in range(arguments.seeds if method == "iCBS" else 1):
                 given = settings | ({"steps": 0, "guard": "off", "guard_size": None} if method == "magnitude" else {})
-                config = Config.of(density=density, seed=seed, backend=backend(arguments), recalibrate_bn=False, **given)
+                given |= {"density": density, "seed": seed, "recalibrate_bn": False}
+                config = Config.of(backend=backend(arguments), **given)
                 start = time.perf_counter()
                 result = complete(Pruner(model, train, config), progress=False)
                 seconds.append(time.perf_counter() - start)
@@ -135,15 +139,14 @@ def round_times(arguments: argparse.Namespace) -> None:
     print(f"\nA round of three blocks, n = 1024, N = 200, {arguments.threads} thread(s): seconds")
     print(f"{'guard':>8} {'median':>8} {'bar':>6}  gradients, problems, solve, merge, guard (medians)")
     for guard, size, bar in (("off", None, 0.1), ("refuse", 1000, 0.15), ("refuse", 5000, 0.3)):
-        config = Config.of(
-            density=0.05, scope="layer", guard=guard, guard_size=size, steps=90, round_size=3, block_size=1024, batch_size=200
-        )  # fmt: skip
+        given: dict[str, Any] = {"guard": guard, "guard_size": size, "steps": 90, "round_size": 3}
+        config = Config.of(density=0.05, scope="layer", block_size=1024, batch_size=200, **given)
         pruner = Pruner(model, train, config)
         marks = [time.perf_counter()]
         pruner.run(solver, after_round=lambda _, marks=marks: marks.append(time.perf_counter()))
         seconds = statistics.median(np.diff(marks)[3:])
         rows = pruner.history[9::3]
-        parts = [statistics.median(row[f"seconds_{k}"] for row in rows) for k in ("gradients", "problems", "solve", "merge", "guard")]
+        parts = [statistics.median(row[f"seconds_{part}"] for row in rows) for part in PARTS]
         verdict = "ok" if seconds <= bar else "ABOVE"
         print(f"{size or 0:8} {seconds:8.4f} {bar:6.2f} {verdict} {', '.join(f'{p:.4f}' for p in parts)}", flush=True)
 

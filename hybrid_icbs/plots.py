@@ -111,8 +111,8 @@ def _loss(record: RunRecord) -> Plot | None:
         axes.plot(beyond, [top] * len(beyond), "^", color=ORANGE, markersize=5, label=label, zorder=3, clip_on=False)
     low = float(losses.min())
     dense = record.scores.get("dense", {}).get("loss")
-    if dense is not None and dense > low / 4:  # a dense loss far below would squeeze the path into a corner
-        low = min(low, dense)
+    if dense is not None and low / 4 < dense < 2 * top:  # one far off would squeeze the path into a corner
+        low, top = min(low, dense), max(top, dense)
         axes.axhline(dense, color=GREY, linewidth=1, linestyle=(0, (5, 3)))
         axes.annotate(f"dense {dense:.3g}", (1, dense), xycoords=("axes fraction", "data"), xytext=(0, 4),
                       textcoords="offset points", ha="right", va="bottom", color=_INK, fontsize=10)  # fmt: skip
@@ -121,7 +121,8 @@ def _loss(record: RunRecord) -> Plot | None:
         axes.set_ylim(low / 1.4, top * 1.15)
         _plain_log_ticks(axes)
     else:
-        axes.set_ylim(low - 0.06 * (top - low), top + 0.03 * (top - low))
+        span = max(top - low, 0.01 * abs(top), 1e-9)
+        axes.set_ylim(low - 0.06 * span, top + 0.03 * span)
     axes.set_xlim(0, end)
     axes.set_xlabel("step (blocks solved)")
     axes.set_ylabel("loss on held-back samples")

@@ -340,8 +340,8 @@ class Pruner:
             ]
         if not chosen:
             raise PruningError(
-                f"no block can be formed: {self.masks.kept()} of {sum(layer.size for layer in self.layers)} weights are "
-                "kept; a block needs free weights of both kinds. Choose a density further from 0 and 1, or fix fewer"
+                f"no block can be formed: {self.masks.kept()} of {sum(layer.size for layer in self.layers)} weights "
+                "are kept; a block needs free weights of both kinds. Choose a density further from 0 and 1"
             )
         return chosen
 

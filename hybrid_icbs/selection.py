@@ -166,8 +166,8 @@ def _extreme(
 def _largest(values: torch.Tensor, count: int) -> torch.Tensor:
     """Indices of the `count` largest values [count], in no order.
 
-    A sample of the values gives a threshold that is almost surely low enough; only what lies above it is ranked. That is
-    several times quicker than ranking all values of a layer.
+    A sample of the values gives a threshold that is almost surely low enough; only what lies above it is ranked, which
+    is several times quicker than ranking all values of a layer.
     """
     stride = min(64, len(values) // max(1, 8 * count))
     if stride > 1:

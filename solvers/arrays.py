@@ -90,12 +90,14 @@ class DenseArrays(Arrays):
         single: s' [n], float64.
         exact: the matrix as the problem holds it, for a last descent: `matrix` rounds a float64 one.
         exact_single: single energies in the units of `exact` [n], float64.
+        exact_scale: the scale of those units.
     """
 
     matrix: Float32Array
     single: Float64Array
     exact: FloatArray
     exact_single: Float64Array
+    exact_scale: float
 
     @cached_property
     def reach(self) -> Float32Array:
@@ -140,7 +142,7 @@ def dense_arrays(problem: BlockProblem) -> DenseArrays:
         groups_of(problem), scale, problem.offset,
         matrix=matrix, single=singles * (scale / 2.0),
         exact=matrix if scale == 1.0 and form.dtype == np.float32 else _read_only(np.ascontiguousarray(form.matrix)),
-        exact_single=singles / 2.0,
+        exact_single=singles / 2.0, exact_scale=1.0,
     )  # fmt: skip
 
 
@@ -187,8 +189,9 @@ def _multiplied_out(factor: Float32Array, linear: Float64Array, like: FactorArra
     single = linear + 0.5 * gram(_read_only(factor), matrix)
     matrix = _read_only(matrix)
     return DenseArrays(
-        like.groups, like.scale, like.offset, matrix=matrix, single=single, exact=matrix, exact_single=single
-    )
+        like.groups, like.scale, like.offset,
+        matrix=matrix, single=single, exact=matrix, exact_single=single, exact_scale=like.scale,
+    )  # fmt: skip
 
 
 def groups_of(problem: BlockProblem) -> Groups:

@@ -13,6 +13,8 @@ from solvers.islands import Plan
 from solvers.run import Pace
 from solvers.temperatures import temperature_range
 
+_STEPS = 5  # tabu steps of a child, times the plan's: here they are a fixed number, not a patience
+
 
 class FlipAnnealing:
     """Annealings of one model.
@@ -88,13 +90,15 @@ class FlipTabu:
 
     def _search(self, state: UintArray, stream: npt.NDArray[np.uint64]) -> tuple[float, UintArray]:
         from solvers.kernels.flips import tabu_flips
+        from solvers.kernels.tabu import begin_search
 
         fields, energy = fields_of(self._arrays, state)
-        best, account = state.copy(), np.array([energy, energy])
+        best, clock, account = state.copy(), np.zeros(2, np.int64), np.empty(3)
+        begin_search(fields, energy, clock, account)
         signs = 1.0 - 2.0 * state.astype(np.float32)
         tabu_flips(
             self._arrays.matrix, fields, state, signs, np.zeros(len(state), np.int32), best, self._tenure,
-            np.zeros(1, np.int64), account, stream, self._plan.iterations,
+            clock, account, stream, _STEPS * self._plan.iterations,
         )  # fmt: skip
         return float(account[1]), best
 

@@ -80,7 +80,7 @@ class GuidedSearch:
         if len(out) > pairs:
             drawn = rng.permutation(len(out))[:pairs]
             out, into = out[drawn], into[drawn]
-        chosen = np.sort(np.concatenate([out, into]))
+        chosen = self._filled_up(np.concatenate([out, into]), rng)
         present = self.x[chosen].astype(np.int8)
         found = improve(restricted(self._arrays, chosen, fields, self.x), present)
         out, into = chosen[(present == 1) & (found == 0)], chosen[(present == 0) & (found == 1)]
@@ -90,6 +90,14 @@ class GuidedSearch:
             return True
         self._exchange(into, out)
         return False
+
+    def _filled_up(self, chosen: Int32Array, rng: np.random.Generator) -> Int32Array:
+        """As many variables as a sub-block holds, ascending: where there are too few pairs, others at random."""
+        missing = min(SUB_BLOCK, self._arrays.n) - len(chosen)
+        if missing > 0:
+            others = np.setdiff1d(np.arange(self._arrays.n, dtype=np.int32), chosen, assume_unique=True)
+            chosen = np.concatenate([chosen, rng.permutation(others)[:missing]])
+        return np.sort(chosen)
 
     def descend(self, improve: Improve, rng: np.random.Generator, most: int) -> None:
         """Go down by bulk exchanges, then by sub-blocks, `most` at most, until the most promising gains nothing."""

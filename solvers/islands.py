@@ -53,7 +53,7 @@ class Island:
         n, groups = arrays.n, arrays.groups
         self._evolve = kernel.evolve_matrix
         self._child_x, self._best_x = np.zeros(n, np.uint8), np.zeros(n, np.uint8)
-        self._best, self._account = np.array([np.inf]), np.zeros(2)
+        self._best, self._account = np.array([np.inf]), np.zeros(3)
         self._progress = np.zeros(6, np.int64)
         self._before = (
             arrays.matrix, arrays.single, groups.of, groups.members, groups.starts, groups.counts,

@@ -86,7 +86,7 @@ def polish(problem: BlockProblem, states: npt.ArrayLike, should_end: Callable[[]
         if arrays is None:
             _descend(workable, x, end)
         else:
-            x[:] = settled(arrays, x, end)
+            x[:], _ = settled(arrays, x, end)
     return polished
 
 

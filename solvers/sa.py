@@ -96,13 +96,17 @@ class SimulatedAnnealing(Solver, LocalSampler):
         annealer = _Annealer(self, problem, run, arrays)
         threads = self.threads or cpu_threads()
         if run.time_limit is None:
-            found = run.in_threads(annealer.restart, self.restarts, threads)
+            # Once the run has ended, only the first one is still annealed, for an answer.
+            found = run.in_threads(
+                lambda t: None if t and run.should_end() else annealer.restart(t), self.restarts, threads
+            )
         else:
             # Thread w takes restarts w, w + threads, and so on until the time is up.
             found = run.in_threads(lambda w: annealer.restarts_until_end(w, threads), threads, threads)
+        states = [result[0] for result in found if result is not None]
         if run.initial_states is not None:  # nothing worse than what the caller had
-            found.append(run.initial_states[int(np.argmin(problem.energy(run.initial_states)))])
-        return Outcome(np.array(found), info=annealer.info())
+            states.append(run.initial_states[int(np.argmin(problem.energy(run.initial_states)))])
+        return Outcome(np.array(states), info=annealer.info())
 
     # As a dimod sampler
 
@@ -139,7 +143,7 @@ class _Annealer:
     ) -> None:
         self._solver, self._problem, self._run, self._arrays = solver, problem, run, arrays
         stream = stream_of(run.seed, 0)
-        state = self._settled(problem.random_states(1, run.seed)[0])
+        state, _ = self._settled(problem.random_states(1, run.seed)[0])
         probe = self._walk(state, stream)
         self.hot, self.cold = temperature_range(probe.sample_changes(_SAMPLED))
         self.proposals: list[int] = []
@@ -151,8 +155,8 @@ class _Annealer:
             done = probe.anneal(np.full(1, self.hot, np.float32), np.zeros(2, np.int64), -math.inf, _SAMPLED)
             self._proposal = (time.perf_counter() - begun) / max(1, done)
 
-    def restart(self, t: int, sweeps: int | None = None) -> StateArray:
-        """Anneal once; restart t is the same whichever thread works on it."""
+    def restart(self, t: int, sweeps: int | None = None) -> tuple[StateArray, float]:
+        """Anneal once, for a state and its energy up to rounding; restart t is the same whichever thread does it."""
         run, arrays = self._run, self._arrays
         given = run.initial_states
         if given is None:
@@ -175,25 +179,21 @@ class _Annealer:
                 goal.note(walk.energy, walk.x)
         self.proposals.append(proposals)
         self.seconds.append(time.perf_counter() - begun)
-        state = walk.x.astype(np.int8)
+        state, energy = walk.x.astype(np.int8), arrays.energy(walk.energy)
         if run.ended_by != "target":
-            state = self._settled(state, walk)
-            run.record(self._problem.energy(state))
-        return state
+            state, energy = self._settled(state, walk)
+            goal.note(arrays.half(energy), state)
+        return state, energy
 
-    def restarts_until_end(self, first: int, step: int) -> StateArray:
-        """Restarts first, first + step, ... while there is time; the best state."""
-        best, lowest = self.restart(first, self._fitting(self._solver.sweeps)), math.inf
+    def restarts_until_end(self, first: int, step: int) -> tuple[StateArray, float]:
+        """Restarts first, first + step, ... while there is time; the best state and its energy."""
+        best = self.restart(first, self._fitting(self._solver.sweeps))
         t = first
         while not self._run.should_end():
             t += step
             rounds = min(t // self._solver.restarts, 20)
-            state = self.restart(t, self._fitting(self._solver.sweeps << rounds))
-            if lowest == math.inf:
-                lowest = self._problem.energy(best)
-            energy = self._problem.energy(state)
-            if energy < lowest:
-                best, lowest = state, energy
+            found = self.restart(t, self._fitting(self._solver.sweeps << rounds))
+            best = min(best, found, key=lambda pair: pair[1])
         return best
 
     def info(self) -> dict[str, Any]:
@@ -216,14 +216,14 @@ class _Annealer:
             return FactorWalk(self._arrays, state, stream)
         return MatrixWalk(self._arrays, state, stream)
 
-    def _settled(self, state: StateArray, walk: Walk | None = None) -> StateArray:
-        """The state at the end of a descent."""
+    def _settled(self, state: StateArray, walk: Walk | None = None) -> tuple[StateArray, float]:
+        """The state at the end of a descent, and its energy up to rounding."""
         if isinstance(self._arrays, FactorArrays):
             residual = walk.residual if isinstance(walk, FactorWalk) else None
             search = GuidedSearch(self._arrays, state, self._run.should_end, residual)
             rng = np.random.default_rng(self._run.seed)
-            search.descend(lambda arrays, x: settled(arrays, x, self._run.should_end), rng, _SUB_BLOCKS)
-            return search.x.astype(np.int8)
+            search.descend(lambda arrays, x: settled(arrays, x, self._run.should_end)[0], rng, _SUB_BLOCKS)
+            return search.x.astype(np.int8), self._arrays.energy(search.energy)
         return settled(self._arrays, state, self._run.should_end)
 
 

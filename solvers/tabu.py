@@ -67,8 +67,8 @@ class TabuSearch(Solver, LocalSampler):
             one.
         iterations: tabu steps without a better state that end each of them; None for 75, or a sixteenth of the
             variables where that is more.
-        restarts: populations that know nothing of one another, side by side in threads; with a time limit, at least
-            one for each thread.
+        restarts: populations that know nothing of one another, side by side in threads. With a time limit the compiled
+            kernels search one in each thread.
         threads: how many to use; None for all processors. Without a time limit the answer does not depend on it.
         device: "cpu", "cuda", or "auto": the GPU if there is one and the batch is large enough to win
             (`LEAST_BATCH_FOR_GPU`).
@@ -122,7 +122,7 @@ class TabuSearch(Solver, LocalSampler):
             one_pass = 1e-10 * n * problem.form.rank  # type: ignore[attr-defined]
             seconds = _SUB_BLOCKS * self.children * (one_pass + 2e-3)
         else:
-            seconds = self.children * self._steps(n) * (2e-7 + 6e-10 * n)
+            seconds = self.children * 2 * self._steps(n) * (1.5e-7 + 5e-10 * n)
         note = f"{self.restarts} populations of {self.children} children, {parallel} at a time"
         return Estimate(math.ceil(self.restarts / parallel) * seconds, note=note)
 
@@ -145,10 +145,12 @@ class TabuSearch(Solver, LocalSampler):
         else:
             search = functools.partial(self._population, problem, run, arrays, initial)
         threads = self.threads or cpu_threads()
-        count = self.restarts if run.time_limit is None else max(self.restarts, threads)
-        found = run.in_threads(search, count, threads)
-        states = np.array([state for state, _ in found])
-        return Outcome(states, info={"device": "cpu", "engine": "numba", "children": [done for _, done in found]})
+        count = self.restarts if run.time_limit is None else threads
+        # Once the run has ended, only the first one is still searched, for an answer.
+        found = run.in_threads(lambda t: None if t and run.should_end() else search(t), count, threads)
+        searched = [result for result in found if result is not None]
+        states, children = [state for state, _ in searched], [done for _, done in searched]
+        return Outcome(np.array(states), info={"device": "cpu", "engine": "numba", "children": children})
 
     # Many problems as one batch
 
@@ -284,9 +286,9 @@ class TabuSearch(Solver, LocalSampler):
             plan = self._plan(problems[0].n, runs[0])
             found = tabu_torch.search(list(tasks.values()), plan, self.restarts, device)
             for (p, task), (states, children) in zip(tasks.items(), found, strict=True):
-                settle = task.run.ended_by != "target"
-                polished = [settled(task.arrays, x, task.run.should_end) if settle else x for x in states]
-                outcomes[p] = Outcome(np.array(polished), info=info | {"children": [children] * len(states)})
+                if task.run.ended_by != "target":
+                    states = np.array([settled(task.arrays, x, task.run.should_end)[0] for x in states])
+                outcomes[p] = Outcome(states, info=info | {"children": [children] * len(states)})
         return outcomes
 
     # As a dimod sampler
@@ -315,8 +317,8 @@ class TabuSearch(Solver, LocalSampler):
         evolve(island, run.should_end, goal)
         state = island.state
         if run.ended_by != "target":
-            state = settled(arrays, state, run.should_end)
-            run.record(problem.energy(state))
+            state, energy = settled(arrays, state, run.should_end)
+            goal.note(arrays.half(energy), state)
         return state, island.children
 
     def _plan(self, n: int, run: Run) -> Plan:

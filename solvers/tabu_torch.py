@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     import torch
 
 _DRAWN = 64  # steps for which tenures are drawn at once
-_GAIN = 1e-7  # a state is better by at least this share: less is the rounding of float32 fields
+_ROUNDING = 1e-6  # share of the largest field by which a state must be better: less may be the rounding of float32
+_LONGEST = 100  # times the patience, and four steps a variable: a generation is over by then
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +60,7 @@ def search(tasks: Sequence[Task], plan: Plan, populations: int, device: str) -> 
     """
     batch = _Batch(tasks, plan, populations, device)
     children = 0
-    while batch.going() and children < plan.children:
+    while not children or (children < plan.children and batch.going()):
         batch.begin_generation(first=children == 0)
         batch.search_generation()
         batch.end_generation()
@@ -131,6 +132,7 @@ class _Batch:
         self._fields, self._energy = self._evaluated(self._x)
         self._child_x, self._child = self._x.clone(), self._energy.clone()
         self._free_at = torch.zeros_like(self._x, dtype=torch.int32)
+        self._least = _ROUNDING * self._fields.abs().amax(dim=-1).double()
         self._found_at = torch.zeros_like(self._members_energy, dtype=torch.int32)
         self._generation += 1
         self._tenure_rngs = [np.random.default_rng([task.run.seed, self._generation]) for task in self._tasks]
@@ -163,8 +165,9 @@ class _Batch:
     def search_generation(self) -> None:
         """Search all children to their end, with a look at clock and targets every few milliseconds."""
         step, active = 0, True
-        while active:
-            chunk = self._pace.begin(1 << 20)
+        longest = _LONGEST * self._plan.iterations + 4 * self._n
+        while active and step < longest:
+            chunk = self._pace.begin(longest - step)
             for t in range(step, step + chunk):
                 self._step(t)
             step += chunk
@@ -206,7 +209,7 @@ class _Batch:
             rest = now + self._tenures[t % _DRAWN, :, :, kind, None]
             self._free_at.scatter_(-1, moved, torch.where(moves, rest, self._free_at.gather(-1, moved)))
         self._energy += torch.where(moves, cost, 0.0)[..., 0]
-        better = self._energy < self._child - _GAIN * self._child.abs()
+        better = self._energy < self._child - self._least
         self._found_at = torch.where(better, now, self._found_at)
         self._child = torch.where(better, self._energy, self._child)
         self._child_x = torch.where(better[..., None], self._x, self._child_x)

@@ -128,6 +128,12 @@ class Descent:
         self._tolerance = 1e-12 * float(np.abs(self._fields).max(initial=0.0))
         self._progress = np.zeros(2, np.int64)
 
+    @property
+    def energy(self) -> float:
+        """The problem's energy of the present state, up to rounding of its last digits."""
+        half = 0.5 * float((self._fields + self._arrays.exact_single) @ self.x)
+        return 2.0 * half / self._arrays.exact_scale + self._arrays.offset
+
     def advance(self, looks: int) -> bool:
         """Look at so many variables at most; whether the state is a swap-local optimum."""
         a, g = self._arrays, self._arrays.groups
@@ -138,12 +144,12 @@ class Descent:
         return bool(done < looks)
 
 
-def settled(arrays: DenseArrays, state: StateArray, should_end: Callable[[], bool]) -> StateArray:
-    """The state [n] after a descent by swaps, to its end unless there is no time."""
+def settled(arrays: DenseArrays, state: StateArray, should_end: Callable[[], bool]) -> tuple[StateArray, float]:
+    """The state [n] after a descent by swaps, to its end unless there is no time, and its energy up to rounding."""
     descent = Descent(arrays, state)
     while not descent.advance(_LOOKS) and not should_end():
         pass
-    return descent.x.astype(np.int8)
+    return descent.x.astype(np.int8), descent.energy
 
 
 def _arranged(x: UintArray, groups: Groups) -> tuple[Int32Array, Int32Array]:

@@ -16,7 +16,7 @@ from solvers.kernels.random import below, unit
 _NEVER = np.float32(17.0)  # uphill by 17 temperatures is accepted once in 2^24, the finest draw of `unit`
 
 
-@nb.njit(cache=True, nogil=True, fastmath=True, error_model="numpy", boundscheck=False)
+@nb.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def anneal_matrix(  # type: ignore[no-untyped-def]
     Q, reach, fields, x, order, place, group, starts, counts, temperatures, target, progress, account, stream, proposals
 ):
@@ -88,7 +88,7 @@ def anneal_matrix(  # type: ignore[no-untyped-def]
     return done
 
 
-@nb.njit(cache=True, nogil=True, fastmath=True, error_model="numpy", boundscheck=False)
+@nb.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def anneal_factor(  # type: ignore[no-untyped-def]
     A, linear, residual, rounded, x, order, place, group, starts, counts,
     temperatures, target, progress, account, stream, proposals,
@@ -157,7 +157,7 @@ def anneal_factor(  # type: ignore[no-untyped-def]
     return done
 
 
-@nb.njit(cache=True, nogil=True, fastmath=True, error_model="numpy", boundscheck=False)
+@nb.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def matrix_swap_changes(Q, fields, order, starts, counts, stream, changes):  # type: ignore[no-untyped-def]
     """Changes of energy by random feasible swaps of one state, float32 [t]: what temperatures are measured by."""
     for t in range(changes.shape[0]):
@@ -165,7 +165,7 @@ def matrix_swap_changes(Q, fields, order, starts, counts, stream, changes):  # t
         changes[t] = fields[into] - fields[out] - Q[out, into]
 
 
-@nb.njit(cache=True, nogil=True, fastmath=True, error_model="numpy", boundscheck=False)
+@nb.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def factor_swap_changes(A, linear, rounded, order, starts, counts, stream, changes):  # type: ignore[no-untyped-def]
     """As :func:`matrix_swap_changes`, for a factor."""
     half = np.float32(0.5)

@@ -10,7 +10,7 @@ from solvers.kernels.lanes import lesser
 _LARGE = 1e300
 
 
-@nb.njit(cache=True, nogil=True, fastmath=True, error_model="numpy", boundscheck=False)
+@nb.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def descend_matrix(  # type: ignore[no-untyped-def]
     Q, reach, tolerance, fields, x, order, place, group, starts, counts, progress, looks
 ):
@@ -66,7 +66,7 @@ def descend_matrix(  # type: ignore[no-untyped-def]
     return done
 
 
-@nb.njit(cache=True, nogil=True, fastmath=True, error_model="numpy", boundscheck=False)
+@nb.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def _lowest_zero(fields, x):  # type: ignore[no-untyped-def]
     lowest = _LARGE
     for l in range(x.shape[0]):

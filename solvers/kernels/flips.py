@@ -13,14 +13,13 @@ import numpy as np
 
 from solvers.kernels.lanes import lesser
 from solvers.kernels.random import next64, unit
-from solvers.kernels.tabu import CHILD, LARGE, NEVER, PRESENT
+from solvers.kernels.tabu import CHILD, GAIN, LARGE, NEVER, PRESENT
 
 _UNLIKELY = np.float32(17.0)
-_GAIN = 1e-7
 _M16, _S16 = np.uint64(0xFFFF), np.uint64(16)
 
 
-@nb.njit(cache=True, nogil=True, fastmath=True, error_model="numpy", boundscheck=False)
+@nb.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def anneal_flips(Q, fields, x, temperatures, progress, account, stream, proposals):  # type: ignore[no-untyped-def]
     """Propose so many flips, variable after variable, or fewer where the last sweep ends; return how many.
 
@@ -58,7 +57,7 @@ def anneal_flips(Q, fields, x, temperatures, progress, account, stream, proposal
     return done
 
 
-@nb.njit(cache=True, nogil=True, fastmath=True, error_model="numpy", boundscheck=False)
+@nb.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def tabu_flips(Q, fields, x, signs, free_at, best_x, tenure, clock, account, stream, steps):  # type: ignore[no-untyped-def]
     """Take so many tabu steps, each the best flip of a variable that was not flipped lately.
 
@@ -72,7 +71,7 @@ def tabu_flips(Q, fields, x, signs, free_at, best_x, tenure, clock, account, str
     """
     n = x.shape[0]
     now = np.int32(clock[0])
-    energy, best = account[PRESENT], account[CHILD]
+    energy, best, least = account[PRESENT], account[CHILD], account[GAIN]
     rest, rest_spread = np.int32(tenure[0]), np.uint64(tenure[1])
     shuffle = np.int32(1)
     while shuffle < n:
@@ -100,14 +99,14 @@ def tabu_flips(Q, fields, x, signs, free_at, best_x, tenure, clock, account, str
         x[i] ^= 1
         signs[i] = -sign
         free_at[i] = now + rest + np.int32((((bits >> _S16) & _M16) * rest_spread) >> _S16)
-        if energy < best - _GAIN * abs(best):
+        if energy < best - least:
             best = energy
             best_x[:] = x
     clock[0] = now
     account[PRESENT], account[CHILD] = energy, best
 
 
-@nb.njit(cache=True, nogil=True, fastmath=True, error_model="numpy", boundscheck=False)
+@nb.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def descend_flips(Q, fields, x):  # type: ignore[no-untyped-def]
     """Flip whatever lowers the energy, variable after variable, until nothing does.
 

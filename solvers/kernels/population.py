@@ -13,17 +13,15 @@ import numpy as np
 
 from solvers.kernels.random import below
 from solvers.kernels.states import arrange, matrix_fields
-from solvers.kernels.tabu import CHILD, NEVER, PRESENT, tabu_groups, tabu_matrix
+from solvers.kernels.tabu import CHILD, GAIN, NEVER, begin_search, search_is_over, tabu_groups, tabu_matrix
 
 # Places in `progress`, int64 [6]: whether a child is being searched, members there are, children searched in all,
 # children in a row that did not enter, populations begun, initial states used.
 STATE, MEMBERS, CHILDREN, STALE, POPULATIONS, STARTED = range(6)
 BETWEEN, SEARCHING = 0, 1
 
-_SAME = 1e-6  # energies closer than this share may belong to one state: only then are states compared
 
-
-@nb.njit(cache=True, nogil=True, error_model="numpy", boundscheck=False)
+@nb.njit(cache=True, nogil=True, error_model="numpy")
 def evolve_matrix(  # type: ignore[no-untyped-def]
     Q, single, group, members, starts, counts, initial, members_x, members_fields, members_energy, x, fields, wide,
     order, place, leave_at, enter_at, child_x, best_x, best, tenures, plan, target, progress, clock, account, stream,
@@ -54,17 +52,18 @@ def evolve_matrix(  # type: ignore[no-untyped-def]
         if progress[STATE] == BETWEEN:
             if progress[CHILDREN] >= plan[1]:
                 break
-            done += _begin(
+            cost, energy = _begin(
                 Q, single, members, starts, counts, initial, members_x, members_fields, members_energy, x, fields, wide,
-                plan, progress, account, stream,
+                plan, progress, stream,
             )  # fmt: skip
+            done += cost
+            begin_search(fields, energy, clock, account)
             for i in range(x.shape[0]):
                 leave_at[i] = 0 if x[i] else NEVER
                 enter_at[i] = NEVER if x[i] else 0
             if counts.shape[0] > 1:
                 arrange(x, members, starts, counts, order, place)
             child_x[:] = x
-            clock[:] = 0
             progress[STATE] = SEARCHING
         most = max(steps - done, 1)
         if counts.shape[0] == 1:
@@ -77,18 +76,20 @@ def evolve_matrix(  # type: ignore[no-untyped-def]
                 target, clock, account, stream, most,
             )  # fmt: skip
         done += taken
-        if clock[0] - clock[1] >= plan[0] or account[CHILD] <= target:
-            _end(Q, single, members_x, members_fields, members_energy, child_x, wide, best_x, best, progress)
+        if search_is_over(plan[0], x.shape[0], target, clock, account):
+            _end(
+                Q, single, members_x, members_fields, members_energy, child_x, wide, best_x, best, progress, account
+            )  # fmt: skip
             progress[STATE] = BETWEEN
     return done
 
 
-@nb.njit(cache=True, nogil=True, error_model="numpy", boundscheck=False)
+@nb.njit(cache=True, nogil=True, error_model="numpy")
 def _begin(  # type: ignore[no-untyped-def]
     Q, single, members, starts, counts, initial, members_x, members_fields, members_energy, x, fields, wide, plan,
-    progress, account, stream,
+    progress, stream,
 ):  # fmt: skip
-    """Fill x and its fields with a new member's start or with a child of two members; return its cost in steps."""
+    """Fill x and its fields with a new start or a child of two members; return its cost in steps and its energy."""
     size = members_x.shape[0]
     if progress[MEMBERS] == size and progress[STALE] < plan[2]:
         first = below(stream, size)
@@ -98,8 +99,7 @@ def _begin(  # type: ignore[no-untyped-def]
         x[:] = members_x[first]
         fields[:] = members_fields[first]
         swaps, energy = _cross(Q, members_x[second], x, fields, members_energy[first], members, starts, stream)
-        account[PRESENT] = account[CHILD] = energy
-        return 1 + swaps
+        return 1 + swaps, energy
     if progress[MEMBERS] == size:
         progress[MEMBERS] = 0
     if progress[MEMBERS] == 0:
@@ -110,13 +110,13 @@ def _begin(  # type: ignore[no-untyped-def]
         progress[STARTED] += 1
     else:
         _random_state(x, members, starts, counts, stream)
-    account[PRESENT] = account[CHILD] = matrix_fields(Q, single, x, wide)
+    energy = matrix_fields(Q, single, x, wide)
     for l in range(x.shape[0]):
         fields[l] = wide[l]
-    return 1 + np.sum(counts) // 4  # a row of the matrix costs about a quarter of a step
+    return 1 + np.sum(counts) // 4, energy  # a row of the matrix costs about a quarter of a step
 
 
-@nb.njit(cache=True, nogil=True, error_model="numpy", boundscheck=False)
+@nb.njit(cache=True, nogil=True, error_model="numpy")
 def _random_state(x, members, starts, counts, stream):  # type: ignore[no-untyped-def]
     """A uniformly random feasible state, by selection: a variable is one with chance (ones due) / (variables left)."""
     for g in range(counts.shape[0]):
@@ -127,7 +127,7 @@ def _random_state(x, members, starts, counts, stream):  # type: ignore[no-untype
             due -= chosen
 
 
-@nb.njit(cache=True, nogil=True, fastmath=True, error_model="numpy", boundscheck=False)
+@nb.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def _cross(Q, other, x, fields, energy, members, starts, stream):  # type: ignore[no-untyped-def]
     """Turn a parent into a child: about half of the variables in which it differs from the other are swapped.
 
@@ -164,7 +164,7 @@ def _cross(Q, other, x, fields, energy, members, starts, stream):  # type: ignor
     return made, energy
 
 
-@nb.njit(cache=True, nogil=True, error_model="numpy", boundscheck=False)
+@nb.njit(cache=True, nogil=True, error_model="numpy")
 def _contest(variables, count, fields, sign, stream):  # type: ignore[no-untyped-def]
     best = below(stream, count)
     for _ in range(2):
@@ -174,41 +174,47 @@ def _contest(variables, count, fields, sign, stream):  # type: ignore[no-untyped
     return best
 
 
-@nb.njit(cache=True, nogil=True, error_model="numpy", boundscheck=False)
+@nb.njit(cache=True, nogil=True, error_model="numpy")
 def _end(  # type: ignore[no-untyped-def]
-    Q, single, members_x, members_fields, members_energy, child_x, wide, best_x, best, progress
+    Q, single, members_x, members_fields, members_energy, child_x, wide, best_x, best, progress, account
 ):
-    """Take the child in: as a new member while there is room, for the worst one where it is better and new."""
+    """Take the child in: as a new member while there is room, for the worst one where it is better and new.
+
+    Most children of a grown population are neither; they are turned away by the energy that their search counted,
+    before anything is computed anew.
+    """
     n = child_x.shape[0]
     size = members_x.shape[0]
     progress[CHILDREN] += 1
+    place = progress[MEMBERS]
+    if place == size:
+        place = np.argmax(members_energy)
+        if account[CHILD] > members_energy[place] + account[GAIN] or _is_member(members_x, child_x):
+            progress[STALE] += 1
+            return
     energy = matrix_fields(Q, single, child_x, wide)
     if energy < best[0]:
         best[0] = energy
         best_x[:] = child_x
     if progress[MEMBERS] < size:
-        place = progress[MEMBERS]
         progress[MEMBERS] += 1
-    else:
-        place = 0
-        for p in range(size):
-            if members_energy[p] > members_energy[place]:
-                place = p
-        if energy >= members_energy[place]:
-            progress[STALE] += 1
-            return
-        for p in range(size):
-            if abs(members_energy[p] - energy) <= _SAME * abs(energy):
-                same = True
-                for l in range(n):
-                    if members_x[p, l] != child_x[l]:
-                        same = False
-                        break
-                if same:
-                    progress[STALE] += 1
-                    return
+    elif energy < members_energy[place]:
         progress[STALE] = 0
+    else:
+        progress[STALE] += 1
+        return
     members_x[place] = child_x
     members_energy[place] = energy
     for l in range(n):
         members_fields[place, l] = wide[l]
+
+
+@nb.njit(cache=True, nogil=True, error_model="numpy")
+def _is_member(members_x, state):  # type: ignore[no-untyped-def]
+    for p in range(members_x.shape[0]):
+        l = 0
+        while l < state.shape[0] and members_x[p, l] == state[l]:
+            l += 1
+        if l == state.shape[0]:
+            return True
+    return False

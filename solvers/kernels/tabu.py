@@ -17,16 +17,35 @@ from solvers.kernels.random import next64
 
 LARGE = np.float32(1e30)
 NEVER = np.int32(2**31 - 1)
-PRESENT, CHILD = 0, 1  # places in `account`: energy of the present state, and of the best of this search
+PRESENT, CHILD, GAIN = 0, 1, 2  # places in `account`: energy of the present state, of the best, least gain that counts
 
 _SMALL = 16  # groups of at most so many variables are looked at pair by pair: 64 pairs, cheaper than to be clever
 _S16, _S32, _S48, _M16 = np.uint64(16), np.uint64(32), np.uint64(48), np.uint64(0xFFFF)
 _ZERO, _ONE = np.uint64(0), np.uint64(1)
 _BLOCK = np.uint64(128)  # variables whose minimum is taken before it is looked for: eight vectors of 512 bits
-_GAIN = 1e-7  # a state is better by at least this share: less is the rounding of float32 fields
+_ROUNDING = 1e-6  # share of the largest field by which a state must be better: less may be the rounding of float32
+_LONGEST = 100  # times the patience, and four steps a variable: a search is over by then, whatever it finds
 
 
-@nb.njit(cache=True, nogil=True, fastmath=True, error_model="numpy", boundscheck=False)
+@nb.njit(cache=True, nogil=True, error_model="numpy")
+def begin_search(fields, energy, clock, account):  # type: ignore[no-untyped-def]
+    """Set clock and account for a search from a state of these fields and this energy."""
+    size = 0.0
+    for l in range(fields.shape[0]):
+        size = max(size, abs(fields[l]))
+    clock[:] = 0
+    account[PRESENT], account[CHILD], account[GAIN] = energy, energy, _ROUNDING * size
+
+
+@nb.njit(cache=True, nogil=True, error_model="numpy")
+def search_is_over(patience, n, target, clock, account):  # type: ignore[no-untyped-def]
+    """Whether a search has nothing more to do: the loops of the kernels below end for the same reasons."""
+    return (
+        clock[0] - clock[1] >= patience or clock[0] >= _LONGEST * patience + 4 * n or account[CHILD] <= target
+    )  # fmt: skip
+
+
+@nb.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def tabu_matrix(  # type: ignore[no-untyped-def]
     Q, fields, x, leave_at, enter_at, best_x, tenures, patience, target, clock, account, stream, steps
 ):
@@ -44,7 +63,7 @@ def tabu_matrix(  # type: ignore[no-untyped-def]
         patience: steps without a better state after which to return.
         target: energy (in half units) at which to return.
         clock: [steps taken, step of the best state], int64 [2].
-        account: energies, float64 [2]; see PRESENT and CHILD.
+        account: energies, float64 [3]; see PRESENT, CHILD and GAIN.
         stream: random stream, uint64 [1].
         steps: steps to take at most.
 
@@ -53,7 +72,8 @@ def tabu_matrix(  # type: ignore[no-untyped-def]
     """
     n = np.uint64(x.shape[0])  # unsigned, as an index that cannot be negative makes shorter loops
     now, found = np.int32(clock[0]), np.int32(clock[1])
-    energy, best = account[PRESENT], account[CHILD]
+    energy, best, least = account[PRESENT], account[CHILD], account[GAIN]
+    longest = _LONGEST * patience + 4 * x.shape[0]
     stay, stay_spread = np.int32(tenures[0]), np.uint64(tenures[1])
     away, away_spread = np.int32(tenures[2]), np.uint64(tenures[3])
     shuffle = np.int32(1)
@@ -63,7 +83,7 @@ def tabu_matrix(  # type: ignore[no-untyped-def]
     out, into = np.int32(0), np.int32(0)
     moved = False
     done = 0
-    while done < steps and now - found < patience and best > target:
+    while done < steps and now - found < patience and now < longest and best > target:
         done += 1
         now += np.int32(1)
         bits = next64(stream)
@@ -120,7 +140,7 @@ def tabu_matrix(  # type: ignore[no-untyped-def]
         leave_at[out], enter_at[into] = NEVER, NEVER
         enter_at[out] = now + away + np.int32((((bits >> _S16) & _M16) * away_spread) >> _S16)
         leave_at[into] = now + stay + np.int32((((bits >> _S32) & _M16) * stay_spread) >> _S16)
-        if energy < best - _GAIN * abs(best):
+        if energy < best - least:
             best = energy
             best_x[:] = x
             found = now
@@ -133,7 +153,7 @@ def tabu_matrix(  # type: ignore[no-untyped-def]
     return done
 
 
-@nb.njit(cache=True, nogil=True, fastmath=True, error_model="numpy", boundscheck=False)
+@nb.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def tabu_groups(  # type: ignore[no-untyped-def]
     Q, fields, x, order, place, group, starts, counts, leave_at, enter_at, best_x, tenures, patience, target, clock,
     account, stream, steps,
@@ -150,11 +170,12 @@ def tabu_groups(  # type: ignore[no-untyped-def]
     n = x.shape[0]
     groups = counts.shape[0]
     now, found = np.int32(clock[0]), np.int32(clock[1])
-    energy, best = account[PRESENT], account[CHILD]
+    energy, best, least = account[PRESENT], account[CHILD], account[GAIN]
+    longest = _LONGEST * patience + 4 * x.shape[0]
     stay, stay_spread = np.int32(tenures[0]), np.uint64(tenures[1])
     away, away_spread = np.int32(tenures[2]), np.uint64(tenures[3])
     done = 0
-    while done < steps and now - found < patience and best > target:
+    while done < steps and now - found < patience and now < longest and best > target:
         done += 1
         now += np.int32(1)
         bits = next64(stream)
@@ -205,7 +226,7 @@ def tabu_groups(  # type: ignore[no-untyped-def]
         gained, lost = Q[into], Q[out]
         for l in range(n):
             fields[l] += gained[l] - lost[l]
-        if energy < best - _GAIN * abs(best):
+        if energy < best - least:
             best = energy
             best_x[:] = x
             found = now

@@ -2,8 +2,9 @@
 
     python run_to_kill.py FOLDER KILLS SEED
 
-Each attempt is a forked child that begins the run in FOLDER or resumes it. It is killed by SIGKILL, at a random moment or
-just before or after a random write of the journal, KILLS times; the last attempt may finish. Prints the masks' checksum.
+Each attempt is a forked child that begins the run in FOLDER or resumes it. It is killed by SIGKILL, at a random moment
+or just before or after a random write of the journal, KILLS times; the last attempt may finish. Prints the masks'
+checksum.
 """
 
 from __future__ import annotations

@@ -99,9 +99,14 @@ def test_hugging_face_conv1d_gradients_equal_those_of_torch_func() -> None:
     size=st.tuples(st.integers(7, 9), st.integers(8, 10)),
 )
 def test_convolution_gradients_equal_those_of_torch_func(
-    kernel: tuple[int, int], stride: tuple[int, int], padding: object, dilation: tuple[int, int], groups: int, mode: str,
+    kernel: tuple[int, int],
+    stride: tuple[int, int],
+    padding: object,
+    dilation: tuple[int, int],
+    groups: int,
+    mode: str,
     size: tuple[int, int],
-) -> None:  # fmt: skip
+) -> None:
     torch.manual_seed(0)
     conv = nn.Conv2d(4, 6, kernel, stride, padding, dilation, groups, padding_mode=mode)  # type: ignore[arg-type]
     check(Pooled(conv), torch.randn(3, 4, *size))

@@ -17,7 +17,8 @@ from hybrid_icbs import Config, Pruner, PruneResult, PruningError, StaleBlock, e
 from hybrid_icbs.digits import load_digits
 
 Tensors = tuple[torch.Tensor, torch.Tensor]
-SMALL: dict[str, Any] = {"density": 0.05, "steps": 6, "block_size": 128, "batch_size": 100, "backend": "tabu?children=5"}
+SMALL: dict[str, Any] = {"density": 0.05, "steps": 6, "block_size": 128, "batch_size": 100}
+SMALL |= {"backend": "tabu?children=5"}
 
 
 def pruner(model: nn.Module, data: Tensors, **settings: Any) -> Pruner:

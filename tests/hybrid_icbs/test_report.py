@@ -188,6 +188,14 @@ def test_losses_that_went_astray_do_not_spoil_the_page(record, after):
     assert Page(page(replace(record, history=astray))).words()
 
 
+@pytest.mark.parametrize("dense", [0.0, 0.3, 1.0, 1.2, 50.0])
+@pytest.mark.parametrize("fall", [0.0, 1e-9, 0.02, 0.99])
+def test_the_path_is_drawn_wherever_the_dense_loss_lies(record, dense, fall):
+    steady = list(rows(3, after=lambda step: 1.0 - fall, accepted=lambda step: True))
+    scores = {**record.scores, "dense": {"loss": dense, "accuracy": None}}
+    assert Page(page(replace(record, history=steady, scores=scores))).words()
+
+
 def test_plots_are_saved_as_pictures(result, tmp_path):
     files = save_plots(result, tmp_path / "new" / "plots")
     assert [file.name for file in files] == ["loss.png", "density.png", "prediction.png", "seconds.png"]

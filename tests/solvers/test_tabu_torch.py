@@ -1,0 +1,122 @@
+"""The torch form of `tabu` means the same as the compiled one, for one problem and for batches."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+import solvers.run
+import solvers.tabu
+from problems import BlockProblem, instances
+from solvers import UnavailableError
+from solvers.tabu import TabuSearch
+
+torch = pytest.importorskip("torch")
+
+SMALL = {"population": 4, "children": 24, "iterations": 30}
+
+
+def best_energy(problem: BlockProblem) -> float:
+    states = np.array(list(itertools.product((0, 1), repeat=problem.n)), np.int8)
+    return float(problem.energy(states[problem.is_feasible(states)]).min())
+
+
+def blocks(count: int, n: int, groups: bool = False) -> list[BlockProblem]:
+    made = []
+    for seed in range(count):
+        rng = np.random.default_rng(seed)
+        of = np.arange(n) // 4 if groups else None
+        k = 2 if groups else int(rng.integers(1, n))
+        if seed % 2:
+            made.append(BlockProblem.low_rank(rng.normal(size=(n, 3)), rng.normal(size=n), k, groups=of))
+        else:
+            made.append(BlockProblem(rng.normal(size=(n, n)), rng.normal(size=n), k, groups=of))
+    return made
+
+
+@pytest.mark.parametrize("groups", [False, True])
+def test_both_engines_reach_the_same_optima(groups):
+    listed = blocks(8, 12, groups)
+    best = [best_energy(problem) for problem in listed]
+    for engine in ("numba", "torch"):
+        answers = TabuSearch(**SMALL, engine=engine, threads=1).solve_many(listed, seed=0)
+        assert [a.first.energy for a in answers] == pytest.approx(best, rel=1e-9)
+        assert {a.info["engine"] for a in answers} == {engine}
+        assert {a.info["device"] for a in answers} == {"cpu"}
+
+
+def test_problems_of_several_sizes_come_back_in_order():
+    listed = [problem for pair in zip(blocks(3, 8), blocks(3, 11), strict=True) for problem in pair]
+    states, energies = TabuSearch(**SMALL, engine="torch").solve_arrays(listed, seed=0)
+    assert [len(x) for x in states] == [p.n for p in listed]
+    assert energies == pytest.approx([best_energy(p) for p in listed], rel=1e-9)
+    assert energies == pytest.approx([p.energy(x) for p, x in zip(listed, states, strict=True)])
+
+
+def rows(answer):
+    return answer.record.sample.tolist()
+
+
+def test_neither_the_batch_nor_its_size_nor_the_pace_changes_an_answer(monkeypatch):
+    listed = blocks(4, 40)
+    solver = TabuSearch(population=3, children=9, iterations=15, restarts=2, engine="torch")
+    together = [rows(a) for a in solver.solve_many(listed, seed=7)]
+    assert [rows(solver.solve(p, seed=7 + t)) for t, p in enumerate(listed)] == together
+    monkeypatch.setattr(solvers.tabu, "BATCH_BYTES", 1)
+    monkeypatch.setattr(solvers.run, "CHUNK_SECONDS", 1e-9)
+    assert [rows(a) for a in solver.solve_many(listed, seed=7)] == together
+
+
+def test_a_larger_planted_optimum_is_found():
+    problem = instances.planted(40, 12, seed=0)
+    answer = TabuSearch(children=60, engine="torch").solve(problem, seed=0)
+    assert answer.first.energy == problem.best_known.energy
+
+
+def test_problems_without_a_swap_are_answered_in_a_batch_too():
+    listed = [BlockProblem(np.eye(5), None, k) for k in (0, 2, 5)]
+    answers = TabuSearch(**SMALL, engine="torch").solve_many(listed, seed=0)
+    assert [a.first.energy for a in answers] == [0.0, 2.0, 5.0]
+
+
+def test_initial_states_are_where_the_search_begins():
+    problem = instances.planted(80, 40, seed=3)
+    best = instances.known_optimum(problem)
+    solver = TabuSearch(population=2, children=2, iterations=1, engine="torch")
+    assert solver.solve(problem, seed=0, initial_states=best).first.energy == problem.energy(best)
+
+
+def test_limits_targets_and_wishes_end_a_batch():
+    listed = [instances.random(200, 100, seed=seed) for seed in range(3)]
+    solver = TabuSearch(engine="torch")
+    limited = solver.solve_many(listed, seed=0, time_limit=0.2)
+    assert {a.info["ended_by"] for a in limited} == {"time_limit"}
+    assert max(a.info["timing"]["solve"] for a in limited) < 0.2 + 0.4  # the rest is for a busy machine
+    easy = [problem.random_mean_energy() for problem in listed]
+    reached = solver.solve_many(listed, seed=0, targets=easy, time_limit=20)
+    assert {a.info["ended_by"] for a in reached} == {"target"}
+    assert all(a.first.energy <= target for a, target in zip(reached, easy, strict=True))
+    stopped = solver.solve_many(listed, seed=0, time_limit=20, stop=lambda: True)
+    assert {a.info["ended_by"] for a in stopped} == {"stop"}
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a CUDA device is here")
+def test_asking_for_a_gpu_that_is_not_there_says_so():
+    problem = blocks(1, 8)[0]
+    with pytest.raises(UnavailableError, match="device='cuda' needs a CUDA device"):
+        TabuSearch(device="cuda").solve(problem, seed=0)
+
+
+def test_auto_stays_with_the_compiled_kernels_for_few_searches():
+    assert TabuSearch().solve(blocks(1, 8)[0], seed=0).info["engine"] == "numba"
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_gpu_reaches_the_same_optima():
+    listed = blocks(6, 12)
+    answers = TabuSearch(**SMALL, device="cuda").solve_many(listed, seed=0)
+    assert [a.first.energy for a in answers] == pytest.approx([best_energy(p) for p in listed], rel=1e-9)
+    assert {a.info["device"] for a in answers} == {"cuda"}
