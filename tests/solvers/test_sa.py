@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -15,11 +13,7 @@ from problems import BlockProblem, instances
 from solvers import OptionError, get_solver
 from solvers.sa import SimulatedAnnealing
 from solvers.temperatures import temperature_range
-
-
-def best_energy(problem: BlockProblem) -> float:
-    states = np.array(list(itertools.product((0, 1), repeat=problem.n)), np.int8)
-    return float(problem.energy(states[problem.is_feasible(states)]).min())
+from solvers.testing import optimum
 
 
 def assert_no_swap_improves(problem: BlockProblem, x: np.ndarray) -> None:
@@ -54,7 +48,7 @@ def test_small_problems_of_every_form_and_scale_are_solved_to_the_optimum(proble
         if as_factor:  # the path that large low-rank problems take
             patch.setattr(solvers.sa, "DENSE_UP_TO", 0)
         answer = SimulatedAnnealing(restarts=40, sweeps=60, threads=1).solve(problem, seed=seed)
-    best = best_energy(problem)
+    best = optimum(problem)
     assert answer.first.energy <= best + 1e-9 * max(abs(best), abs(problem.offset))
 
 
@@ -113,6 +107,11 @@ def test_restarts_go_on_until_the_time_limit():
     assert longer.info["ended_by"] == "time_limit"
     assert longer.info["proposals"] > 10 * once.info["proposals"]
     assert longer.info["timing"]["solve"] < 0.2 + 0.2  # 20 ms is the promise, the rest is for a busy machine
+
+
+def test_no_further_restart_begins_once_the_run_has_ended():
+    problem = instances.random(60, 30, seed=0)
+    assert len(SimulatedAnnealing(restarts=50, threads=1).solve(problem, seed=0, stop=lambda: True)) == 1
 
 
 @pytest.mark.parametrize("limit", [0.05, 0.5])

@@ -18,12 +18,8 @@ from solvers.arrays import dense_arrays, factor_arrays, groups_of, restricted
 from solvers.guided import GuidedSearch, promising_pairs
 from solvers.islands import tenures
 from solvers.tabu import TabuSearch
+from solvers.testing import optimum
 from solvers.walks import settled
-
-
-def best_energy(problem: BlockProblem) -> float:
-    states = np.array(list(itertools.product((0, 1), repeat=problem.n)), np.int8)
-    return float(problem.energy(states[problem.is_feasible(states)]).min())
 
 
 @st.composite
@@ -52,7 +48,7 @@ def test_small_problems_of_every_form_and_scale_are_solved_to_the_optimum(proble
         if by_sub_blocks:  # the path that large low-rank problems take
             patch.setattr(solvers.tabu, "DENSE_UP_TO", 0)
         answer = TabuSearch(children=30, threads=1).solve(problem, seed=seed)
-    best = best_energy(problem)
+    best = optimum(problem)
     assert answer.first.energy <= best + 1e-9 * abs(best)
 
 
@@ -81,7 +77,7 @@ def test_thousands_of_groups_of_four_reach_the_optimum_where_groups_are_independ
         own = BlockProblem(
             problem.form.matrix[4 * g : 4 * g + 4, 4 * g : 4 * g + 4], problem.linear[4 * g : 4 * g + 4], 2
         )
-        best += best_energy(own)
+        best += optimum(own)
     answer = TabuSearch(children=60, threads=1).solve(problem, seed=0)
     assert answer.first.energy == pytest.approx(best, rel=1e-9)
 
@@ -152,10 +148,15 @@ def test_a_target_ends_the_search_and_is_truly_reached():
 
 def test_a_target_out_of_reach_is_never_said_to_be_reached():
     problem = instances.random(14, 7, seed=1)
-    best = best_energy(problem)
+    best = optimum(problem)
     target = best - 1e-8 * abs(best)  # nearer than float32 can tell
     answer = TabuSearch(children=20, threads=1).solve(problem, seed=0, target=target)
     assert answer.info["ended_by"] == "work"
+
+
+def test_no_further_population_begins_once_the_run_has_ended():
+    problem = instances.random(60, 30, seed=0)
+    assert len(TabuSearch(restarts=50, threads=1).solve(problem, seed=0, stop=lambda: True)) == 1
 
 
 def test_sub_blocks_improve_a_large_problem_and_its_energy_is_counted_right():

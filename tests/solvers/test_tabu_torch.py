@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-
 import numpy as np
 import pytest
 
@@ -12,15 +10,11 @@ import solvers.tabu
 from problems import BlockProblem, instances
 from solvers import UnavailableError
 from solvers.tabu import TabuSearch
+from solvers.testing import optimum
 
 torch = pytest.importorskip("torch")
 
 SMALL = {"population": 4, "children": 24, "iterations": 30}
-
-
-def best_energy(problem: BlockProblem) -> float:
-    states = np.array(list(itertools.product((0, 1), repeat=problem.n)), np.int8)
-    return float(problem.energy(states[problem.is_feasible(states)]).min())
 
 
 def blocks(count: int, n: int, groups: bool = False) -> list[BlockProblem]:
@@ -39,7 +33,7 @@ def blocks(count: int, n: int, groups: bool = False) -> list[BlockProblem]:
 @pytest.mark.parametrize("groups", [False, True])
 def test_both_engines_reach_the_same_optima(groups):
     listed = blocks(8, 12, groups)
-    best = [best_energy(problem) for problem in listed]
+    best = [optimum(problem) for problem in listed]
     for engine in ("numba", "torch"):
         answers = TabuSearch(**SMALL, engine=engine, threads=1).solve_many(listed, seed=0)
         assert [a.first.energy for a in answers] == pytest.approx(best, rel=1e-9)
@@ -51,7 +45,7 @@ def test_problems_of_several_sizes_come_back_in_order():
     listed = [problem for pair in zip(blocks(3, 8), blocks(3, 11), strict=True) for problem in pair]
     states, energies = TabuSearch(**SMALL, engine="torch").solve_arrays(listed, seed=0)
     assert [len(x) for x in states] == [p.n for p in listed]
-    assert energies == pytest.approx([best_energy(p) for p in listed], rel=1e-9)
+    assert energies == pytest.approx([optimum(p) for p in listed], rel=1e-9)
     assert energies == pytest.approx([p.energy(x) for p, x in zip(listed, states, strict=True)])
 
 
@@ -118,5 +112,5 @@ def test_auto_stays_with_the_compiled_kernels_for_few_searches():
 def test_a_gpu_reaches_the_same_optima():
     listed = blocks(6, 12)
     answers = TabuSearch(**SMALL, device="cuda").solve_many(listed, seed=0)
-    assert [a.first.energy for a in answers] == pytest.approx([best_energy(p) for p in listed], rel=1e-9)
+    assert [a.first.energy for a in answers] == pytest.approx([optimum(p) for p in listed], rel=1e-9)
     assert {a.info["device"] for a in answers} == {"cuda"}
