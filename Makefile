@@ -23,7 +23,8 @@ $(READY): pyproject.toml constraints.txt
 		{ echo "Python 3.11 or later is needed, and $(PYTHON) is not one. Install it, or name it: make PYTHON=/path/to/python" >&2; exit 1; }
 	@test -x .venv/bin/python || $(PYTHON) -m venv .venv || \
 		{ rm -rf .venv; echo "No virtual environment could be made; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
-	.venv/bin/python -m pip install -c constraints.txt -e ".[dev]"
+	@echo "Installing into .venv; this takes a minute or two."
+	.venv/bin/python -m pip install --quiet -c constraints.txt -e ".[dev]"
 	@touch $@
 
 clean:
