@@ -117,6 +117,7 @@ def build_blocks(
             "block": b,
             "layers": [layers[int(number)].name for number in np.unique(c.parameter)],
             "seed": config.seed,
+            "weights": hashlib.sha256(c.parameter.tobytes() + c.index.tobytes()).hexdigest()[:16],
             "method": f"{config.preset}, empirical Fisher of {len(gradients.losses)} samples, scope {config.scope}",
         }
         problem = block_problem(

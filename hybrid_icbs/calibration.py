@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.utils.data import DataLoader, TensorDataset, default_collate
+from torch.utils.data import DataLoader, RandomSampler, SequentialSampler, TensorDataset, default_collate
 
 from hybrid_icbs.errors import PruningError
 from hybrid_icbs.layers import BATCH_NORMS
@@ -49,8 +49,8 @@ class CalibrationData:
 
     Args:
         data: one of: a pair of tensors (inputs [S, ...], targets [S, ...]); a DataLoader or a map-style dataset of
-            (inputs, targets), from which single samples are drawn when needed; an iterable of such batches, which is
-            read once and kept.
+            (inputs, targets), from which single samples are drawn when needed (of a loader, those that its sampler
+            names); an iterable of such batches, which is read once and kept.
 
     Raises:
         PruningError: data that is none of these, or empty.
@@ -59,14 +59,16 @@ class CalibrationData:
     def __init__(self, data: Any) -> None:
         self._collate: Callable[[list[Any]], Any] = default_collate
         self._samples: Any
+        self._index: npt.NDArray[np.int64] | None = None
         if isinstance(data, CalibrationData):
-            self._samples, self._collate = data._samples, data._collate
+            self._samples, self._collate, self._index = data._samples, data._collate, data._index
         elif _is_tensor_pair(data):
             self._samples = TensorDataset(*data)
         elif isinstance(data, DataLoader) and hasattr(data.dataset, "__getitem__") and hasattr(data.dataset, "__len__"):
             self._samples = data.dataset
             if data.batch_sampler is not None and data.collate_fn is not None:
                 self._collate = data.collate_fn
+            self._index = _sampled(data)
         elif hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, list | tuple | Mapping):
             self._samples = data
         else:
@@ -75,13 +77,14 @@ class CalibrationData:
             raise PruningError("the calibration data is empty; at least two samples are needed")
 
     def __len__(self) -> int:
-        return len(self._samples)
+        return len(self._samples) if self._index is None else len(self._index)
 
     def take(self, index: npt.NDArray[np.int64], device: torch.device | str = "cpu") -> Batch:
         """The samples of some indices as one batch, on a device.
 
         Datasets that augment at random get a random state that follows from the first index: same seed, same batch.
         """
+        index = index if self._index is None else self._index[index]
         if isinstance(self._samples, TensorDataset):
             picked = torch.from_numpy(np.ascontiguousarray(index))
             inputs, targets = (t[picked.to(t.device)] for t in self._samples.tensors)
@@ -174,15 +177,21 @@ def recalibrate_batch_norm(model: nn.Module, data: CalibrationData, index: npt.N
 
     Pruning changes the distribution of every activation; statistics of the dense model no longer describe it.
     """
+    if len(index) < 2:
+        raise PruningError(f"batch-norm statistics need two samples at least; there are {len(index)}")
     norms = [m for m in model.modules() if isinstance(m, BATCH_NORMS) and m.track_running_stats]
     momenta = [norm.momentum for norm in norms]
-    with evaluation_mode(model):
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum = None  # torch's word for a cumulative average
-            norm.train()
-        for batch in data.batches(index, device_of(model), EVALUATION_BATCH):
-            run_model(model, batch.inputs)
+    # Torch's cumulative average weighs batches alike, so they must be of one size (or differ by one sample).
+    parts = np.array_split(index, -(-len(index) // EVALUATION_BATCH))
+    try:
+        with evaluation_mode(model):
+            for norm in norms:
+                norm.reset_running_stats()
+                norm.momentum = None  # torch's word for a cumulative average
+                norm.train()
+            for part in parts:
+                run_model(model, data.take(part, device_of(model)).inputs)
+    finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
 
@@ -227,6 +236,15 @@ def _hits(logits: Any, targets: Any) -> torch.Tensor | None:
         return None
     classes = logits.dim() >= 2 and logits.shape[:1] + logits.shape[2:] == targets.shape
     return logits.argmax(1) == targets if classes and not targets.is_floating_point() else None
+
+
+def _sampled(loader: DataLoader[Any]) -> npt.NDArray[np.int64] | None:
+    """The samples that a loader's own sampler names; None for all."""
+    if isinstance(loader.sampler, SequentialSampler | RandomSampler):
+        return None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return np.unique(np.fromiter((int(i) for i in loader.sampler), np.int64))
 
 
 def _is_tensor_pair(data: Any) -> bool:

@@ -91,11 +91,10 @@ def start(sources: Sources, config: Config, out: Path | None, *, progress: bool)
     scores: Scores = {}
     if test_data is not None:
         scores["dense"] = asdict(evaluate(model, test_data, loss))
-    pruner = Pruner(model, data, config, loss=loss, inplace=True, out=out)
+    pruner = Pruner(model, data, config, loss=loss, inplace=True, out=out, notes={"sources": asdict(sources)})
     if test_data is not None:
         scores["start"] = asdict(evaluate(pruner.model, test_data, loss))
         pruner.note("test_scores", scores)
-    pruner.note("sources", asdict(sources))
     return pruner, None if test_data is None else Test(test_data, scores)
 
 

@@ -49,10 +49,9 @@ def run_demo(out: Path, *, density: float, seed: int, backend: str, progress: bo
     with _training_bar(progress) as after_epoch:
         model = digits_classifier(EPOCHS, after_epoch=after_epoch)
     trained = time.perf_counter()
-    pruner = Pruner(model, load_digits("train"), config, out=folder)
-    magnitude, started = evaluate(pruner.model, test), time.perf_counter()
     sources = Sources.named("hybrid_icbs.digits:digits_classifier", "hybrid_icbs.digits:load_digits")
-    pruner.note("sources", asdict(sources))
+    pruner = Pruner(model, load_digits("train"), config, out=folder, notes={"sources": asdict(sources)})
+    magnitude, started = evaluate(pruner.model, test), time.perf_counter()
     result = complete(pruner, progress=progress)
     ended = time.perf_counter()
     plots.save(RunRecord.of(result), folder / "plots")

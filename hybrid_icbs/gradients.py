@@ -75,7 +75,19 @@ class GradientPass:
                 _add_conv(call.module, call.inputs, call.output_grad, index, gradients)
             else:
                 _add_linear(call.inputs, call.output_grad, row, column, gradients)
+        self._check(layer, index, gradients)
         return gradients
+
+    def _check(self, layer: Layer, index: IndexArray, gradients: npt.NDArray[np.float32]) -> None:
+        """Hold the mean over samples to the gradient that autograd found, which sees every use of a weight."""
+        mean = self.mean[layer.number].reshape(-1)
+        expected = mean[torch.from_numpy(index).to(mean.device)].float().cpu().numpy()
+        error = float(np.abs(gradients.mean(axis=1) - expected).max(initial=0.0))
+        if error > (1e-3 if mean.dtype == torch.float32 else 1e-2) * float(np.abs(gradients).max(initial=0.0)) + 1e-30:
+            raise PruningError(
+                f"the gradients of {layer.name!r} by sample do not add up to its gradient: the weight is used outside "
+                "the forward pass of its module too, where no hook sees it. Leave the layer out with exclude="
+            )
 
     def release(self, layer: Layer) -> None:
         """Forget a layer's activations, when its per-sample gradients have been taken."""
@@ -106,6 +118,9 @@ def measure_gradients(model: nn.Module, layers: Sequence[Layer], batch: Batch, l
         raise PruningError(
             f"the loss of sample {bad} of a calibration batch is {float(losses[bad])}; it must be finite"
         )
+    for layer, grad in zip(layers, grads, strict=True):
+        if grad is not None and not bool(torch.isfinite(grad).all()):
+            raise PruningError(f"the gradient of layer {layer.name!r} is not finite on a calibration batch")
     mean = {
         layer.number: torch.zeros_like(layer.weight) if grad is None else grad.div_(batch.size)
         for layer, grad in zip(layers, grads, strict=True)

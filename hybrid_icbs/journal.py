@@ -10,7 +10,7 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -76,8 +76,10 @@ class Journal:
         self._connection = connection
 
     @classmethod
-    def create(cls, folder: str | Path, config: Config, identity: dict[str, Any]) -> Journal:
-        """Begin a run in a new or empty folder.
+    def create(
+        cls, folder: str | Path, config: Config, identity: dict[str, Any], notes: Mapping[str, Any] | None = None
+    ) -> Journal:
+        """Begin a run in a new or empty folder; `notes` are values of the caller's, on record from the start.
 
         Raises:
             RunFolderError: a run is there already, or the folder cannot be written.
@@ -97,6 +99,7 @@ class Journal:
             "config": config.model_dump(mode="json"),
             "identity": identity,
             "begun": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            **(notes or {}),
         }
         with journal._writing() as connection:
             for statement in filter(None, map(str.strip, _TABLES.split(";"))):
@@ -163,6 +166,7 @@ class Journal:
             ("layers", "the model's layers are"),
             ("weights", "the model's weights are"),
             ("samples", "the number of calibration samples is"),
+            ("data", "the calibration samples are"),
             ("masks", "the masks of the start are"),
         ):
             if recorded[key] != identity[key]:

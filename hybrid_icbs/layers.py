@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-import torch
 from torch import nn
 
 from hybrid_icbs.errors import PruningError, UnsupportedLayerError
@@ -44,15 +43,6 @@ class Layer:
     def size(self) -> int:
         """Number of weights."""
         return self.weight.numel()
-
-    @property
-    def rows(self) -> int:
-        """Number of outputs: the axis along which scores "per output" are compared."""
-        return int(self.weight.shape[1 if self.kind == "conv1d" else 0])
-
-    def by_output(self, tensor: torch.Tensor) -> torch.Tensor:
-        """A tensor shaped like the weight as a matrix [out, in (times kernel)]; a view where it can be."""
-        return tensor.T if self.kind == "conv1d" else tensor.reshape(self.rows, -1)
 
 
 def find_layers(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import itertools
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,7 @@ class Pruner:
         loss: per-sample loss, (outputs, targets) -> [N]; None for cross entropy.
         inplace: prune the given model itself.
         out: a new run folder, in which a journal makes the run resumable; None keeps nothing.
+        notes: values (JSON) of the caller's that the journal keeps from the start.
 
     Raises:
         PruningError: settings, data or a model that cannot be used; the message says what and what to do.
@@ -69,6 +71,9 @@ class Pruner:
         ...     pruner.tell(problem, solvers.solve(problem, "tabu", seed=0))
     """
 
+    start_densities: dict[str, float]
+    _journal: Journal | None
+
     def __init__(
         self,
         model: nn.Module,
@@ -78,18 +83,17 @@ class Pruner:
         loss: Loss | None = None,
         inplace: bool = False,
         out: str | Path | None = None,
+        notes: Mapping[str, Any] | None = None,
     ) -> None:
         self._prepare(model, data, config, loss, inplace)
-        self._journal = None if out is None else Journal.create(out, config, self._identity())
         scores = {"dense": self.dense_score, "start": self.start_score}
-        self.note(
-            "start",
-            {
-                "scores": {key: asdict(score) for key, score in scores.items() if score},
-                "densities": self.start_densities,
-                "versions": solvers.versions(TOOLKITS),
-            },
-        )
+        start = {
+            "scores": {key: asdict(score) for key, score in scores.items() if score},
+            "densities": self.start_densities,
+            "versions": solvers.versions(TOOLKITS),
+        }
+        if out is not None:
+            self._journal = Journal.create(out, config, self._identity(), {"start": start, **(notes or {})})
 
     @classmethod
     def resume(
@@ -114,9 +118,10 @@ class Pruner:
         journal = Journal.open(out)
         try:
             pruner = object.__new__(cls)
-            pruner._journal = None  # nothing is recorded twice while the record is replayed
             pruner._prepare(model, data, journal.config, loss, inplace)
             journal.check_identity(pruner._identity())
+            pruner._solver_on_record = journal.value("backend")
+            pruner.backend = (pruner._solver_on_record or {}).get("settings", "")
             pruner._replay(journal)
         except BaseException:
             journal.close()
@@ -125,11 +130,14 @@ class Pruner:
         return pruner
 
     def _prepare(self, model: nn.Module, data: Any, config: Config, loss: Loss | None, inplace: bool) -> None:
+        self._journal = None  # on a resume: nothing is recorded twice while the record is replayed
+        self._solver_on_record: dict[str, str] | None = None
         self.config = config
         self.loss = loss or cross_entropy
         self.data = CalibrationData(data)
         self.model = model if inplace else copy.deepcopy(model)
         self.layers = find_layers(self.model, config.include, config.exclude or None)
+        self._fingerprint = _fingerprint(self.model.state_dict())
         self.restore = [layer.weight.detach().clone() for layer in self.layers]
         self.history: list[dict[str, Any]] = []
         self.rounds = 0
@@ -237,14 +245,18 @@ class Pruner:
                 problems = self.pending() or self.ask()
                 if not problems:
                     break
-                solver = solver or self.solver(problems[0], backend)
-                self.backend = repr(solver)
+                solver = solver or self._settled(self.solver(problems[0], backend))
                 begun = time.perf_counter()
                 answers = self._solve(solver, problems)
                 self._spent["solve"] = time.perf_counter() - begun
-                self.interrupted |= any(a.info.get("ended_by") == "interrupt" for a in answers)
                 for problem, answer in zip(problems, answers, strict=True):
-                    self.tell(problem, answer)
+                    if answer.info.get("ended_by") == "interrupt":
+                        # Cut short, it is not what a resumed run would find: its block stays open for that.
+                        self.interrupted = True
+                    else:
+                        self.tell(problem, answer)
+                if self._open:
+                    break
                 if after_round:
                     after_round(self)
         if self.interrupted:
@@ -264,11 +276,28 @@ class Pruner:
         named = backend or self.config.backend
         if named != "auto":
             return solvers.get_solver(named, **options)
+        if self._solver_on_record:  # picked when the run began; another number of processors may favour another
+            return solvers.get_solver(self._solver_on_record["name"])
         if options:
             raise PruningError(f"backend_options {sorted(options)} need a backend by name; backend is 'auto'")
         picked = solvers.fastest_local(problem)
         logger.info("backend auto: %s", picked)
         return picked
+
+    def _settled(self, solver: solvers.Solver) -> solvers.Solver:
+        """Hold a resumed run to the solver with which it began."""
+        settings = repr(solver)
+        recorded = self._solver_on_record
+        if self._journal and recorded and recorded["settings"] != settings:
+            raise PruningError(
+                f"the run began with {recorded['settings']}, not {settings}; go on with the same solver, by "
+                "Pruner.resume(...).run(solver) where it is not a backend's name"
+            )
+        self.backend = settings
+        if recorded is None:
+            self._solver_on_record = {"name": solver.backend, "settings": settings}
+            self.note("backend", self._solver_on_record)
+        return solver
 
     def finish(self) -> None:
         """Put the best state of the path into the model, and recompute batch-norm statistics where there are any."""
@@ -289,8 +318,8 @@ class Pruner:
         recalibrate_batch_norm(self.model, self.data, self._pool[:RECALIBRATION_SAMPLES])
         if self.guard and self.guard_loss is not None:
             loss = self.guard.score().loss
-            if self.config.guard == "refuse" and loss > self.guard_loss:
-                logger.info("fresh batch-norm statistics raise the loss from %.4f to %.4f: kept", self.guard_loss, loss)
+            if wanted is None and self.config.guard == "refuse" and loss > self.guard_loss:
+                logger.info("fresh batch-norm statistics would raise the loss to %.4f: left out", loss)
                 restore_batch_norm(self.model, statistics)
             else:
                 self.guard_loss = loss
@@ -302,7 +331,7 @@ class Pruner:
             measured = {"dense": self.dense_score, "start": self.start_score, "result": self.guard.score()}
             scores = {key: asdict(score) for key, score in measured.items()}
         return PruneResult(
-            self.model, self.masks.copy(), self.history, self.config, self.backend, scores,
+            self.model, dict(self.masks), self.history, self.config, self.backend, scores,
             self._journal.folder if self._journal else None, self.interrupted, self.start_densities,
         )  # fmt: skip
 
@@ -411,7 +440,7 @@ class Pruner:
         for block in self._open:
             own = block.problem.provenance
             if problem is block.problem or all(
-                origin.get(key) == own[key] for key in ("round", "block", "masks", "seed")
+                origin.get(key) == own[key] for key in ("round", "block", "masks", "weights")
             ):
                 if block.answer is not None:
                     raise PruningError(f"block {own['block']} of round {own['round']} has its answer already")
@@ -449,13 +478,12 @@ class Pruner:
         return initial_masks(scores, self.layers, config.density, config.start_comparison)
 
     def _identity(self) -> dict[str, Any]:
-        """What must be the same when a run is resumed: the dense weights, the data's size and the first masks."""
-        digest = hashlib.sha256()
-        for values in self.restore:
-            digest.update(values.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        """What must be the same when a run is resumed: the dense model, the data and the first masks."""
+        first = self.data.take(self._pool[: self.config.batch_size])
         return {
-            "weights": digest.hexdigest(),
+            "weights": self._fingerprint,
             "samples": len(self.data),
+            "data": _fingerprint({"inputs": first.inputs, "targets": first.targets}),
             "masks": self.masks.checksum(),
             "layers": {layer.name: list(layer.weight.shape) for layer in self.layers},
         }
@@ -484,7 +512,8 @@ class Pruner:
         """Build the blocks of an unfinished round anew and give them the answers that are on record."""
         self.ask(record.asked)
         assert self._round is not None
-        same = all(np.array_equal(a, b) for a, b in zip(self._round.index, record.index, strict=True))
+        pairs = itertools.zip_longest(self._round.index, record.index)
+        same = all(a is not None and b is not None and np.array_equal(a, b) for a, b in pairs)
         if self._round.masks != record.masks or not same:
             raise PruningError(
                 f"round {record.number} of the run cannot be built again: other weights are chosen now. Was it begun "
@@ -497,3 +526,26 @@ class Pruner:
                 block.give(answer)
         if not self.pending():
             self._merge()
+
+
+def _fingerprint(values: Any) -> str:
+    """SHA-256 of tensors, in dicts and tuples of any depth; other values by their text."""
+    digest = hashlib.sha256()
+
+    def add(value: Any) -> None:
+        if isinstance(value, torch.Tensor):
+            digest.update(f"{value.dtype}{tuple(value.shape)}".encode())
+            flat = value.detach().cpu().contiguous().reshape(-1)
+            digest.update(flat.view(torch.uint8).numpy().data if flat.numel() else b"")
+        elif isinstance(value, Mapping):
+            for key, item in value.items():
+                digest.update(str(key).encode())
+                add(item)
+        elif isinstance(value, list | tuple):
+            for item in value:
+                add(item)
+        else:
+            digest.update(str(value).encode())
+
+    add(values)
+    return digest.hexdigest()

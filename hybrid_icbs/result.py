@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file, save_model
 from torch import nn
 
@@ -38,7 +38,7 @@ class PruneResult:
     """
 
     model: nn.Module
-    masks: Mapping[str, torch.Tensor]
+    masks: dict[str, torch.Tensor]
     history: list[dict[str, Any]]
     config: Config
     backend: str
@@ -50,13 +50,13 @@ class PruneResult:
     @property
     def density(self) -> float:
         """Share of kept weights over all layers in scope."""
-        masks = [self.masks[name] for name in self.masks]
+        masks = self.masks.values()
         return sum(int(m.sum()) for m in masks) / sum(m.numel() for m in masks)
 
     @property
     def densities(self) -> dict[str, float]:
         """Share of kept weights of each layer."""
-        return {name: float(self.masks[name].float().mean()) for name in self.masks}
+        return {name: float(mask.float().mean()) for name, mask in self.masks.items()}
 
     def save(self, folder: str | Path) -> Path:
         """Write the model, its masks, the settings and the history.
@@ -75,13 +75,12 @@ class PruneResult:
                 save_pretrained(folder / "model")
             else:
                 save_model(self.model, str(folder / "model" / "model.safetensors"))
-            masks = {name: self.masks[name].contiguous() for name in self.masks}
-            save_file(masks, folder / "masks.safetensors", metadata={"true": "kept"})
+            save_file(self.masks, folder / "masks.safetensors", metadata={"true": "kept"})
             (folder / "config.json").write_text(
                 json.dumps(self.config.model_dump(mode="json"), indent=2) + "\n", "utf-8"
             )
             _write_csv(folder / "metrics.csv", self.history)
-        except OSError as error:
+        except (OSError, SafetensorError) as error:
             raise RunFolderError(
                 f"{folder} cannot be written: {error}; free some space or choose another folder"
             ) from error

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, SubsetRandomSampler, TensorDataset
 
 from hybrid_icbs import PruningError, evaluate
 from hybrid_icbs.calibration import Batch, CalibrationData, cross_entropy, recalibrate_batch_norm, sample_losses
@@ -104,13 +104,22 @@ def test_evaluation_counts_every_sample_once_whatever_the_batch() -> None:
         assert b.accuracy == (model[0](x).argmax(1) == y).float().mean()
 
 
-def test_recalibration_gives_the_statistics_of_the_data() -> None:
+@pytest.mark.parametrize("count", [50, 1001, 2010])
+def test_recalibration_gives_the_statistics_of_the_data(count: int) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.BatchNorm1d(2), nn.Linear(2, 3))
     model[0].momentum = 0.3
-    x, y = tensors(50)
-    recalibrate_batch_norm(model, CalibrationData((x, y)), np.arange(50))
-    torch.testing.assert_close(model[0].running_mean, x.mean(0))
-    torch.testing.assert_close(model[0].running_var, x.var(0))
+    x, y = torch.randn(count, 2) + 1, torch.arange(count) % 3
+    recalibrate_batch_norm(model, CalibrationData((x, y)), np.arange(count))
+    torch.testing.assert_close(model[0].running_mean, x.mean(0), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(model[0].running_var, x.var(0), rtol=1e-2, atol=1e-3)
     assert model[0].momentum == 0.3
     assert model[0].training
+
+
+def test_a_loaders_own_sampler_says_which_samples_count() -> None:
+    x, y = tensors()
+    loader = DataLoader(TensorDataset(x, y), sampler=SubsetRandomSampler([7, 1, 4]))
+    samples = CalibrationData(loader)
+    assert len(samples) == 3
+    assert torch.equal(samples.take(np.arange(3)).inputs, x[[1, 4, 7]])

@@ -223,3 +223,20 @@ def test_a_loss_that_is_not_finite_is_refused(classifier: nn.Module) -> None:
     x[1, 0] = float("nan")
     with pytest.raises(PruningError, match="loss of sample 1 of a calibration batch is nan"):
         measure_gradients(classifier, layers, Batch(x, torch.tensor([0, 1, 2]), 3), cross_entropy)
+
+
+def test_a_weight_that_is_used_outside_its_module_is_refused() -> None:
+    class Hidden(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(5, 5), nn.Linear(5, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.b(torch.tanh(nn.functional.linear(self.a(x), self.a.weight)))
+
+    model = Hidden()
+    layers = find_layers(model)
+    measured = measure_gradients(model, layers, Batch(torch.randn(6, 5), torch.arange(6) % 3, 6), cross_entropy)
+    measured.per_sample(layers[1], np.arange(15))
+    with pytest.raises(PruningError, match=r"'a\.weight' by sample do not add up"):
+        measured.per_sample(layers[0], np.arange(25))

@@ -19,6 +19,8 @@ import solvers
 from hybrid_icbs import Config, Pruner, PruningError, RunFolderError, prune
 from hybrid_icbs.journal import FILE, Journal
 from hybrid_icbs.pruning import complete
+from problems import BlockProblem
+from solvers.sa import SimulatedAnnealing
 
 Tensors = tuple[torch.Tensor, torch.Tensor]
 SMALL: dict[str, Any] = {"density": 0.05, "steps": 6, "round_size": 2, "block_size": 64, "batch_size": 64,
@@ -31,15 +33,66 @@ def begin(model: nn.Module, data: Tensors, folder: Path, **settings: Any) -> Pru
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(3))
-def test_a_run_killed_at_random_moments_ends_in_the_masks_of_one_never_killed(tmp_path: Path, seed: int) -> None:
-    def run(folder: str, kills: int) -> str:
-        command = [sys.executable, str(SCRIPT), str(tmp_path / folder), str(kills), str(seed)]
+@pytest.mark.parametrize(("scope", "seed"), [("layer", 0), ("layer", 1), ("global", 2)])
+def test_a_run_killed_at_random_moments_ends_in_the_masks_of_one_never_killed(
+    tmp_path: Path, scope: str, seed: int
+) -> None:
+    def run(folder: str, kills: int) -> tuple[str, int]:
+        command = [sys.executable, str(SCRIPT), str(tmp_path / folder), str(kills), str(seed), scope]
         done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
         assert done.returncode == 0, done.stderr
-        return done.stdout
+        checksum, killed = done.stdout.split()
+        return checksum, int(killed)
 
-    assert run("killed", 8) == run("whole", 0)
+    killed, whole = run("killed", 8), run("whole", 0)
+    assert killed[0] == whole[0]
+    assert killed[1] >= 4
+
+
+def test_ctrl_c_in_the_middle_of_a_solve_leaves_its_block_for_the_resume(
+    classifier: nn.Module, digits: Tensors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings: dict[str, Any] = {"backend": "sa?restarts=3&sweeps=30&threads=1", "guard": "off"}
+    whole = begin(classifier, digits, tmp_path / "whole", **settings)
+    whole.run()
+    part = begin(classifier, digits, tmp_path / "part", **settings)
+    plain, solves = SimulatedAnnealing._search, [0]
+
+    def interrupted(self: SimulatedAnnealing, problem: BlockProblem, run: solvers.Run) -> solvers.Outcome:
+        solves[0] += 1
+        if solves[0] == 4:
+            os.kill(os.getpid(), signal.SIGINT)
+        return plain(self, problem, run)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SimulatedAnnealing, "_search", interrupted)
+        part.run()
+    assert part.interrupted
+    assert part.rounds == 1
+    assert len(part.pending()) == 1  # the third block was solved before, the fourth was cut short
+    part.close()
+    again = Pruner.resume(tmp_path / "part", classifier, digits)
+    again.run()
+    assert again.masks.checksum() == whole.masks.checksum()
+
+
+def test_a_resumed_run_keeps_the_solver_with_which_it_began(
+    classifier: nn.Module, digits: Tensors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = solvers.get_solver("tabu", children=3)
+    p = begin(classifier, digits, tmp_path / "object")
+    p.run(mine, after_round=lambda p: setattr(p, "interrupted", True))
+    p.close()
+    again = Pruner.resume(tmp_path / "object", classifier, digits)
+    with pytest.raises(PruningError, match=r"the run began with TabuSearch\(.*children=3"):
+        again.run("tabu")
+    assert again.backend == repr(mine)
+    again.run(mine)
+    auto = begin(classifier, digits, tmp_path / "auto", backend="auto")
+    auto.run(after_round=lambda p: setattr(p, "interrupted", True))
+    auto.close()
+    monkeypatch.setattr(solvers, "fastest_local", lambda problem: pytest.fail("picked again"))
+    Pruner.resume(tmp_path / "auto", classifier, digits).run()
 
 
 def test_a_run_stopped_between_rounds_goes_on_to_the_same_end(
@@ -80,7 +133,7 @@ def test_a_finished_run_resumes_to_its_end(classifier: nn.Module, digits: Tensor
     assert len(again.history) == 6
 
 
-@pytest.mark.parametrize("what", ["model", "data", "layers"])
+@pytest.mark.parametrize("what", ["model", "bias", "data", "samples", "layers"])
 def test_another_model_or_other_data_are_refused(
     classifier: nn.Module, digits: Tensors, tmp_path: Path, what: str
 ) -> None:
@@ -89,11 +142,18 @@ def test_another_model_or_other_data_are_refused(
     if what == "model":
         with torch.no_grad():
             model[0].weight[0, 0] += 1  # type: ignore[index]
+    elif what == "bias":
+        with torch.no_grad():
+            model[0].bias[0] += 1  # type: ignore[index]
     elif what == "data":
+        data = (digits[0] * 2, digits[1])
+    elif what == "samples":
         data = (digits[0][:-1], digits[1][:-1])
     else:
         model = nn.Sequential(nn.Linear(64, 10))
-    with pytest.raises(RunFolderError, match={"model": "weights", "data": "samples", "layers": "layers"}[what]):
+    with pytest.raises(
+        RunFolderError, match={"model": "weights", "bias": "weights", "layers": "layers"}.get(what, "samples")
+    ):
         Pruner.resume(tmp_path, model, data)
 
 

@@ -176,6 +176,14 @@ def test_an_answer_to_an_old_block_is_stale(classifier: nn.Module, digits: Tenso
         p.tell(old, solvers.solve(old, "tabu", seed=0))
 
 
+def test_a_block_of_another_run_is_stale(classifier: nn.Module, digits: Tensors) -> None:
+    mine, other = pruner(classifier, digits), pruner(classifier, digits, batch_size=50)
+    mine.ask()
+    (foreign,) = other.ask()
+    with pytest.raises(StaleBlock):
+        mine.tell(foreign, other._open[0].before)
+
+
 def test_wrong_answers_are_refused_and_nothing_is_lost(classifier: nn.Module, digits: Tensors) -> None:
     p = pruner(classifier, digits)
     a, _ = p.ask(2)
