@@ -119,7 +119,7 @@ def measure_gradients(model: nn.Module, layers: Sequence[Layer], batch: Batch, l
             f"the loss of sample {bad} of a calibration batch is {float(losses[bad])}; it must be finite"
         )
     for layer, grad in zip(layers, grads, strict=True):
-        if grad is not None and not bool(torch.isfinite(grad).all()):
+        if grad is not None and not bool(grad.sum().isfinite()):  # several times quicker than looking at each
             raise PruningError(f"the gradient of layer {layer.name!r} is not finite on a calibration batch")
     mean = {
         layer.number: torch.zeros_like(layer.weight) if grad is None else grad.div_(batch.size)

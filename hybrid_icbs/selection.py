@@ -150,30 +150,36 @@ def _extreme(
     numbers: list[npt.NDArray[np.int32]] = []
     indices: list[IndexArray] = []
     for layer in layers:
-        score = scores[layer.number].reshape(-1).float()
-        eligible = held.eligible(layer.number, masks.flat(layer.name), side)
-        room = min(count, int(np.count_nonzero(eligible)))
-        rank = torch.where(torch.from_numpy(eligible).to(score.device), -score if side else score, -torch.inf)
-        top = _largest(rank, room)
-        values.append(score[top].cpu().numpy())
-        indices.append(top.cpu().numpy())
-        numbers.append(np.full(room, layer.number, np.int32))
+        score = scores[layer.number].detach().reshape(-1).float().cpu().numpy()
+        top = _extreme_of(score, held.eligible(layer.number, masks.flat(layer.name), side), count, largest=not side)
+        values.append(score[top])
+        indices.append(top)
+        numbers.append(np.full(len(top), layer.number, np.int32))
     found, number, index = np.concatenate(values), np.concatenate(numbers), np.concatenate(indices)
     order = np.lexsort((index, number, found if side else -found))[:count]
     return number[order], index[order]
 
 
-def _largest(values: torch.Tensor, count: int) -> torch.Tensor:
-    """Indices of the `count` largest values [count], in no order.
+def _extreme_of(score: npt.NDArray[np.float32], eligible: BoolArray, count: int, *, largest: bool) -> IndexArray:
+    """Indices of the `count` eligible weights of largest (or smallest) score, in no order; all where there are fewer.
 
-    A sample of the values gives a threshold that is almost surely low enough; only what lies above it is ranked, which
-    is several times quicker than ranking all values of a layer.
+    A sample of the scores gives a threshold that is almost surely wide enough; only what lies beyond it is ranked,
+    which is several times quicker than ranking all weights of a layer.
     """
-    stride = min(64, len(values) // max(1, 8 * count))
+    count = min(count, int(np.count_nonzero(eligible)))
+    stride = min(64, len(score) // max(1, 8 * count))
+    near: IndexArray | None = None
     if stride > 1:
-        sample = values[::stride]
-        above = (values >= sample.topk(min(len(sample), 2 * count // stride + 16), sorted=False).values.min()).nonzero()
-        if len(above) >= count:
-            above = above.squeeze(1)
-            return above[values[above].topk(count, sorted=False).indices]
-    return values.topk(count, sorted=False).indices
+        sample = score[::stride][eligible[::stride]]
+        rank = 2 * count // stride + 16
+        if rank < len(sample):
+            kth = len(sample) - 1 - rank if largest else rank
+            threshold = np.partition(sample, kth)[kth]
+            near = np.flatnonzero(((score >= threshold) if largest else (score <= threshold)) & eligible)
+    if near is None or len(near) < count:
+        near = np.flatnonzero(eligible)
+    if count in (0, len(near)):
+        return near[:count]
+    kth = len(near) - count if largest else count
+    order = np.argpartition(score[near], kth)
+    return near[order[kth:] if largest else order[:kth]]

@@ -161,12 +161,15 @@ class LowRankForm:
         """Check a factor A [n, r] and wrap it.
 
         Raises:
-            ProblemError: A is not a matrix of finite numbers.
+            ProblemError: A is not a matrix of finite numbers, or A A^T is none.
         """
         given = np.asarray(A)
         if given.ndim != 2:
             raise ProblemError(f"A has shape {given.shape}; a low-rank factor is a matrix [n, r]")
-        return cls(_frozen(np.ascontiguousarray(_as_float(given, "A"))))
+        form = cls(_frozen(np.ascontiguousarray(_as_float(given, "A"))))
+        if form.dtype == np.float64:  # squares of float32 always fit
+            _refuse_infinite_squares(form)
+        return form
 
     @property
     def n(self) -> int:
@@ -247,6 +250,21 @@ def spin_to_binary(Q: Float64Array, h: Float64Array, offset: float) -> tuple[Flo
     """The function s^T Q s + h.s + offset of spins as one of x = (s + 1) / 2, for Q with a zero diagonal."""
     rows = Q.sum(axis=1)
     return 4.0 * Q, 2.0 * h - 4.0 * rows, float(offset + rows.sum() - h.sum())
+
+
+def _refuse_infinite_squares(form: LowRankForm) -> None:
+    A = form.factor
+    largest = float(max(A.max(), -A.min())) if A.size else 0.0
+    if largest <= np.sqrt(np.finfo(float).max / max(1, form.rank)):
+        return
+    with np.errstate(over="ignore"):
+        infinite = ~np.isfinite(form.diagonal)
+    if infinite.any():
+        row = int(infinite.argmax())
+        raise ProblemError(
+            f"A[{row}] has entries of up to {np.abs(A[row]).max():.3g}, and the sum of their squares is infinite; "
+            "Q = A A^T must be finite, so scale A down"
+        )
 
 
 def _as_float(array: npt.NDArray[Any], name: str) -> FloatArray:

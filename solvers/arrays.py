@@ -7,6 +7,9 @@ Kernels work in float32, in *half units*: with s the energies of the single vari
 so that the field g = s' + Q' x is what a variable adds, the swap of i (one) for j (zero) changes e by
 g_j - g_i - Q'_ij, and no factor of two stands in any loop. The scale is a power of two, which loses no digit, and
 is 1 (no copy of a float32 matrix) unless the coefficients' size would leave the range of float32.
+
+A constant in the single energies of a group changes no order of states, as its number of ones is fixed, but would drown
+their differences in float32. So each group's median is taken out of them, and stands in the offset.
 """
 
 from __future__ import annotations
@@ -29,6 +32,10 @@ UintArray: TypeAlias = npt.NDArray[np.uint8]
 SAFE_EXPONENT = 36
 """Coefficients whose largest magnitude lies within 2^-36 .. 2^36 are taken as they are: their products, summed
 over a million variables, stay inside float32."""
+
+_LARGEST_EXPONENT = 1000
+"""The scale is within 2^-1000 .. 2^1000, so that neither it nor its inverse leaves the range of float64; what is so
+small that it would need a larger one becomes zero in float32."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +67,7 @@ class Arrays:
     Attributes:
         groups: who may swap with whom.
         scale: power of two that took Q to Q'.
-        offset: constant of the energies.
+        offset: constant of the energies, with what was taken out of the single energies.
     """
 
     groups: Groups
@@ -128,35 +135,48 @@ class FactorArrays(Arrays):
         return int(self.factor.shape[1])
 
 
-def dense_arrays(problem: BlockProblem) -> DenseArrays:
-    """The arrays of a problem in dense form, or of a low-rank one made dense (4 n^2 bytes)."""
-    form = problem.form
+def dense_arrays(problem: BlockProblem, *, centred: bool = True) -> DenseArrays:
+    """The arrays of a problem in dense form, or of a low-rank one made dense (4 n^2 bytes).
+
+    Args:
+        problem: the problem.
+        centred: whether energies need only be right for feasible states; flips, which leave them, need all.
+    """
+    form, groups = problem.form, groups_of(problem)
     if isinstance(form, LowRankForm):
-        low_rank = factor_arrays(problem)
-        return _multiplied_out(low_rank.factor, low_rank.linear.astype(np.float64), low_rank)
+        low_rank = factor_arrays(problem, centred=centred)
+        dense = _multiplied_out(low_rank.factor, low_rank.linear.astype(np.float64), low_rank)
+        if not centred:
+            return dense
+        single, constant = _centred(dense.single, groups)
+        return replace(dense, single=single, exact_single=single, offset=dense.energy(constant))
     assert isinstance(form, DenseForm)
-    singles = problem.single_energies
+    singles, constant = _centred(problem.single_energies, groups) if centred else (problem.single_energies, 0.0)
     scale = math.ldexp(1.0, _safe_exponent(max(_largest(form.matrix), _largest(singles))))
     matrix = _as_float32(form.matrix, scale)
     return DenseArrays(
-        groups_of(problem), scale, problem.offset,
+        groups, scale, problem.offset + constant,
         matrix=matrix, single=singles * (scale / 2.0),
         exact=matrix if scale == 1.0 and form.dtype == np.float32 else _read_only(np.ascontiguousarray(form.matrix)),
         exact_single=singles / 2.0, exact_scale=1.0,
     )  # fmt: skip
 
 
-def factor_arrays(problem: BlockProblem) -> FactorArrays:
-    """The arrays of a problem in low-rank form; nothing as large as the factor is copied where that is float32."""
-    form = problem.form
+def factor_arrays(problem: BlockProblem, *, centred: bool = True) -> FactorArrays:
+    """The arrays of a problem in low-rank form; nothing as large as the factor is copied where that is float32.
+
+    Arguments are those of :func:`dense_arrays`.
+    """
+    form, groups = problem.form, groups_of(problem)
     assert isinstance(form, LowRankForm)
+    terms, constant = _centred(problem.linear, groups) if centred else (problem.linear, 0.0)
     # The factor comes in squared: its exponent counts twice, so the scale of Q is a power of four.
-    largest = max(_largest(form.factor), math.sqrt(_largest(problem.linear)))
-    exponent = _safe_exponent(largest, SAFE_EXPONENT // 2)
+    largest = max(_largest(form.factor), math.sqrt(_largest(terms)))
+    exponent = _safe_exponent(largest, SAFE_EXPONENT // 2, _LARGEST_EXPONENT // 2)
     factor = _as_float32(form.factor, math.ldexp(1.0, exponent))
     scale = math.ldexp(1.0, 2 * exponent)
-    linear = np.multiply(problem.linear, scale / 2.0).astype(np.float32)
-    return FactorArrays(groups_of(problem), scale, problem.offset, factor=factor, linear=_read_only(linear))
+    linear = np.multiply(terms, scale / 2.0).astype(np.float32)
+    return FactorArrays(groups, scale, problem.offset + constant, factor=factor, linear=_read_only(linear))
 
 
 def restricted(arrays: FactorArrays, indices: Int32Array, fields: Float32Array, x: UintArray) -> DenseArrays:
@@ -212,30 +232,47 @@ def stream_of(seed: int, number: int) -> npt.NDArray[np.uint64]:
     return np.random.SeedSequence([seed, number]).generate_state(1, np.uint64).astype(np.uint64, copy=False)
 
 
+def _centred(terms: Float64Array, groups: Groups) -> tuple[Float64Array, float]:
+    """Linear terms [n] less the median of each group's, and what that takes from the energy of every feasible state."""
+    ends = groups.starts[1:]
+    if not len(terms):
+        return terms, 0.0
+    # A term of the group itself, not the mean of two: whole numbers stay whole.
+    if len(groups.counts) == 1:
+        medians = np.partition(terms, len(terms) // 2)[[len(terms) // 2]]
+    else:
+        order = np.lexsort((terms, groups.of))
+        medians = terms[order[np.minimum((groups.starts[:-1] + ends) // 2, len(terms) - 1)]]
+    with np.errstate(over="ignore", invalid="ignore"):
+        centred = terms - medians[groups.of]
+        constant = float(groups.counts @ medians)
+    if not (np.isfinite(constant) and np.isfinite(centred).all()):
+        return terms, 0.0  # terms as large as float64 can hold have nothing to gain: they differ by as much
+    return centred, constant
+
+
 def _largest(array: FloatArray) -> float:
     """Largest magnitude, without a temporary array."""
     return float(max(array.max(), -array.min())) if array.size else 0.0
 
 
-def _safe_exponent(largest: float, safe: int = SAFE_EXPONENT) -> int:
+def _safe_exponent(largest: float, safe: int = SAFE_EXPONENT, most: int = _LARGEST_EXPONENT) -> int:
     """The power of two to scale by: 0 where the largest coefficient is of a safe size."""
     if largest == 0.0:
         return 0
     exponent = math.frexp(largest)[1]
-    return 0 if -safe <= exponent <= safe else -exponent
+    return 0 if -safe <= exponent <= safe else max(-most, min(most, -exponent))
 
 
 def _as_float32(array: FloatArray, factor: float) -> Float32Array:
     if array.dtype == np.float32 and factor == 1.0:
         return _read_only(np.ascontiguousarray(array))
     scaled = np.empty(array.shape, np.float32)
-    if array.dtype == np.float64:
-        # Scaled before it is narrowed, in pieces: a float64 beyond float32's range must not become infinite.
-        step = max(1, (1 << 20) // max(1, array.shape[1]))
-        for row in range(0, len(array), step):
-            scaled[row : row + step] = array[row : row + step] * factor if factor != 1.0 else array[row : row + step]
-    else:
-        np.multiply(array, np.float32(factor), out=scaled)
+    # Scaled before it is narrowed, in pieces: neither a coefficient nor the factor may leave the range of float32.
+    step = max(1, (1 << 20) // max(1, array.shape[1]))
+    for row in range(0, len(array), step):
+        piece = array[row : row + step]
+        scaled[row : row + step] = piece * np.float64(factor) if factor != 1.0 else piece
     return _read_only(scaled)
 
 

@@ -20,7 +20,8 @@ import numpy.typing as npt
 from problems import BlockProblem
 from problems.forms import Float64Array, StateArray
 from solvers.errors import OptionError, SolverError, UnavailableError
-from solvers.run import Run, versions
+from solvers.goal import EXACT_ROUNDING, size_of_terms
+from solvers.run import Run, end_all, listening_together, versions
 
 InitialStates: TypeAlias = "npt.ArrayLike | dimod.SampleSet | None"
 
@@ -151,9 +152,9 @@ class Solver(abc.ABC):
         Args:
             problem: the block problem.
             seed: where randomness starts; None draws one, which `.info["seed"]` tells.
-            time_limit: seconds of search, warm-up not counted; None does the fixed amount of work that the
-                solver's settings say, and two such runs with one seed agree to the bit.
-            target: an energy at which to stop.
+            time_limit: seconds of search, warm-up not counted; None (or infinity) does the fixed amount of work that
+                the solver's settings say, and two such runs with one seed agree to the bit.
+            target: an energy at which to stop; it is reached up to the rounding of energies, 1e-13 of their terms.
             initial_states: feasible states to start from, one [n] or several [s, n] (or a SampleSet over 0..n-1).
             stop: called now and then; True ends the search with the best so far. So does Ctrl-C.
 
@@ -189,18 +190,20 @@ class Solver(abc.ABC):
             time_limit: seconds for each problem.
             targets: an energy or None for each problem.
             initial_states: initial states or None for each problem.
-            stop: as in :meth:`solve`; it ends the problems that are still to come as early as it can.
+            stop: as in :meth:`solve`; it ends the problems that are still to come as early as it can. So does Ctrl-C.
 
         Returns:
             A SampleSet for each problem, in order.
         """
         listed = list(problems)
-        return [
-            self.solve(problem, seed=s, time_limit=time_limit, target=t, initial_states=states, stop=stop)
-            for problem, s, t, states in zip(
-                listed, *_each(listed, seed, targets, initial_states), strict=True
-            )
-        ]  # fmt: skip
+        runs = self._runs(listed, seed, time_limit, targets, initial_states, stop)
+        answers = []
+        with listening_together(runs):
+            for problem, run in zip(listed, runs, strict=True):
+                answers.append(self._solve(problem, run))
+                if run.ended_by == "interrupt":  # heard by this run alone, while it was listening
+                    end_all(runs, "interrupt")
+        return answers
 
     def solve_arrays(
         self,
@@ -216,18 +219,19 @@ class Solver(abc.ABC):
         Arguments are those of :meth:`solve_many`.
         """
         listed = list(problems)
+        runs = self._runs(listed, seed, time_limit, None, initial_states, stop)
+        self._refuse_what_is_missing()
         states: list[StateArray] = []
         energies = np.empty(len(listed))
-        each = zip(listed, *_each(listed, seed, None, initial_states), strict=True)
-        for p, (problem, s, _, initial) in enumerate(each):
-            run = self._run(problem, s, time_limit, None, initial, stop)
-            self._warm_up(problem)
-            run.start()
-            found_states = self._feasible(problem, self._search(problem, run))
-            found = np.asarray(problem.energy(found_states))
-            best = int(found.argmin())
-            states.append(found_states[best])
-            energies[p] = found[best]
+        with listening_together(runs):
+            for p, (problem, run) in enumerate(zip(listed, runs, strict=True)):
+                self._warm_up(problem)
+                run.start()
+                found_states = self._feasible(problem, self._search(problem, run))
+                found = np.asarray(problem.energy(found_states))
+                best = int(found.argmin())
+                states.append(found_states[best])
+                energies[p] = found[best]
         return states, energies
 
     # What a subclass writes
@@ -252,7 +256,28 @@ class Solver(abc.ABC):
     ) -> Run:
         self._refuse_what_does_not_fit(problem)
         initial = _checked_states(problem, initial_states)
-        return Run.checked(seed=seed, time_limit=time_limit, target=target, initial_states=initial, stop=stop)
+        run = Run.checked(seed=seed, time_limit=time_limit, target=target, initial_states=initial, stop=stop)
+        if target is not None:
+            run.size = size_of_terms(problem)
+            run.rounding = EXACT_ROUNDING * (run.size + abs(problem.offset))
+        return run
+
+    def _runs(
+        self,
+        problems: list[BlockProblem],
+        seed: int | None,
+        time_limit: float | None,
+        targets: Sequence[float | None] | None,
+        initial_states: Sequence[InitialStates] | None,
+        stop: Callable[[], bool] | None,
+    ) -> list[Run]:
+        each = zip(problems, *_each(problems, seed, targets, initial_states), strict=True)
+        return [self._run(problem, s, time_limit, t, states, stop) for problem, s, t, states in each]
+
+    def _refuse_what_is_missing(self) -> None:
+        ready = self.available()
+        if not ready:
+            raise UnavailableError(f"{self.backend}: {ready.reason}")
 
     def _refuse_what_does_not_fit(self, problem: BlockProblem) -> None:
         if not isinstance(problem, BlockProblem):
@@ -271,9 +296,7 @@ class Solver(abc.ABC):
 
     def _solve(self, problem: BlockProblem, run: Run) -> dimod.SampleSet:
         begun = time.perf_counter()
-        ready = self.available()
-        if not ready:
-            raise UnavailableError(f"{self.backend}: {ready.reason}")
+        self._refuse_what_is_missing()
         self._warm_up(problem)
         setup = time.perf_counter() - begun
         with run.listening():
@@ -281,10 +304,7 @@ class Solver(abc.ABC):
             outcome = self._search(problem, run)
         solve = run.elapsed()
         answer = self._answer(problem, run, outcome)
-        timing = {"setup": setup, "solve": solve, "total": time.perf_counter() - begun}
-        if run.time_limit is not None and solve > run.time_limit:
-            timing["overrun"] = solve - run.time_limit
-        answer.info["timing"] = timing
+        answer.info["timing"] = _timing(run, setup, solve, time.perf_counter() - begun)
         return answer
 
     def _feasible(self, problem: BlockProblem, outcome: Outcome) -> StateArray:
@@ -318,6 +338,13 @@ class Solver(abc.ABC):
             raw=outcome.raw or {"energy": best, "feasible": 1.0},
         )
         return answer
+
+
+def _timing(run: Run, setup: float, solve: float, total: float) -> dict[str, float]:
+    timing = {"setup": setup, "solve": solve, "total": total}
+    if run.time_limit is not None and solve > run.time_limit:
+        timing["overrun"] = solve - run.time_limit
+    return timing
 
 
 def _checked_states(problem: BlockProblem, initial_states: InitialStates) -> StateArray | None:

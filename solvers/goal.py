@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import numpy.typing as npt
 
 from problems import BlockProblem
@@ -11,8 +12,21 @@ from solvers.arrays import Arrays
 from solvers.run import Run
 
 ROUNDING = 2e-6
-"""Kernel energies are right to about this share: a kernel that comes so near the target returns, and the problem's own
-energy decides."""
+"""Kernel energies are right to about this share of their terms: a kernel that comes so near the target returns, and the
+problem's own energy decides."""
+
+EXACT_ROUNDING = 1e-13
+"""The problem's own energies are right to about this share of their terms: the same state summed in another order must
+not miss its own energy as a target."""
+
+_HALTS = np.array([-1.0, -0.1, 0.0, 0.1, 1.0])  # at each of these shares of the slack a kernel returns once
+
+
+def size_of_terms(problem: BlockProblem) -> float:
+    """How large the terms are that add up to an energy without its offset: those of a random state, by magnitude."""
+    x = problem.random_states(1, 0)
+    own = np.abs(problem.linear) + np.abs(problem.single_energies)
+    return float(((own + np.abs(problem.form.products(x)[0])) * x[0]).sum())
 
 
 class Goal:
@@ -27,8 +41,9 @@ class Goal:
         self._levels: list[float] = []
         if run.target is not None:
             half = arrays.half(run.target)
-            slack = ROUNDING * abs(half)
-            self._levels = [half - slack, half, half + slack]
+            # Not of the target alone: terms that cancel leave a small energy with their own rounding.
+            slack = ROUNDING * (abs(half) + run.size * arrays.scale / 2.0)
+            self._levels = (half + slack * _HALTS).tolist()
         self._near = self.threshold = self._levels[-1] if self._levels else -math.inf
 
     def note(self, half: float, state: npt.ArrayLike) -> None:

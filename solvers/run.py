@@ -10,7 +10,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -43,6 +43,8 @@ class Run:
         stop: the caller's wish to end early, or None.
         ended_by: why the search ended early, or None.
         incumbents: (seconds, energy) at each improvement.
+        size: how large the terms of an energy are; known where there is a target.
+        rounding: by how much an energy may lie above the target and still reach it.
     """
 
     seed: int
@@ -52,6 +54,8 @@ class Run:
     stop: Callable[[], bool] | None = None
     ended_by: str | None = None
     incumbents: list[tuple[float, float]] = field(default_factory=list)
+    size: float = 0.0
+    rounding: float = 0.0
     _begun: float = field(default_factory=time.perf_counter)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -81,6 +85,8 @@ class Run:
                 raise OptionError(f"{name} {value!r} must be a number")
         if time_limit is not None and time_limit <= 0:
             raise OptionError(f"time_limit {time_limit} must be more than 0 seconds; None does a fixed amount of work")
+        if time_limit == math.inf:
+            time_limit = None
         if stop is not None and not callable(stop):
             raise OptionError(f"stop {stop!r} must be a function without arguments that returns True to end the solve")
         return cls(int(seed), time_limit, target, initial_states, stop)
@@ -117,7 +123,7 @@ class Run:
         with self._lock:
             if not self.incumbents or energy < self.incumbents[-1][1]:
                 self.incumbents.append((self.elapsed(), energy))
-        if self.target is not None and energy <= self.target:
+        if self.target is not None and energy <= self.target + self.rounding:
             self.end("target")
 
     def incumbents_down_to(self, energy: float) -> list[list[float]]:
@@ -163,6 +169,31 @@ class Run:
             return [future.result() for future in futures]
 
     _home: threading.Thread = field(default_factory=threading.current_thread)
+
+
+@contextlib.contextmanager
+def listening_together(runs: Sequence[Run]) -> Iterator[None]:
+    """Take a first Ctrl-C as the wish to end all of these runs with the best so far; a second one interrupts as usual.
+
+    A run that listens by itself meanwhile hears in their place.
+    """
+    heard = False
+
+    def note() -> None:
+        nonlocal heard
+        if heard:
+            raise KeyboardInterrupt
+        heard = True
+        end_all(runs, "interrupt")
+
+    with on_interrupt(note):
+        yield
+
+
+def end_all(runs: Sequence[Run], reason: str) -> None:
+    """End each of these runs at its next look, for this reason unless it has one already."""
+    for run in runs:
+        run.end(reason)
 
 
 @contextlib.contextmanager

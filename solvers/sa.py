@@ -49,7 +49,8 @@ class SimulatedAnnealing(Solver, LocalSampler):
         restarts: how many times to anneal. With a time limit there is no last one, and each further round of so many
             restarts takes twice the sweeps of the one before.
         sweeps: proposals a variable in one restart. With a time limit, fewer where they would not fit.
-        threads: how many to use; None for all processors. Without a time limit the answer does not depend on it.
+        threads: how many to use; None for all processors. Without a target or time limit the answer does not depend on
+            it.
 
     Raises:
         OptionError: a setting that is not a positive whole number.
@@ -114,7 +115,7 @@ class SimulatedAnnealing(Solver, LocalSampler):
         self._warm_up(problem)
 
     def _flip_reads(self, problem: BlockProblem, num_reads: int, run: Run) -> StateArray:
-        annealing = FlipAnnealing(dense_arrays(problem), self.sweeps, run.seed, run.should_end)
+        annealing = FlipAnnealing(dense_arrays(problem, centred=False), self.sweeps, run.seed, run.should_end)
         reads = run.in_threads(annealing.read, num_reads, self.threads or cpu_threads())
         return np.array(reads, np.int8)
 
@@ -143,8 +144,8 @@ class _Annealer:
     ) -> None:
         self._solver, self._problem, self._run, self._arrays = solver, problem, run, arrays
         stream = stream_of(run.seed, 0)
-        state, _ = self._settled(problem.random_states(1, run.seed)[0])
-        probe = self._walk(state, stream)
+        self._probed = self._settled(problem.random_states(1, run.seed)[0])
+        probe = self._walk(self._probed[0], stream)
         self.hot, self.cold = temperature_range(probe.sample_changes(_SAMPLED))
         self.proposals: list[int] = []
         self.seconds: list[float] = []
@@ -158,13 +159,16 @@ class _Annealer:
     def restart(self, t: int, sweeps: int | None = None) -> tuple[StateArray, float]:
         """Anneal once, for a state and its energy up to rounding; restart t is the same whichever thread does it."""
         run, arrays = self._run, self._arrays
+        goal = Goal(self._problem, run, arrays)
+        if run.should_end():  # what the temperatures were measured on is better than a state that nothing improves
+            goal.note(arrays.half(self._probed[1]), self._probed[0])
+            return self._probed
         given = run.initial_states
         if given is None:
             start = self._problem.random_states(1, np.random.default_rng([run.seed, t]))[0]
         else:
             start = given[t % len(given)]
         walk = self._walk(start, stream_of(run.seed, 1 + t))
-        goal = Goal(self._problem, run, arrays)
         hot = self.hot if given is None else max(WARM * self.hot, self.cold)
         temperatures = np.geomspace(hot, self.cold, sweeps or self._solver.sweeps).astype(np.float32)
         progress = np.zeros(2, np.int64)

@@ -15,14 +15,14 @@ import numpy as np
 from problems import BlockProblem
 from problems.forms import Float64Array, StateArray
 from solvers.arrays import DenseArrays, FactorArrays, dense_arrays, factor_arrays
-from solvers.base import Capabilities, Estimate, InitialStates, Outcome, Solver, _each
+from solvers.base import Capabilities, Estimate, InitialStates, Outcome, Solver, _timing
 from solvers.checks import at_least, one_of
 from solvers.errors import OptionError, SolverError, UnavailableError
 from solvers.flips import FlipTabu
 from solvers.goal import Goal
 from solvers.guided import GuidedSearch
 from solvers.islands import UNENDING, Island, Plan, evolve
-from solvers.run import Run, cpu_threads
+from solvers.run import Run, cpu_threads, listening_together
 from solvers.sampler import LocalSampler
 from solvers.walks import settled
 
@@ -69,7 +69,8 @@ class TabuSearch(Solver, LocalSampler):
             variables where that is more.
         restarts: populations that know nothing of one another, side by side in threads. With a time limit the compiled
             kernels search one in each thread.
-        threads: how many to use; None for all processors. Without a time limit the answer does not depend on it.
+        threads: how many to use; None for all processors. Without a target or time limit the answer does not depend on
+            it.
         device: "cpu", "cuda", or "auto": the GPU if there is one and the batch is large enough to win
             (`LEAST_BATCH_FOR_GPU`).
         engine: "numba" for the compiled kernels, "torch" for tensors, which search whole batches, on the CPU too;
@@ -176,11 +177,12 @@ class TabuSearch(Solver, LocalSampler):
             )
         runs = self._runs(listed, seed, time_limit, targets, initial_states, stop)
         answers: list[dimod.SampleSet] = [None] * len(listed)
-        for batch, outcomes, setup in self._batches(listed, runs):
-            for p, outcome in zip(batch, outcomes, strict=True):
-                solve = runs[p].elapsed()
-                answers[p] = self._answer(listed[p], runs[p], outcome)
-                answers[p].info["timing"] = {"setup": setup, "solve": solve, "total": setup + runs[p].elapsed()}
+        with listening_together(runs):
+            for batch, outcomes, setup in self._batches(listed, runs):
+                solves = [runs[p].elapsed() for p in batch]
+                for p, outcome, solve in zip(batch, outcomes, solves, strict=True):
+                    answers[p] = self._answer(listed[p], runs[p], outcome)
+                    answers[p].info["timing"] = _timing(runs[p], setup, solve, setup + runs[p].elapsed())
         return answers
 
     def solve_arrays(
@@ -201,10 +203,11 @@ class TabuSearch(Solver, LocalSampler):
         runs = self._runs(listed, seed, time_limit, None, initial_states, stop)
         states: list[StateArray] = [np.empty(0, np.int8)] * len(listed)
         energies = np.empty(len(listed))
-        for batch, outcomes, _ in self._batches(listed, runs):
-            for p, outcome in zip(batch, outcomes, strict=True):
-                found = np.asarray(listed[p].energy(outcome.states))
-                states[p], energies[p] = outcome.states[int(found.argmin())], found.min()
+        with listening_together(runs):
+            for batch, outcomes, _ in self._batches(listed, runs):
+                for p, outcome in zip(batch, outcomes, strict=True):
+                    found = np.asarray(listed[p].energy(outcome.states))
+                    states[p], energies[p] = outcome.states[int(found.argmin())], found.min()
         return states, energies
 
     def _where(self, rows: int) -> tuple[str, str]:
@@ -225,18 +228,6 @@ class TabuSearch(Solver, LocalSampler):
             )
         return ("torch" if self.engine == "torch" else "numba"), "cpu"
 
-    def _runs(
-        self,
-        problems: list[BlockProblem],
-        seed: int | None,
-        time_limit: float | None,
-        targets: Sequence[float | None] | None,
-        initial_states: Sequence[InitialStates] | None,
-        stop: Callable[[], bool] | None,
-    ) -> list[Run]:
-        each = zip(problems, *_each(problems, seed, targets, initial_states), strict=True)
-        return [self._run(problem, s, time_limit, t, states, stop) for problem, s, t, states in each]
-
     def _batches(
         self, problems: list[BlockProblem], runs: list[Run]
     ) -> Iterator[tuple[list[int], list[Outcome], float]]:
@@ -253,17 +244,10 @@ class TabuSearch(Solver, LocalSampler):
                 for p in batch:
                     self._warm_up(problems[p])
                 setup = time.perf_counter() - begun
-                with runs[batch[0]].listening():
-                    for p in batch:
-                        runs[p].start()
-                    yield (
-                        batch,
-                        self._search_batch([problems[p] for p in batch], [runs[p] for p in batch], device),
-                        setup,
-                    )
-                if runs[batch[0]].ended_by == "interrupt":
-                    for run in runs:
-                        run.end("interrupt")
+                for p in batch:
+                    runs[p].start()
+                outcomes = self._search_batch([problems[p] for p in batch], [runs[p] for p in batch], device)
+                yield batch, outcomes, setup
 
     def _search_batch(self, problems: list[BlockProblem], runs: list[Run], device: str) -> list[Outcome]:
         """Search problems of one shape by torch, side by side."""
@@ -297,7 +281,8 @@ class TabuSearch(Solver, LocalSampler):
         self._warm_up(problem)
 
     def _flip_reads(self, problem: BlockProblem, num_reads: int, run: Run) -> StateArray:
-        search = FlipTabu(dense_arrays(problem), self._plan(problem.n, run), run.seed, run.should_end)
+        arrays = dense_arrays(problem, centred=False)
+        search = FlipTabu(arrays, self._plan(problem.n, run), run.seed, run.should_end)
         reads = run.in_threads(search.read, num_reads, self.threads or cpu_threads())
         return np.array(reads, np.int8)
 

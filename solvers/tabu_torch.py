@@ -86,7 +86,8 @@ class _Batch:
         shape = len(tasks), self._rows, self._n
         self._members_x = torch.zeros(shape, dtype=torch.bool, device=self._device)
         self._members_energy = torch.full(shape[:2], torch.inf, dtype=torch.float64, device=self._device)
-        self._stale = 0
+        # Generations in a row in which no member of a population gave way.
+        self._stale = torch.zeros((len(tasks), populations), dtype=torch.int32, device=self._device)
         self._best_x, self._best = self._members_x.clone(), self._members_energy.clone()
         self._noted = [np.inf] * len(tasks)
         self._pace = Pace(steps=8)
@@ -118,17 +119,18 @@ class _Batch:
         """Make a start for every row."""
         torch = self._torch
         keys = self._sent(np.array([rng.random((self._rows, self._n), np.float32) for rng in self._rngs]))
-        if first or self._stale * self._members >= self._plan.patience:
-            self._members_energy.fill_(torch.inf)
-            self._stale = 0
+        if first:
             self._x = self._feasible(keys)
-            if first:
-                self._place_initial()
+            self._place_initial()
         else:
+            anew = self._stale * self._members >= self._plan.patience
+            self._stale.masked_fill_(anew, 0)
+            anew = anew.repeat_interleave(self._members, dim=1)
+            self._members_energy.masked_fill_(anew, torch.inf)
             one, other = self._parents()
             # Common ones come before the variables in which the two differ, common zeros after them.
-            keys = torch.where(one == other, torch.where(one, -1.0, 2.0), keys)
-            self._x = self._feasible(keys)
+            taught = torch.where(one == other, torch.where(one, -1.0, 2.0), keys)
+            self._x = self._feasible(torch.where(anew[..., None], keys, taught))
         self._fields, self._energy = self._evaluated(self._x)
         self._child_x, self._child = self._x.clone(), self._energy.clone()
         self._free_at = torch.zeros_like(self._x, dtype=torch.int32)
@@ -227,7 +229,13 @@ class _Batch:
         """Fields, float32 [P, M, n], and energies, float64 [P, M], of states."""
         ones = states.to(self._torch.float32)
         single = self._single[:, None, :]
-        fields = self._torch.baddbmm(single.to(self._torch.float32), ones, self._Q)
+        terms = single.to(self._torch.float32)
+        if self._device.type == "cpu":
+            # One product for each problem: there a batch of one is rounded otherwise than a batch of many.
+            each = zip(terms, ones, self._Q, strict=True)
+            fields = self._torch.stack([self._torch.addmm(term, one, Q) for term, one, Q in each])
+        else:
+            fields = self._torch.baddbmm(terms, ones, self._Q)
         return fields, 0.5 * ((fields + single) * ones).sum(-1)
 
     def _matrix_rows(self, variables: torch.Tensor) -> torch.Tensor:
@@ -252,7 +260,8 @@ class _Batch:
         energy, order = energy.sort(dim=2, stable=True)
         states = states.gather(2, order[..., None].expand(-1, -1, -1, n))
         kept = energy[:, :, :m].reshape(P, S * m)
-        self._stale = self._stale + 1 if torch.equal(kept, self._members_energy) else 0
+        same = (kept == self._members_energy).view(P, S, m).all(dim=-1)
+        self._stale = torch.where(same, self._stale + 1, 0)
         self._members_energy, self._members_x = kept, states[:, :, :m].reshape(P, S * m, n)
         # A population of fewer distinct states than members is filled up with its best.
         missing = torch.isinf(self._members_energy)

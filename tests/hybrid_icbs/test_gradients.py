@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 import tracemalloc
 
 import numpy as np
@@ -240,3 +242,36 @@ def test_a_weight_that_is_used_outside_its_module_is_refused() -> None:
     measured.per_sample(layers[1], np.arange(15))
     with pytest.raises(PruningError, match=r"'a\.weight' by sample do not add up"):
         measured.per_sample(layers[0], np.arange(25))
+
+
+PEAK = """
+import resource, numpy as np, torch
+from torch import nn
+from hybrid_icbs.calibration import Batch, cross_entropy
+from hybrid_icbs.gradients import measure_gradients
+from hybrid_icbs.layers import find_layers
+
+torch.manual_seed(0)
+torch.set_num_threads(1)
+body = [nn.Conv2d(8, 64, 3, padding=1), nn.ReLU(), nn.Conv2d(64, 64, 3, padding=1), nn.ReLU(), nn.Flatten()]
+model = nn.Sequential(*body, nn.Linear(64 * 64, 1024), nn.ReLU(), nn.Linear(1024, 1024), nn.ReLU(), nn.Linear(1024, 3))
+batch = Batch(torch.randn(64, 8, 8, 8), torch.arange(64) % 3, 64)
+layers = find_layers(model)
+small = Batch(batch.inputs[:2], batch.targets[:2], 2)
+for layer in layers:  # compiled before anything is measured
+    measure_gradients(model, layers, small, cross_entropy).per_sample(layer, np.arange(5))
+for _ in range(3):
+    torch.autograd.grad(cross_entropy(model(batch.inputs), batch.targets).mean(), list(model.parameters()))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+measured = measure_gradients(model, layers, batch, cross_entropy)
+for layer in layers:
+    measured.per_sample(layer, np.random.default_rng(0).choice(layer.size, min(2048, layer.size), replace=False))
+    measured.release(layer)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+"""
+
+
+def test_a_whole_pass_peaks_little_above_a_plain_one() -> None:
+    """Full per-sample gradients would be 1 GB for the largest layer; what is kept of all layers is 5 MB."""
+    done = subprocess.run([sys.executable, "-c", PEAK], capture_output=True, text=True, timeout=200, check=True)
+    assert float(done.stdout) < 40, f"{done.stdout} MB above a plain forward and backward pass"

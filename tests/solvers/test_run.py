@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from problems import BlockProblem
-from solvers import OptionError, Run, get_solver
+from solvers import OptionError, Run, UnavailableError, get_solver
+from solvers.base import Availability
 from solvers.exact import Exact
 from solvers.run import MAX_SEED, Pace
 
@@ -206,3 +207,47 @@ def test_a_solve_in_a_thread_leaves_signals_alone():
     thread.join()
     assert found[0].info["ended_by"] == "work"
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize("backend", ["sa", "tabu", "exact", "decompose?solver=exact&size=24", "tabu?engine=torch"])
+@pytest.mark.parametrize("way", ["solve_many", "solve_arrays"])
+def test_one_ctrl_c_ends_a_whole_batch(backend, way):
+    if "torch" in backend:
+        pytest.importorskip("torch")
+    asked = []
+
+    def stop():
+        if not asked:
+            signal.raise_signal(signal.SIGINT)
+        asked.append(None)
+        return False
+
+    listed = [ENDLESS] * 4
+    # Unless all of them end, this takes minutes, and a limit ends the rest.
+    found = getattr(get_solver(backend), way)(listed, seed=0, time_limit=30.0, stop=stop)
+    if way == "solve_many":
+        assert [answer.info["ended_by"] for answer in found] == ["interrupt"] * 4
+        assert all(ENDLESS.is_feasible(answer.record.sample).all() for answer in found)
+    else:
+        assert ENDLESS.is_feasible(np.array(found[0])).all()
+        assert found[1] == pytest.approx(ENDLESS.energy(np.array(found[0])))
+    assert len(asked) < 5  # whoever has ended asks no more
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_many_problems_ask_first_whether_the_backend_is_there():
+    class Missing(Exact):
+        @classmethod
+        def available(cls):
+            return Availability(False, "there is none")
+
+    for way in ("solve_many", "solve_arrays"):
+        with pytest.raises(UnavailableError, match="there is none"):
+            getattr(Missing(), way)([ENDLESS], time_limit=0.1)
+
+
+def test_an_infinite_time_limit_is_none():
+    assert checked(time_limit=math.inf).time_limit is None
+    problem = BlockProblem(np.eye(4), np.arange(4.0), 2)
+    for backend in ("sa?restarts=2", "tabu?children=2", "exact"):
+        assert get_solver(backend).solve(problem, seed=0, time_limit=math.inf).info["ended_by"] == "work"

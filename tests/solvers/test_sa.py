@@ -114,6 +114,13 @@ def test_no_further_restart_begins_once_the_run_has_ended():
     assert len(SimulatedAnnealing(restarts=50, threads=1).solve(problem, seed=0, stop=lambda: True)) == 1
 
 
+def test_a_run_that_has_ended_is_answered_with_a_descended_state():
+    problem = instances.random(60, 30, seed=0)
+    answer = SimulatedAnnealing(threads=1).solve(problem, seed=0, stop=lambda: True)
+    assert answer.first.energy < problem.energy(problem.random_states(1, 0)[0])
+    assert answer.info["proposals"] == 0
+
+
 @pytest.mark.parametrize("limit", [0.05, 0.5])
 def test_a_time_limit_binds_on_a_large_low_rank_problem(limit):
     rng = np.random.default_rng(0)
@@ -121,7 +128,7 @@ def test_a_time_limit_binds_on_a_large_low_rank_problem(limit):
     problem = BlockProblem.low_rank(A, rng.normal(size=20_000), 10_000)
     answer = SimulatedAnnealing(threads=1).solve(problem, seed=0, time_limit=limit)
     assert answer.info["ended_by"] == "time_limit"
-    assert answer.info["timing"]["solve"] < 1.1 * limit + 0.3
+    assert answer.info["timing"]["solve"] < 1.1 * limit + 0.1
 
 
 def test_annealing_a_factor_beats_descending_from_a_random_state():

@@ -63,6 +63,14 @@ def test_neither_the_batch_nor_its_size_nor_the_pace_changes_an_answer(monkeypat
     assert [rows(a) for a in solver.solve_many(listed, seed=7)] == together
 
 
+@pytest.mark.parametrize("restarts", [1, 2])
+def test_a_population_that_gives_way_to_a_new_one_does_not_wait_for_its_neighbours(restarts):
+    listed = [instances.planted(60, 30, seed=seed) for seed in range(6)]
+    solver = TabuSearch(population=3, children=60, iterations=5, restarts=restarts, engine="torch")
+    together = [rows(a) for a in solver.solve_many(listed, seed=0)]
+    assert [rows(solver.solve(p, seed=t)) for t, p in enumerate(listed)] == together
+
+
 def test_a_larger_planted_optimum_is_found():
     problem = instances.planted(40, 12, seed=0)
     answer = TabuSearch(children=60, engine="torch").solve(problem, seed=0)
@@ -88,6 +96,8 @@ def test_limits_targets_and_wishes_end_a_batch():
     limited = solver.solve_many(listed, seed=0, time_limit=0.2)
     assert {a.info["ended_by"] for a in limited} == {"time_limit"}
     assert max(a.info["timing"]["solve"] for a in limited) < 0.2 + 0.4  # the rest is for a busy machine
+    for timing in (a.info["timing"] for a in limited):
+        assert timing["overrun"] == pytest.approx(timing["solve"] - 0.2)
     easy = [problem.random_mean_energy() for problem in listed]
     reached = solver.solve_many(listed, seed=0, targets=easy, time_limit=20)
     assert {a.info["ended_by"] for a in reached} == {"target"}
