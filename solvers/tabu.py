@@ -346,8 +346,8 @@ def _by_sub_blocks(problem: BlockProblem) -> bool:
 
 
 def _best_first(problem: BlockProblem, states: StateArray | None) -> StateArray | None:
-    if states is None:
-        return None
+    if states is None or len(states) == 1:
+        return states
     return states[np.argsort(problem.energy(states), kind="stable")]
 
 
