@@ -6,6 +6,7 @@ import copy
 import hashlib
 import itertools
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -152,6 +153,11 @@ class Pruner:
         guarded, self._pool = self._split()
         self.guard = Guard(self.model, self.data, guarded, self.loss) if len(guarded) else None
         self.dense_score = self.guard.score() if self.guard else None
+        if self.dense_score and not math.isfinite(self.dense_score.loss):
+            raise PruningError(
+                f"the dense model's loss on the guard's samples is {self.dense_score.loss}; look for values that are "
+                "not finite in the calibration data, the weights or the loss"
+            )
         self.masks = self._initial_masks()
         self.start_densities = {name: self.masks.density(name) for name in self.masks}
         write_masks(self.layers, self.masks, self.restore)

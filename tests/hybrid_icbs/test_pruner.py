@@ -306,3 +306,11 @@ def test_what_cannot_be_done_is_said_clearly(
 ) -> None:
     with pytest.raises((PruningError, solvers.OptionError), match=message):
         prune(classifier, digits, **{**SMALL, **settings}, progress=False)
+
+
+@pytest.mark.parametrize("guard", ["refuse", "off"])
+def test_data_with_nan_is_refused_before_any_work(classifier: nn.Module, digits: Tensors, guard: str) -> None:
+    x = digits[0].clone()
+    x[:, 3] = float("nan")
+    with pytest.raises(PruningError, match="finite"):
+        prune(classifier, (x, digits[1]), **SMALL, guard=guard, progress=False)  # type: ignore[arg-type]
