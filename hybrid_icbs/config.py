@@ -74,7 +74,9 @@ class Config(BaseModel):
         None, ge=1, description="samples that the guard holds back; by default a third of the data, 5,000 at most"
     )
     recalibrate_bn: bool | None = Field(
-        None, description="recompute batch-norm statistics of the result; by default where there are any"
+        None,
+        description="recompute batch-norm statistics of the result; by default where there are any and the loss on "
+        "the guard's samples does not rise by it",
     )
     backend: str = Field("auto", description="solver of the block problems: NAME[?key=value&key=value]")
     backend_options: dict[str, Any] = Field(default_factory=dict, description="settings of the backend")

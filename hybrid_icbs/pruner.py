@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import itertools
 import logging
 import math
@@ -16,7 +15,6 @@ from typing import Any
 import dimod
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import nn
 
 import solvers
@@ -33,6 +31,7 @@ from hybrid_icbs.calibration import (
 )
 from hybrid_icbs.config import Config
 from hybrid_icbs.errors import PruningError, StaleBlock
+from hybrid_icbs.fingerprint import fingerprint
 from hybrid_icbs.gradients import GradientPass, measure_gradients
 from hybrid_icbs.journal import Journal, RoundRecord
 from hybrid_icbs.layers import Layer, find_layers, has_batch_norm
@@ -138,7 +137,7 @@ class Pruner:
         self.data = CalibrationData(data)
         self.model = model if inplace else copy.deepcopy(model)
         self.layers = find_layers(self.model, config.include, config.exclude or None)
-        self._fingerprint = _fingerprint(self.model.state_dict())
+        self._fingerprint = fingerprint(self.model.state_dict())
         self.restore = [layer.weight.detach().clone() for layer in self.layers]
         self.history: list[dict[str, Any]] = []
         self.rounds = 0
@@ -489,7 +488,7 @@ class Pruner:
         return {
             "weights": self._fingerprint,
             "samples": len(self.data),
-            "data": _fingerprint({"inputs": first.inputs, "targets": first.targets}),
+            "data": fingerprint({"inputs": first.inputs, "targets": first.targets}),
             "masks": self.masks.checksum(),
             "layers": {layer.name: list(layer.weight.shape) for layer in self.layers},
         }
@@ -532,26 +531,3 @@ class Pruner:
                 block.give(answer)
         if not self.pending():
             self._merge()
-
-
-def _fingerprint(values: Any) -> str:
-    """SHA-256 of tensors, in dicts and tuples of any depth; other values by their text."""
-    digest = hashlib.sha256()
-
-    def add(value: Any) -> None:
-        if isinstance(value, torch.Tensor):
-            digest.update(f"{value.dtype}{tuple(value.shape)}".encode())
-            flat = value.detach().cpu().contiguous().reshape(-1)
-            digest.update(flat.view(torch.uint8).numpy().data if flat.numel() else b"")
-        elif isinstance(value, Mapping):
-            for key, item in value.items():
-                digest.update(str(key).encode())
-                add(item)
-        elif isinstance(value, list | tuple):
-            for item in value:
-                add(item)
-        else:
-            digest.update(str(value).encode())
-
-    add(values)
-    return digest.hexdigest()
