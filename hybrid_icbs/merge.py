@@ -62,10 +62,11 @@ def apply(moves: Sequence[Move], layers: Sequence[Layer], masks: Masks, restore:
         layer = layers[move.layer]
         masks.assign(layer.name, move.index, move.kept)
         where = torch.from_numpy(move.index)
-        kept = torch.from_numpy(move.kept).to(layer.weight.dtype)
+        kept = torch.from_numpy(move.kept)
         values = restore[move.layer].reshape(-1)[where.to(restore[move.layer].device)]
         flat = layer.weight.detach().view(-1)
-        flat[where.to(flat.device)] = values.to(flat.device, flat.dtype) * kept.to(flat.device)
+        # Chosen, not multiplied: a negative value times zero is a negative zero.
+        flat[where.to(flat.device)] = torch.where(kept.to(flat.device), values.to(flat.device, flat.dtype), 0.0)
 
 
 @torch.no_grad()

@@ -47,6 +47,7 @@ def answer_record(problem: problems.BlockProblem, answer: dimod.SampleSet) -> di
         "n": problem.n,
         "cardinality": problem.constraint.total,
         **{key: info[key] for key in ("backend", "seed", "timing", "ended_by", "repaired", "raw", "incumbents")},
+        "proof": {key: info[key] for key in ("proven", "lower_bound", "gap") if key in info} or None,
         "state": [int(value) for value in answer.record.sample[0]],
     }
 
@@ -58,10 +59,15 @@ def answer_lines(record: Mapping[str, Any]) -> list[str]:
     if best is not None:
         share = "" if record["gap"] is None else f"{100 * record['gap']:.4g} % from "
         gap = f"{share}the best known {best['energy']:.10g} ({'proven, ' if best['proven'] else ''}{best['found_by']})"
+    proof = []
+    if record["proof"] is not None:
+        lower = f"no feasible state is below {record['proof']['lower_bound']:.10g}"
+        proof = [f"proof    {'the optimum' if record['proof']['proven'] else f'not complete: {lower}'}"]
     overrun = f", {timing['overrun']:.3f} over the limit" if "overrun" in timing else ""
     return [
         f"energy   {record['energy']:.10g}",
         f"gap      {gap}",
+        *proof,
         f"backend  {record['backend']}, seed {record['seed']}, {record['n']} variables, {record['cardinality']} ones",
         f"seconds  {timing['solve']:.3f}, after {timing['setup']:.3f} of setup{overrun}; ended by {record['ended_by']}",
     ]

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 import problems
+import problems.instances
 import solvers
 from hybrid_icbs import Config, Pruner, prune
 from hybrid_icbs.cli import app
@@ -455,3 +456,12 @@ def test_the_demo_refuses_a_wrong_density_before_it_trains(folder):
     assert "density = 2.0" in call("demo", "--density", 2, code=2).stderr
     assert "did you mean 'tabu'" in call("demo", "--backend", "tabuu", code=2).stderr
     assert not Path("runs").exists()
+
+
+def test_solve_tells_the_proof_that_an_exact_answer_has(tmp_path: Path) -> None:
+    problems.instances.random(12, 6, seed=0).save(tmp_path / "block")
+    command = ["solve", str(tmp_path / "block.bqm"), "--backend", "exact", "--seed", "0"]
+    assert "proof    the optimum" in CliRunner().invoke(app, command).stdout
+    proof = json.loads(CliRunner().invoke(app, [*command, "--json"]).stdout)["proof"]
+    assert proof["proven"]
+    assert proof["gap"] == 0.0

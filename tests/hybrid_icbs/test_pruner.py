@@ -57,7 +57,9 @@ def test_density_is_exact_to_the_weight_whatever_the_scope_and_guard(
     assert sum(int(m.sum()) for m in result.masks.values()) == round(0.05 * total)
     weights = dict(result.model.named_parameters())
     for name in result.masks:
-        assert bool((weights[name][~result.masks[name]] == 0).all())
+        pruned = weights[name][~result.masks[name]]
+        assert bool((pruned == 0).all())
+        assert not bool(torch.signbit(pruned).any())
     dense = dict(classifier.named_parameters())
     for name in result.masks:
         assert torch.equal(weights[name][result.masks[name]], dense[name][result.masks[name]])
