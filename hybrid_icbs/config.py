@@ -14,7 +14,7 @@ from hybrid_icbs.errors import PruningError
 from hybrid_icbs.scores import Comparison, Score
 
 PRESETS: dict[str, dict[str, Any]] = {
-    # Ours: what the measurements in benchmarks/pruning_quality.py favour.
+    # Ours; how its defaults were chosen, and on what, stands in benchmarks/README.md.
     "icbs": {},
     # The paper's classifier runs (Rosenberg et al. 2024, arXiv 2411.17796): blocks within a layer, no guard, absolute
     # damping, part of the weights fixed for good.
