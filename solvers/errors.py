@@ -11,3 +11,15 @@ class OptionError(ValueError):
 
 class UnavailableError(SolverError):
     """A backend lacks what it needs; the message names the command or variable that mends it."""
+
+
+class RemoteError(SolverError):
+    """A service, or the way to it, failed for now: the same call may succeed later, and nothing sent is lost."""
+
+
+class ServiceError(SolverError):
+    """A service refused a call, and will again: a token, a size, a limit or a job that somebody cancelled."""
+
+
+class BudgetReached(SolverError):  # noqa: N818 - not a fault: the run ends as its owner asked
+    """The next call would go beyond the calls or billed seconds that the run may spend."""
