@@ -15,6 +15,9 @@ ROUNDING = 2e-6
 """Kernel energies are right to about this share of their terms: a kernel that comes so near the target returns, and the
 problem's own energy decides."""
 
+_SUMMED_ROUNDING = 1.5e-7
+"""Kernel energies that are summed anew from the problem's own float32 coefficients, four at a time, are right to this."""
+
 EXACT_ROUNDING = 1e-13
 """The problem's own energies are right to about this share of their terms: the same state summed in another order must
 not miss its own energy as a target."""
@@ -39,17 +42,21 @@ def size_of_terms(problem: BlockProblem) -> float:
 class Goal:
     """When a kernel should return because the target seems reached, and whether it was; one for each thread.
 
+    Args:
+        summed: whether the kernel's energies are summed anew from the problem's own coefficients, neither kept up by
+            differences nor rounded before: then far fewer states need a confirmation.
+
     Attributes:
         threshold: kernel energy at which to return; minus infinity without a target.
     """
 
-    def __init__(self, problem: BlockProblem, run: Run, arrays: Arrays) -> None:
+    def __init__(self, problem: BlockProblem, run: Run, arrays: Arrays, *, summed: bool = False) -> None:
         self._problem, self._run, self._arrays = problem, run, arrays
         self._levels: list[float] = []
         if run.target is not None:
             half = arrays.half(run.target)
             # Not of the target alone: terms that cancel leave a small energy with their own rounding.
-            slack = ROUNDING * (abs(half) + run.size * arrays.scale / 2.0)
+            slack = (_SUMMED_ROUNDING if summed else ROUNDING) * (abs(half) + run.size * arrays.scale / 2.0)
             self._levels = (half + slack * _HALTS).tolist()
         self._near = self.threshold = self._levels[-1] if self._levels else -math.inf
 

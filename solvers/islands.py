@@ -27,12 +27,14 @@ class Plan:
         children: tabu searches in all, those of the first members among them.
         iterations: tabu steps without a better state that end each.
         patience: children in a row that do not enter, after which a new population begins at random.
+        stray: swaps by which a child differs from its parent at least; the other parent alone may give fewer.
     """
 
     population: int
     children: int
     iterations: int
     patience: int
+    stray: int = 15
 
 
 class Island:
@@ -62,7 +64,7 @@ class Island:
             np.zeros(plan.population), np.zeros(n, np.uint8), np.zeros(n, np.float32), np.zeros(n),
             np.zeros(n, np.int32), np.zeros(n, np.int32), np.zeros(n, np.int32), np.zeros(n, np.int32),
             self._child_x, self._best_x, self._best, tenures(groups),
-            np.array([plan.iterations, plan.children, plan.patience]),
+            np.array([plan.iterations, plan.children, plan.patience, plan.stray]),
         )  # fmt: skip
         self._after = self._progress, np.zeros(2, np.int64), self._account, stream_of(seed, stream)
 

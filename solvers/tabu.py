@@ -30,10 +30,10 @@ DENSE_UP_TO = 4096
 """Low-rank problems of at most so many variables are made dense: 67 MB of float32, which a tabu step reads two rows
 of. Larger ones are searched by sub-blocks."""
 
-LEAST_ITERATIONS = 75
-"""Tabu steps without a better state that end a child, or a sixteenth of the variables where that is more. Measured, as
-the population of 6, on real blocks of 1,024 and MDPLIB instances of 300 to 500 variables: 50 to 100 steps serve all of
-them, 500 take two to three times as long to the best known energy."""
+LEAST_ITERATIONS = 50
+"""Tabu steps without a better state that end a child, or a twentieth of the variables where that is more. Measured, as
+the population of 4, on real blocks of 1,024 and MDPLIB's instances of 500 variables: 40 to 100 steps serve all of
+them, 500 take two to three times as long to the best known energy; random ones of 2,000 are solved by either."""
 
 LEAST_BATCH_FOR_GPU = 2048
 """Searches side by side from which device="auto" takes the GPU. A step there is some twenty kernels of about 10 us
@@ -46,7 +46,7 @@ MOST_FOR_TORCH = 16_384
 BATCH_BYTES = 1 << 32
 """Memory for the matrices and states of one batch; more problems are searched in several."""
 
-_PATIENCE = 2  # times the population: so many children in a row without success, and a population has no more to give
+_PATIENCE = 3  # times the population: so many children in a row without success, and a population has no more to give
 _SUB_BLOCKS = 2  # of a large problem for each child that a population would have had
 _SUB_PLAN = Plan(population=2, children=4, iterations=LEAST_ITERATIONS, patience=UNENDING)  # of each sub-block
 _WIDEST = 8  # sub-blocks in a row without gain draw from 1, 2, 4, .. 128 times as many pairs, then from 1 again
@@ -65,7 +65,7 @@ class TabuSearch(Solver, LocalSampler):
         children: tabu searches in all, first members included; a problem that is searched by sub-blocks gets two of
             them a child. With a time limit there is no last one, and a population without success gives way to a new
             one.
-        iterations: tabu steps without a better state that end each of them; None for 75, or a sixteenth of the
+        iterations: tabu steps without a better state that end each of them; None for 50, or a twentieth of the
             variables where that is more.
         restarts: populations that know nothing of one another, side by side in threads. With a time limit the compiled
             kernels search one in each thread.
@@ -90,7 +90,7 @@ class TabuSearch(Solver, LocalSampler):
         1.0
     """
 
-    population: int = 6
+    population: int = 4
     children: int = 100
     iterations: int | None = None
     restarts: int = 1
@@ -298,7 +298,7 @@ class TabuSearch(Solver, LocalSampler):
         """Search one population; its best state, and how many children it had."""
         plan = self._plan(arrays.n, run)
         island = Island(arrays, plan, seed=run.seed, stream=t, initial=initial)
-        goal = Goal(problem, run, arrays)
+        goal = Goal(problem, run, arrays, summed=not problem.is_low_rank and arrays.exact is arrays.matrix)
         evolve(island, run.should_end, goal)
         state = island.state
         if run.ended_by != "target":
@@ -311,7 +311,7 @@ class TabuSearch(Solver, LocalSampler):
         return Plan(self.population, children, self._steps(n), _PATIENCE * self.population)
 
     def _steps(self, n: int) -> int:
-        return self.iterations or max(LEAST_ITERATIONS, n // 16)
+        return self.iterations or max(LEAST_ITERATIONS, n // 20)
 
     def _sub_blocks(
         self, problem: BlockProblem, run: Run, arrays: FactorArrays, initial: StateArray | None, t: int

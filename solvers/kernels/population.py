@@ -2,8 +2,9 @@
 
 Memetic search for the maximum diversity problem (Wu and Hao, "A hybrid metaheuristic method for the maximum diversity
 problem", European Journal of Operational Research 231, 2013). What differs here: a child starts from the fields of one
-parent and changes them by the variables in which the two differ, so it costs as much as that many tabu steps; and each
-member's fields are computed anew in float64 when it enters, so float32 rounding never grows older than one search.
+parent and changes them by the variables in which the two differ, so it costs as much as that many tabu steps; each
+member's fields are computed anew in float64 when it enters, so float32 rounding never grows older than one search; and
+a child of parents that are nearly the same goes astray by a few more swaps, or its search would only find them again.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from solvers.kernels.tabu import CHILD, GAIN, NEVER, begin_search, search_is_ove
 # children in a row that did not enter, populations begun, initial states used.
 STATE, MEMBERS, CHILDREN, STALE, POPULATIONS, STARTED = range(6)
 BETWEEN, SEARCHING = 0, 1
+
+_DRAWS = 128  # to find three variables of a kind: enough where one in fifty is of it
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")
@@ -39,7 +42,7 @@ def evolve_matrix(  # type: ignore[no-untyped-def]
         wide: room for fields in float64 [n].
         best_x, best: the best state of all, uint8 [n], and its energy, float64 [1].
         plan: [steps without a better state that end a child, children in all, children in a row that do not enter and
-            so end a population], int64 [3].
+            so end a population, swaps by which a child differs from its parent at least], int64 [4].
         target: energy (in half units) at which to return.
         progress: see above, int64 [6]; kept up.
         steps: tabu steps to take at most; making a child counts as the steps it costs.
@@ -53,8 +56,8 @@ def evolve_matrix(  # type: ignore[no-untyped-def]
             if progress[CHILDREN] >= plan[1]:
                 break
             cost, energy = _begin(
-                Q, single, members, starts, counts, initial, members_x, members_fields, members_energy, x, fields, wide,
-                plan, progress, stream,
+                Q, single, group, members, starts, counts, initial, members_x, members_fields, members_energy, x,
+                fields, wide, plan, progress, stream,
             )  # fmt: skip
             done += cost
             begin_search(fields, energy, clock, account)
@@ -86,8 +89,8 @@ def evolve_matrix(  # type: ignore[no-untyped-def]
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")
 def _begin(  # type: ignore[no-untyped-def]
-    Q, single, members, starts, counts, initial, members_x, members_fields, members_energy, x, fields, wide, plan,
-    progress, stream,
+    Q, single, group, members, starts, counts, initial, members_x, members_fields, members_energy, x, fields, wide,
+    plan, progress, stream,
 ):  # fmt: skip
     """Fill x and its fields with a new start or a child of two members; return its cost in steps and its energy."""
     size = members_x.shape[0]
@@ -99,6 +102,9 @@ def _begin(  # type: ignore[no-untyped-def]
         x[:] = members_x[first]
         fields[:] = members_fields[first]
         swaps, energy = _cross(Q, members_x[second], x, fields, members_energy[first], members, starts, stream)
+        while swaps < plan[3]:
+            energy += _stray(Q, x, fields, group, members, starts, stream)
+            swaps += 1
         return 1 + swaps, energy
     if progress[MEMBERS] == size:
         progress[MEMBERS] = 0
@@ -162,6 +168,45 @@ def _cross(Q, other, x, fields, energy, members, starts, stream):  # type: ignor
             for l in range(n):
                 fields[l] += gained[l] - lost[l]
     return made, energy
+
+
+@nb.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+def _stray(Q, x, fields, group, members, starts, stream):  # type: ignore[no-untyped-def]
+    """Swap a one for a zero of its group, each the best of three random ones, and return the change of energy.
+
+    Variables are drawn until three of the wanted kind are found, or there seem to be none: then nothing is swapped.
+    """
+    n = x.shape[0]
+    out = into = -1
+    found = 0
+    for _ in range(_DRAWS):
+        i = below(stream, n)
+        if x[i]:
+            found += 1
+            if out < 0 or fields[i] > fields[out]:
+                out = i
+            if found == 3:
+                break
+    if out < 0:
+        return 0.0
+    start, size = starts[group[out]], starts[group[out] + 1] - starts[group[out]]
+    found = 0
+    for _ in range(_DRAWS):
+        j = members[start + below(stream, size)]
+        if not x[j]:
+            found += 1
+            if into < 0 or fields[j] < fields[into]:
+                into = j
+            if found == 3:
+                break
+    if into < 0:
+        return 0.0
+    change = np.float64(fields[into]) - np.float64(fields[out]) - np.float64(Q[out, into])
+    x[out], x[into] = 0, 1
+    gained, lost = Q[into], Q[out]
+    for l in range(n):
+        fields[l] += gained[l] - lost[l]
+    return change
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")
