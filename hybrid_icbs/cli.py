@@ -6,7 +6,7 @@ Torch and everything heavy is imported inside the commands, so that help comes a
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -21,6 +21,8 @@ from hybrid_icbs.options import (
     Init,
     Json,
     LossFunction,
+    MaxCalls,
+    MaxCharge,
     Model,
     ModelFn,
     Preset,
@@ -32,6 +34,7 @@ from hybrid_icbs.options import (
     SettingsFile,
     Sparsity,
     TestData,
+    TimeLimit,
 )  # fmt: skip
 
 app = typer.Typer(
@@ -108,8 +111,19 @@ def prune(
     include: Include = None,
     exclude: Exclude = None,
     seed: Seed = None,
+    time_limit: TimeLimit = None,
     config: SettingsFile = None,
     settings: Set = None,
+    max_calls: MaxCalls = None,
+    max_charge: MaxCharge = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            rich_help_panel="Services that bill",
+            help="Solve nothing and send nothing: tell what the run would take.",
+        ),
+    ] = False,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -128,33 +142,44 @@ def prune(
       --data nets:calibration --sparsity 0.9 --set rho=0.5 --out runs/y[/]
 
     A run that was stopped goes on by [bold]hybrid-icbs resume runs/x[/].
+    What a service would bill is told by [bold]--dry-run[/].
     """
-    from hybrid_icbs.commands import configure, finish, sources_of, start
+    from hybrid_icbs.commands import configure, dry_run_of, finish, sources_of, start
 
     with wrong_use():
         settled = configure(
-            config, settings, density=density, sparsity=sparsity, backend=backend, steps=steps, preset=preset,
-            scope=scope, block_size=block_size, batch_size=batch_size, init=init, include=include, exclude=exclude,
-            seed=seed,
+            config, settings, solving=not dry_run, density=density, sparsity=sparsity, backend=backend, steps=steps,
+            preset=preset, scope=scope, block_size=block_size, batch_size=batch_size, init=init, include=include,
+            exclude=exclude, seed=seed, time_limit=time_limit, max_calls=max_calls, max_charge=max_charge,
         )  # fmt: skip
         sources = sources_of(model, data, model_fn=model_fn, loss=loss, test=test)
+        if dry_run:
+            dry_run_of(sources, settled, quiet=quiet, as_json=as_json)
+            return
         pruner, tested = start(sources, settled, out, progress=not quiet)
     finish(pruner, tested, quiet=quiet, as_json=as_json)
 
 
 @app.command()
 @command
-def resume(folder: RunFolder, quiet: Quiet = False, as_json: Json = False) -> None:
+def resume(
+    folder: RunFolder,
+    max_calls: MaxCalls = None,
+    max_charge: MaxCharge = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
     """Go on with a run that was stopped; it ends as one that never was.
 
-    Model and data are made again by the functions that prune was given.
+    Model and data are made again by the functions that prune was given. Calls
+    that a service has taken already are found again, and not paid twice.
 
     [bold]hybrid-icbs resume runs/x[/]
     """
     from hybrid_icbs.commands import finish, reopen, show_finished
 
     with wrong_use():
-        pruner, tested = reopen(folder, progress=not quiet)
+        pruner, tested = reopen(folder, progress=not quiet, max_calls=max_calls, max_charge=max_charge)
     if pruner is None:
         show_finished(folder, quiet=quiet, as_json=as_json)
     else:
@@ -204,7 +229,7 @@ def blocks(
     from hybrid_icbs.commands import blocks_of_model, blocks_of_run, configure, sources_of, write_blocks
 
     with wrong_use():
-        given = {
+        given: dict[str, Any] = {
             "density": density, "sparsity": sparsity, "preset": preset, "scope": scope, "block_size": block_size,
             "batch_size": batch_size, "init": init, "include": include, "exclude": exclude, "seed": seed,
         }  # fmt: skip
@@ -248,13 +273,28 @@ def solve(
         list[str] | None,
         typer.Option(metavar="KEY=VALUE", help="A setting of the solver. May be repeated.", show_default=False),
     ] = None,
+    calls: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            rich_help_panel="Services that bill",
+            show_default=False,
+            help="Record of calls to a service; BLOCK.calls.jsonl beside the block if not given.",
+        ),
+    ] = None,
+    max_calls: MaxCalls = None,
+    max_charge: MaxCharge = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
     r"""Solve one block problem from a file.
 
     Prints the energy and its gap to the best known one: 0 % is the best known,
-    100 % a random state. The state is in the JSON.
+    100 % a random state. The state is in the JSON. A block that is larger than
+    the solver takes is decomposed.
+
+    Calls to a service are on record before they are sent: the same command with
+    the same seed (0 if not given) finds its answer again and pays nothing.
 
     [bold]hybrid-icbs solve blocks/block_0000.npz --backend sa --time-limit 1[/]
 
@@ -263,11 +303,18 @@ def solve(
     """
     import problems
     import solvers
+    from hybrid_icbs.commands import on_account
     from hybrid_icbs.tables import answer_lines, answer_record
 
     solver = solvers.get_solver(_with_options(backend, option or []))
     problem = problems.load(file, cardinality)
-    with working(f"solving with {solver.backend}", not quiet):
+    solver = solvers.fitted(solver, problem)
+    if solver.capabilities.remote and seed is None:
+        seed = 0
+    with (
+        working(f"solving with {solver.backend}", not quiet),
+        on_account(solver, problem, calls or file, max_calls, max_charge),
+    ):
         answer = solver.solve(problem, seed=seed, time_limit=time_limit, target=target)
     record = answer_record(problem, answer)
     if as_json:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,18 @@ import solvers
 from hybrid_icbs.calibration import CalibrationData, evaluate
 from hybrid_icbs.config import Config
 from hybrid_icbs.console import WrongUse, show, show_json, working
+from hybrid_icbs.forecast import forecast_notes, forecast_table, forecasts
 from hybrid_icbs.journal import FILE, Journal
 from hybrid_icbs.pruner import Pruner
 from hybrid_icbs.pruning import complete
 from hybrid_icbs.record import RunRecord
 from hybrid_icbs.sources import Sources
 from hybrid_icbs.tables import score_table
+from solvers.account import Account, accounting
+from solvers.ledger import FileLedger, fingerprint
+
+CALLS = ".calls.jsonl"
+"""How the names of records of calls to services end."""
 
 Scores = dict[str, dict[str, float | None]]
 
@@ -35,13 +42,20 @@ class Test:
 # prune and resume
 
 
-def configure(file: Path | None, pairs: Sequence[str] | None, **given: Any) -> Config:
+def configure(file: Path | None, pairs: Sequence[str] | None, *, solving: bool = False, **given: Any) -> Config:
     """The settings of a command line: options, `--set` pairs and a file, of which the file gives way.
+
+    Args:
+        file: settings, or None.
+        pairs: texts KEY=VALUE.
+        solving: whether the backend has to be ready.
+        given: options; None, or an empty list, stands for "not given".
 
     Raises:
         WrongUse: a pair without a key and a value, or a setting given twice.
         PruningError: a wrong setting.
         OptionError: a backend or an option of it that does not exist.
+        UnavailableError: the backend is not ready.
     """
     options = {key: value for key, value in given.items() if value not in (None, [])}
     for key in ("include", "exclude"):
@@ -57,7 +71,7 @@ def configure(file: Path | None, pairs: Sequence[str] | None, **given: Any) -> C
         options[key] = _value(text)
     config = Config.of(**options) if file is None else Config.read(file, **options)
     if config.backend != "auto":
-        solvers.get_solver(config.backend, **config.backend_options)  # a wrong name is told before any work is done
+        solvers.checked(config.backend, ready=solving, **config.backend_options)
     return config
 
 
@@ -98,7 +112,24 @@ def start(sources: Sources, config: Config, out: Path | None, *, progress: bool)
     return pruner, None if test_data is None else Test(test_data, scores)
 
 
-def reopen(folder: Path, *, progress: bool) -> tuple[Pruner | None, Test | None]:
+def dry_run_of(sources: Sources, config: Config, *, quiet: bool, as_json: bool) -> None:
+    """Show what a run would take: of its first round's blocks, and the estimates of its backend."""
+    pruner, _ = start(sources, config, None, progress=not quiet)
+    found = pruner.ask()
+    if not found:
+        raise WrongUse("a run of 0 steps solves no block; there is nothing to estimate")
+    solver = pruner.solver(found[0])
+    inner = solver.inner if isinstance(solver, solvers.Decompose) else solver
+    told = forecasts(inner, found, config)
+    if as_json:
+        show_json([asdict(each) for each in told])
+    elif not quiet:
+        show(forecast_table(told), *forecast_notes(told), "nothing was solved or sent")
+
+
+def reopen(
+    folder: Path, *, progress: bool, max_calls: int | None = None, max_charge: float | None = None
+) -> tuple[Pruner | None, Test | None]:
     """The run of a folder where it stopped; None where it had come to its end.
 
     Raises:
@@ -116,14 +147,19 @@ def reopen(folder: Path, *, progress: bool) -> tuple[Pruner | None, Test | None]
     sources = _recorded(folder, recorded)
     with working("loading model and data, and what the run has done", progress):
         model, data, loss, test_data = sources.load()
-        pruner = Pruner.resume(folder, model, data, loss=loss, inplace=True)
+        pruner = Pruner.resume(folder, model, data, loss=loss, inplace=True, max_calls=max_calls, max_charge=max_charge)
     return pruner, None if test_data is None else Test(test_data, scores or {})
 
 
 def finish(pruner: Pruner, test: Test | None, *, quiet: bool, as_json: bool) -> None:
     """Run a pruner to its end, or to Ctrl-C, and show what came out."""
     begun = time.perf_counter()
-    result = complete(pruner, progress=not quiet)
+    try:
+        result = complete(pruner, progress=not quiet)
+    except (solvers.RemoteError, solvers.ServiceError, solvers.UnavailableError) as error:
+        if pruner.out is None:
+            raise
+        raise type(error)(f"{error}. Nothing is lost: `hybrid-icbs resume {pruner.out}` goes on") from error
     seconds = time.perf_counter() - begun
     if test is not None:
         test.scores["result"] = asdict(evaluate(result.model, test.data, pruner.loss))
@@ -133,6 +169,9 @@ def finish(pruner: Pruner, test: Test | None, *, quiet: bool, as_json: bool) -> 
             journal.close()
     summary = _summary(RunRecord.of(result), None if test is None else test.scores, result.out) | {
         "interrupted": result.interrupted,
+        "budget_reached": result.budget_reached,
+        "calls": pruner.account.calls,
+        "charged": pruner.account.charged,
         "seconds": seconds,
     }
     _show_summary(summary, quiet=quiet, as_json=as_json)
@@ -182,6 +221,7 @@ def _summary(record: RunRecord, test_scores: Scores | None, out: Path | None) ->
         "out": None if out is None else str(out),
         "finished": record.finished,
         "interrupted": False,
+        "budget_reached": None,
         "steps": record.steps,
         "density": record.density,
         "densities": {layer.name: layer.density for layer in record.layers},
@@ -212,9 +252,40 @@ def _show_summary(summary: dict[str, Any], *, quiet: bool, as_json: bool) -> Non
         show(f"backend {summary['backend'] or 'none: no block was solved'}")
         if summary["out"]:
             show(f"run     {summary['out']} (report.html, model/, masks.safetensors)")
-        if summary["interrupted"]:
+        if summary.get("calls"):
+            show(f"service {summary['calls']} calls, {summary['charged']:.4g} s billed as far as it has told")
+        if summary["budget_reached"]:
+            show(summary["budget_reached"])
+        if summary["interrupted"] or summary["budget_reached"]:
             how = f"; `hybrid-icbs resume {summary['out']}` goes on" if summary["out"] else ""
             show(f"stopped early, with the best state so far{how}")
+
+
+# solve
+
+
+@contextmanager
+def on_account(
+    solver: solvers.Solver, problem: problems.BlockProblem, file: Path, max_calls: int | None, max_charge: float | None
+) -> Iterator[None]:
+    """Keep the calls of a solve on record, where a service is called.
+
+    Args:
+        solver: the solver.
+        problem: the block; its content names the run, so the same command finds the same calls again.
+        file: the record, or the block's file that it stands beside.
+        max_calls: calls that may be made, those of earlier commands with this record included.
+        max_charge: seconds that may be billed, likewise.
+    """
+    if not solver.capabilities.remote:
+        yield
+        return
+    record = file if file.name.endswith(CALLS) else file.with_name(file.name + CALLS)
+    with (
+        FileLedger(record) as ledger,
+        accounting(Account(ledger, f"solve-{fingerprint(problem)}", max_calls=max_calls, max_charge=max_charge)),
+    ):
+        yield
 
 
 # blocks

@@ -80,6 +80,17 @@ class Config(BaseModel):
     )
     backend: str = Field("auto", description="solver of the block problems: NAME[?key=value&key=value]")
     backend_options: dict[str, Any] = Field(default_factory=dict, description="settings of the backend")
+    time_limit: float | None = Field(
+        None,
+        gt=0,
+        description="seconds for each block; by default a solver does a fixed amount of work, which can be repeated",
+    )
+    max_calls: int | None = Field(
+        None, ge=0, description="calls to services that the run may make, those before a resume included"
+    )
+    max_charge: float | None = Field(
+        None, ge=0, allow_inf_nan=False, description="seconds that services may bill the run, likewise"
+    )
     include: tuple[str, ...] | None = Field(None, description="patterns of layers in scope")
     exclude: tuple[str, ...] = Field((), description="patterns of layers left out")
     seed: int = Field(0, ge=0, lt=2**31, description="where all randomness of the run starts")

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import sqlite3
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -22,9 +24,10 @@ import numpy.typing as npt
 from hybrid_icbs.blocks import Block
 from hybrid_icbs.config import Config
 from hybrid_icbs.errors import RunFolderError
+from solvers.ledger import Ticket, checked
 
 FILE = "journal.sqlite"
-SCHEMA = 1
+SCHEMA = 2
 
 _TABLES = """
 CREATE TABLE run (key TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -39,6 +42,8 @@ CREATE TABLE blocks (
 );
 CREATE TABLE fixed (layer INTEGER PRIMARY KEY, round INTEGER NOT NULL, bits BLOB NOT NULL);
 """
+
+_CALLS = "CREATE TABLE IF NOT EXISTS calls (label TEXT PRIMARY KEY, ticket TEXT NOT NULL)"  # since schema 2
 
 
 @dataclass(eq=False)
@@ -69,11 +74,15 @@ class RoundRecord:
 
 
 class Journal:
-    """The open journal of one run folder; as long as it is open no other process can write there."""
+    """The open journal of one run folder; as long as it is open no other process can write there.
+
+    It is also the ledger (:class:`solvers.ledger.Ledger`) of the run's calls to services, from any thread.
+    """
 
     def __init__(self, folder: Path, connection: sqlite3.Connection) -> None:
         self.folder = folder
         self._connection = connection
+        self._lock = threading.RLock()
 
     @classmethod
     def create(
@@ -96,13 +105,14 @@ class Journal:
         journal = cls(folder, _connect(folder, create=True))
         values = {
             "schema": SCHEMA,
+            "run": secrets.token_hex(8),
             "config": config.model_dump(mode="json"),
             "identity": identity,
             "begun": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             **(notes or {}),
         }
         with journal._writing() as connection:
-            for statement in filter(None, map(str.strip, _TABLES.split(";"))):
+            for statement in [*filter(None, map(str.strip, _TABLES.split(";"))), _CALLS]:
                 connection.execute(statement)
             connection.executemany("INSERT INTO run VALUES (?, ?)", [(k, json.dumps(v)) for k, v in values.items()])
         _write_text(folder / "config.json", json.dumps(values["config"], indent=2) + "\n")
@@ -131,17 +141,28 @@ class Journal:
             raise RunFolderError(
                 f"the run in {folder} was stopped before it had begun; delete the folder and start anew"
             )
-        if schema != SCHEMA:
+        if schema not in (1, SCHEMA):
             journal.close()
             raise RunFolderError(
-                f"{folder / FILE} has schema {schema}; this version reads {SCHEMA}. Update hybrid-icbs"
+                f"{folder / FILE} has schema {schema}; this version reads 1 to {SCHEMA}. Update hybrid-icbs"
             )
+        if schema == 1:  # begun before there were calls to services
+            with journal._writing() as connection:
+                connection.execute(_CALLS)
+                values = [("schema", json.dumps(SCHEMA)), ("run", json.dumps(secrets.token_hex(8)))]
+                connection.executemany("INSERT OR REPLACE INTO run VALUES (?, ?)", values)
         return journal
 
     @property
     def config(self) -> Config:
         """The run's settings."""
         return Config.of(**self.value("config"))
+
+    def set_config(self, config: Config) -> None:
+        """Replace the run's settings, in `config.json` too."""
+        settings = config.model_dump(mode="json")
+        self.set_value("config", settings)
+        _write_text(self.folder / "config.json", json.dumps(settings, indent=2) + "\n")
 
     def value(self, key: str) -> Any:
         """A value that belongs to the whole run, or None."""
@@ -250,6 +271,28 @@ class Journal:
                     merged=None if accepted is None else (bool(accepted), loss, json.loads(history)),
                 )
 
+    # The ledger of calls to services
+
+    def get(self, label: str) -> Ticket | None:
+        """The ticket of a call, or None."""
+        with self._reading() as connection:
+            row = connection.execute("SELECT ticket FROM calls WHERE label = ?", (label,)).fetchone()
+        return None if row is None else cast(Ticket, json.loads(row[0]))
+
+    def put(self, ticket: Ticket) -> None:
+        """Keep the ticket of a call; it is on disk when this returns."""
+        with self._writing() as connection:
+            connection.execute(
+                "INSERT INTO calls VALUES (?, ?) ON CONFLICT (label) DO UPDATE SET ticket = excluded.ticket",
+                (ticket["label"], json.dumps(checked(ticket), allow_nan=False)),
+            )
+
+    def tickets(self) -> list[Ticket]:
+        """The tickets of all calls, in the order in which their labels came."""
+        with self._reading() as connection:
+            rows = connection.execute("SELECT ticket FROM calls ORDER BY rowid").fetchall()
+        return [cast(Ticket, json.loads(text)) for (text,) in rows]
+
     def close(self) -> None:
         """Close the journal and let other processes in."""
         self._connection.close()
@@ -257,7 +300,7 @@ class Journal:
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
         """One transaction: all of it is on disk afterwards, or nothing is."""
-        with self._explained():
+        with self._explained(), self._lock:
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield self._connection
@@ -269,7 +312,7 @@ class Journal:
 
     @contextmanager
     def _reading(self) -> Iterator[sqlite3.Connection]:
-        with self._explained():
+        with self._explained(), self._lock:
             yield self._connection
 
     @contextmanager
@@ -285,7 +328,11 @@ def _connect(folder: Path, *, create: bool) -> sqlite3.Connection:
     mode = "rwc" if create else "rw"
     try:
         connection = sqlite3.connect(
-            f"{(folder / FILE).resolve().as_uri()}?mode={mode}", uri=True, timeout=0, isolation_level=None
+            f"{(folder / FILE).resolve().as_uri()}?mode={mode}",
+            uri=True,
+            timeout=0,
+            isolation_level=None,
+            check_same_thread=False,
         )
         connection.execute("PRAGMA journal_mode = DELETE")
         connection.execute("PRAGMA synchronous = FULL")

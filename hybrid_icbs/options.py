@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-_MODEL, _SETTINGS = "Model and data", "Settings"
+_MODEL, _SETTINGS, _SPENDING = "Model and data", "Settings", "Services that bill"
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress and no table.")]
 Json = Annotated[bool, typer.Option("--json", help="Write the result to standard output as JSON, and nothing else.")]
@@ -15,6 +15,21 @@ Density = Annotated[float | None, typer.Option(help="Share of weights to keep.",
 Sparsity = Annotated[
     float | None, typer.Option(help="Share of weights to prune; instead of --density.", show_default=False)
 ]
+
+MaxCalls = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N", min=0, rich_help_panel=_SPENDING,
+        help="Calls to a service that may be made in all, before and after a resume.", show_default=False,
+    ),
+]  # fmt: skip
+MaxCharge = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SECONDS", min=0, rich_help_panel=_SPENDING,
+        help="Seconds that a service may bill in all, likewise.", show_default=False,
+    ),
+]  # fmt: skip
 
 Model = Annotated[
     str | None,
@@ -100,6 +115,15 @@ Exclude = Annotated[
 ]
 Seed = Annotated[
     int | None, typer.Option(metavar="N", rich_help_panel=_SETTINGS, help="Where all randomness starts (0).")
+]
+TimeLimit = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SECONDS",
+        rich_help_panel=_SETTINGS,
+        help="Seconds for each block; a fixed amount of work if not given.",
+        show_default=False,
+    ),
 ]
 SettingsFile = Annotated[
     Path | None,

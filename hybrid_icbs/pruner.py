@@ -6,6 +6,7 @@ import copy
 import itertools
 import logging
 import math
+import secrets
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -42,6 +43,9 @@ from hybrid_icbs.schedule import LayerSchedule
 from hybrid_icbs.scores import initial_masks, score_weights
 from hybrid_icbs.selection import Chosen, HoldBack, choose_candidates
 from problems import BlockProblem
+from solvers.account import Account, accounting
+from solvers.errors import BudgetReached
+from solvers.ledger import MemoryLedger
 from solvers.run import on_interrupt
 
 logger = logging.getLogger(__name__)
@@ -71,6 +75,8 @@ class Pruner:
         ...     pruner.tell(problem, solvers.solve(problem, "tabu", seed=0))
     """
 
+    account: Account
+    """What the run may spend at services, and has spent."""
     start_densities: dict[str, float]
     _journal: Journal | None
 
@@ -94,10 +100,19 @@ class Pruner:
         }
         if out is not None:
             self._journal = Journal.create(out, config, self._identity(), {"start": start, **(notes or {})})
+        self._open_account()
 
     @classmethod
     def resume(
-        cls, out: str | Path, model: nn.Module, data: Any, *, loss: Loss | None = None, inplace: bool = False
+        cls,
+        out: str | Path,
+        model: nn.Module,
+        data: Any,
+        *,
+        loss: Loss | None = None,
+        inplace: bool = False,
+        max_calls: int | None = None,
+        max_charge: float | None = None,
     ) -> Pruner:
         """Go on with the run of a folder, from the last thing its journal holds.
 
@@ -107,6 +122,8 @@ class Pruner:
             data: the same calibration data.
             loss: the same loss.
             inplace: prune the given model itself.
+            max_calls: calls to services that the run may make in all, from now on; None: as before.
+            max_charge: seconds that services may bill the run in all, from now on; None: as before.
 
         Returns:
             A pruner that ends in the same masks as one that was never stopped. Where blocks were asked but not
@@ -118,15 +135,21 @@ class Pruner:
         journal = Journal.open(out)
         try:
             pruner = object.__new__(cls)
-            pruner._prepare(model, data, journal.config, loss, inplace)
+            limits = {"max_calls": max_calls, "max_charge": max_charge}
+            given = {key: value for key, value in limits.items() if value is not None}
+            config = Config.of(**journal.config.model_dump() | given)
+            pruner._prepare(model, data, config, loss, inplace)
             journal.check_identity(pruner._identity())
             pruner._solver_on_record = journal.value("backend")
             pruner.backend = (pruner._solver_on_record or {}).get("settings", "")
             pruner._replay(journal)
+            if given:
+                journal.set_config(config)
         except BaseException:
             journal.close()
             raise
         pruner._journal = journal
+        pruner._open_account()
         return pruner
 
     def _prepare(self, model: nn.Module, data: Any, config: Config, loss: Loss | None, inplace: bool) -> None:
@@ -143,6 +166,7 @@ class Pruner:
         self.rounds = 0
         self.steps = 0
         self.interrupted = False
+        self.budget_reached: str | None = None
         self.backend = ""
         self._damping = 1.0
         self._open: list[Block] = []
@@ -240,19 +264,32 @@ class Pruner:
     ) -> None:
         """Ask, solve and tell until the budget of steps is used up, or Ctrl-C, which ends after the round in progress.
 
+        The budget of calls to services (`max_calls`, `max_charge`) ends a run too; `budget_reached` then says which.
+
         Args:
-            backend: a backend's name or a solver; None for the config's.
+            backend: a backend's name or a solver; None for the config's. Blocks that are larger than it takes are
+                decomposed.
             after_round: called after each merged round.
+
+        Raises:
+            RemoteError: a service could not be reached, or kept failing. The open round keeps what was answered, and
+                the journal every call: `run` again, or a resume, goes on where this ended, and pays for nothing twice.
+            ServiceError: a service refused a call; likewise.
         """
         solver: solvers.Solver | None = None
-        with on_interrupt(self._interrupt):
+        self.budget_reached = None
+        with on_interrupt(self._interrupt), accounting(self.account):
             while not self.interrupted:
                 problems = self.pending() or self.ask()
                 if not problems:
                     break
                 solver = solver or self._settled(self.solver(problems[0], backend))
                 begun = time.perf_counter()
-                answers = self._solve(solver, problems)
+                try:
+                    answers = self._solve(solver, problems)
+                except BudgetReached as reached:
+                    self.budget_reached = str(reached)
+                    break
                 self._spent["solve"] = time.perf_counter() - begun
                 for problem, answer in zip(problems, answers, strict=True):
                     if answer.info.get("ended_by") == "interrupt":
@@ -264,10 +301,11 @@ class Pruner:
                     break
                 if after_round:
                     after_round(self)
-        if self.interrupted:
+        if self.interrupted or self.budget_reached:
             logger.warning(
-                "interrupted after %d of %d steps; the best state so far is kept", self.steps, self.config.steps
-            )
+                "%s after %d of %d steps; the best state so far is kept",
+                self.budget_reached or "interrupted", self.steps, self.config.steps,
+            )  # fmt: skip
 
     def _interrupt(self) -> None:
         """On Ctrl-C: finish the round, so that masks, weights and journal agree; at once on the second."""
@@ -276,11 +314,14 @@ class Pruner:
         self.interrupted = True
 
     def solver(self, problem: BlockProblem, backend: str | solvers.Solver | None = None) -> solvers.Solver:
-        """The solver of the config, or of another backend; "auto" is the fastest local one for such a problem."""
+        """The solver of the config, or of another backend; "auto" is the fastest local one for such a problem.
+
+        A problem that is larger than the solver takes gets :class:`solvers.Decompose` around it.
+        """
         options = self.config.backend_options if backend is None else {}
         named = backend or self.config.backend
         if named != "auto":
-            return solvers.get_solver(named, **options)
+            return solvers.fitted(solvers.get_solver(named, **options), problem)
         if self._solver_on_record:  # picked when the run began; another number of processors may favour another
             return solvers.get_solver(self._solver_on_record["name"])
         if options:
@@ -337,8 +378,14 @@ class Pruner:
             scores = {key: asdict(score) for key, score in measured.items()}
         return PruneResult(
             self.model, dict(self.masks), self.history, self.config, self.backend, scores,
-            self._journal.folder if self._journal else None, self.interrupted, self.start_densities,
+            self._folder, self.interrupted, self.start_densities,
+            self.budget_reached,
         )  # fmt: skip
+
+    @property
+    def out(self) -> Path | None:
+        """The run folder, or None."""
+        return self._folder
 
     def note(self, key: str, value: Any) -> None:
         """Keep a value (JSON) of the caller's in the run folder's journal; without a run folder, nowhere."""
@@ -350,6 +397,15 @@ class Pruner:
         if self._journal:
             self._journal.close()
             self._journal = None
+
+    def _open_account(self) -> None:
+        """What the run may spend at services and has spent, on record in its journal where it has one."""
+        self._folder = self._journal.folder if self._journal else None
+        self.account = Account(
+            self._journal or MemoryLedger(),
+            self._journal.value("run") if self._journal else secrets.token_hex(8),
+            max_calls=self.config.max_calls, max_charge=self.config.max_charge,
+        )  # fmt: skip
 
     # How a round comes about
 
@@ -384,7 +440,10 @@ class Pruner:
         seed = int(np.random.SeedSequence([self.config.seed, self.rounds]).generate_state(1)[0])
         # Counted from the first block that waits: a resumed round seeds its blocks as an unbroken one does.
         return solver.solve_many(
-            problems, seed=seed + waiting[0], initial_states=[self._open[b].before for b in waiting]
+            problems,
+            seed=seed + waiting[0],
+            time_limit=self.config.time_limit,
+            initial_states=[self._open[b].before for b in waiting],
         )
 
     # How a round ends

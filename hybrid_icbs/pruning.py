@@ -49,8 +49,9 @@ def prune(
             of it, 5,000 samples at most, is held back to measure the loss (see `guard_size`).
         density: share of weights to keep.
         sparsity: 1 - density; give one of the two.
-        backend: what solves the block problems: "sa", "tabu", "exact", "tabu?population=20", "dimod:package.Sampler",
-            a solver of your own, or "auto" for the fastest local one.
+        backend: what solves the block problems: "sa", "tabu", "exact", "qaoa", "leap?solver=cqm",
+            "dimod:package.Sampler", a solver of your own, or "auto" for the fastest local one. Blocks larger than it
+            takes are decomposed.
         backend_options: settings of the backend.
         preset: "icbs", or "icbs-paper" for the method as published.
         scope: "global" lets budget move between layers, "layer" keeps each layer's density; None: the preset's.
@@ -65,7 +66,8 @@ def prune(
         out: a new run folder: journal, masks, model, metrics and report; a run that is stopped resumes from there.
         progress: show a progress bar (on standard error).
         inplace: prune the given model, not a copy.
-        settings: any other setting of :class:`~hybrid_icbs.config.Config`.
+        settings: any other setting of :class:`~hybrid_icbs.config.Config`, such as `max_charge`, the seconds that a
+            service may bill the run.
 
     Returns:
         The pruned model with masks, history and report.
@@ -73,6 +75,8 @@ def prune(
     Raises:
         PruningError: a setting, the data or a layer cannot be used; the message says what and what to do.
         OptionError: the backend does not exist or has no such option.
+        UnavailableError: the backend lacks something; the message says what.
+        RemoteError, ServiceError: a service failed for now, or refused a call; with `out`, `Pruner.resume` goes on.
     """
     solver = backend if isinstance(backend, solvers.Solver) else None
     config = Config.of(
@@ -91,8 +95,8 @@ def prune(
         seed=seed,
         **settings,
     )
-    if solver is None and config.backend != "auto":
-        solvers.get_solver(config.backend, **config.backend_options)  # a wrong name is told before any work is done
+    if config.backend != "auto":
+        solvers.checked(solver or config.backend, **config.backend_options)
     pruner = Pruner(model, data, config, loss=loss, inplace=inplace, out=out)
     return complete(pruner, solver, progress=progress)
 

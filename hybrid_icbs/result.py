@@ -33,8 +33,9 @@ class PruneResult:
         scores: mean loss (and accuracy where there are classes) on the guard's samples, of the "dense" model, at the
             "start" and of the "result"; empty without a guard.
         out: the run folder, or None.
-        interrupted: whether the run ended before its budget of steps.
+        interrupted: whether Ctrl-C ended the run before its budget of steps.
         start_densities: share of kept weights of each layer in the masks of the start.
+        budget_reached: which limit on calls to services ended the run, in a sentence; None where none did.
     """
 
     model: nn.Module
@@ -46,6 +47,7 @@ class PruneResult:
     out: Path | None = None
     interrupted: bool = False
     start_densities: dict[str, float] = field(default_factory=dict)
+    budget_reached: str | None = None
 
     @property
     def density(self) -> float:

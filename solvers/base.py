@@ -78,12 +78,16 @@ class Estimate:
         charge_seconds: seconds that a service would bill; 0 for local solvers.
         fits: whether the solver takes a problem of this size.
         note: what the figure rests on, or why it does not fit.
+        upload_bytes: what leaves this machine, in bytes; 0 for local solvers.
+        calls: calls to a service that a solve makes; 0 for local solvers.
     """
 
     seconds: float
     charge_seconds: float = 0.0
     fits: bool = True
     note: str = ""
+    upload_bytes: float = 0.0
+    calls: int = 0
 
 
 @dataclass

@@ -112,8 +112,11 @@ class Decompose(Solver):
             problem.restrict(_sub_block(problem, x, self._size, 1.0, np.random.default_rng(0)), x)
         )
         rounds = self._rounds(problem)
-        note = f"{rounds} sub-blocks of {self._size} variables"
-        return Estimate(rounds * (one.seconds + 1e-3), rounds * one.charge_seconds, one.fits, note)
+        note = f"{rounds} sub-blocks of {self._size} variables" + (f"; {one.note}" if one.note else "")
+        return Estimate(
+            rounds * (one.seconds + 1e-3), rounds * one.charge_seconds, one.fits, note,
+            rounds * one.upload_bytes, rounds * one.calls,
+        )  # fmt: skip
 
     def _rounds(self, problem: BlockProblem) -> int:
         return self.rounds or max(_LEAST_ROUNDS, 10 * math.ceil(problem.n / self._size))
@@ -183,6 +186,12 @@ class Decompose(Solver):
         if answer.info["ended_by"] == "interrupt":  # the inner solve has taken the signal for itself
             run.end("interrupt")
         return answer
+
+
+def fitted(solver: Solver, problem: BlockProblem) -> Solver:
+    """The solver itself where it takes a problem of this size, else :class:`Decompose` around it."""
+    largest = solver.capabilities.max_variables
+    return solver if largest is None or problem.n <= largest else Decompose(solver)
 
 
 def _states(answer: Any) -> StateArray:

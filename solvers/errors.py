@@ -21,5 +21,5 @@ class ServiceError(SolverError):
     """A service refused a call, and will again: a token, a size, a limit or a job that somebody cancelled."""
 
 
-class BudgetReached(SolverError):  # noqa: N818 - not a fault: the run ends as its owner asked
+class BudgetReached(SolverError):
     """The next call would go beyond the calls or billed seconds that the run may spend."""

@@ -24,9 +24,12 @@ BUILT_IN = {
     "sa": "solvers.sa:SimulatedAnnealing",
     "tabu": "solvers.tabu:TabuSearch",
     "exact": "solvers.exact:Exact",
+    "qaoa": "solvers.qaoa:Qaoa",
     "ocean-sa": "solvers.ocean:OceanSA",
     "ocean-tabu": "solvers.ocean:OceanTabu",
+    "leap": "solvers.leap:Leap",
     "decompose": "solvers.decompose:Decompose",
+    "portfolio": "solvers.portfolio:Portfolio",
 }
 
 DIMOD_PREFIX = "dimod:"
@@ -98,6 +101,24 @@ def get_solver(backend: str | Solver, **options: Any) -> Solver:
         if option not in known:
             raise OptionError(f"{name} has no option {option!r}{_nearest(option, known)}")
     return cls(**settings)
+
+
+def checked(backend: str | Solver, *, ready: bool = True, **options: Any) -> Solver:
+    """The solver of a backend's name, found out to be usable before any work is done for it.
+
+    Args:
+        backend: as :func:`get_solver` takes it.
+        ready: whether it has to be ready to run.
+        options: settings.
+
+    Raises:
+        OptionError: an unknown name or option, or a value that the option cannot have.
+        UnavailableError: it is not ready; the message says what is missing.
+    """
+    solver = get_solver(backend, **options)
+    if ready:
+        solver._refuse_what_is_missing()
+    return solver
 
 
 def fastest_local(problem: BlockProblem) -> Solver:

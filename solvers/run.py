@@ -110,13 +110,16 @@ class Run:
 
     def should_end(self) -> bool:
         """Whether the time is up, the target reached, or someone asked to stop."""
-        if self.ended_by is None:
-            if self.time_limit is not None and self.elapsed() >= self.time_limit:
-                self.end("time_limit")
-            # A caller's function is called in the caller's thread only.
-            elif self.stop is not None and threading.current_thread() is self._home and self.stop():
-                self.end("stop")
-        return self.ended_by is not None
+        if self.ended_by is None and self.time_limit is not None and self.elapsed() >= self.time_limit:
+            self.end("time_limit")
+        return self.told_to_end() is not None
+
+    def told_to_end(self) -> str | None:
+        """Why the search is to end, if it is; the clock is not looked at, which is another's where a service works."""
+        # A caller's function is called in the caller's thread only.
+        if self.ended_by is None and self.stop is not None and threading.current_thread() is self._home and self.stop():
+            self.end("stop")
+        return self.ended_by
 
     def record(self, energy: float) -> None:
         """Note the energy of a state just found, and end the search if it reaches the target."""

@@ -22,6 +22,8 @@ BACKENDS = [
     "dimod:dwave.samplers.SteepestDescentSolver?num_reads=50",
     "decompose?solver=exact&size=8",
     "decompose?solver=ocean-sa&size=20&rounds=5",
+    "portfolio?solvers=sa+exact",
+    "portfolio?solvers=tabu+exact&at_once=true",
 ]
 
 

@@ -1,0 +1,134 @@
+"""What a run would take, told before anything is sent: `hybrid-icbs prune --dry-run`."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import solvers
+from hybrid_icbs.config import Config
+from problems import BlockProblem
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a backend is expected to take for a whole run.
+
+    Attributes:
+        backend: its name; for a service, with the kind of its solver.
+        chosen: whether it is the run's own backend, not another kind of solver at the same service.
+        blocks: blocks to solve.
+        n: variables of the largest of them.
+        fits: whether the backend takes such a block.
+        affordable: blocks within the run's limits on calls and billed seconds; all of them where there is no limit.
+        calls: calls to a service.
+        upload_bytes: what leaves this machine.
+        seconds: of wall-clock time in solving, an order of magnitude.
+        charge_seconds: that a service would bill.
+        missing: what the backend lacks here; empty where it is ready.
+        note: what the figures rest on, or why a block does not fit.
+    """
+
+    backend: str
+    chosen: bool
+    blocks: int
+    n: int
+    fits: bool
+    affordable: int
+    calls: int
+    upload_bytes: float
+    seconds: float
+    charge_seconds: float
+    missing: str
+    note: str
+
+
+def forecasts(solver: solvers.Solver, problems: list[BlockProblem], config: Config) -> list[Forecast]:
+    """What a solver, and the other kinds of solver at its service, would take.
+
+    Args:
+        solver: the run's solver.
+        problems: the blocks of the run's first round; the others are taken to be like them.
+        config: the run's settings; its limits say how many blocks can be paid for.
+    """
+    return [_forecast(each, each is solver, problems, config) for each in (solver, *_siblings(solver))]
+
+
+def forecast_table(found: list[Forecast]) -> Table:
+    """Forecasts for people: seconds of wall-clock time, seconds billed, and the blocks within the run's limits.
+
+    What the figures rest on is told by :func:`forecast_notes`.
+    """
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for head in ("backend", "blocks", "n", "fits", "calls", "MB sent", "seconds", "billed", "payable"):
+        table.add_column(head, justify="left" if head == "backend" else "right", no_wrap=True)
+    for each in found:
+        figures = ["no", "-", "-", "-", "-", "-"]
+        if each.fits:
+            figures = [
+                "yes", f"{each.calls:,}", _short(each.upload_bytes / 1e6), _short(each.seconds),
+                _short(each.charge_seconds), "all" if each.affordable == each.blocks else f"{each.affordable:,}",
+            ]  # fmt: skip
+        table.add_row(each.backend, f"{each.blocks:,}", f"{each.n:,}", *figures)
+    return table
+
+
+def forecast_notes(found: list[Forecast]) -> list[str]:
+    """What the figures rest on and what is missing, a line for each different one."""
+    told: dict[str, list[str]] = {}
+    for each in found:
+        for line in filter(None, (each.note, each.missing)):
+            told.setdefault(line, []).append(each.backend)
+    return [line if len(who) == len(found) else f"{', '.join(who)}: {line}" for line, who in told.items()]
+
+
+def _short(value: float) -> str:
+    """Three digits, or all that stand before the point."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def _forecast(solver: solvers.Solver, chosen: bool, problems: list[BlockProblem], config: Config) -> Forecast:
+    largest = max(problems, key=lambda problem: problem.n)
+    fitting = solvers.fitted(solver, largest)
+    each = [fitting.estimate(problem) for problem in problems]
+    share = config.steps / len(problems)
+    fits = all(estimate.fits for estimate in each)
+    seconds, charge, upload = (
+        share * sum(getattr(estimate, name) for estimate in each) if fits else math.inf
+        for name in ("seconds", "charge_seconds", "upload_bytes")
+    )
+    calls = math.ceil(share * sum(estimate.calls for estimate in each))
+    ready = solver.available()
+    return Forecast(
+        fitting.backend, chosen, config.steps, largest.n, fits, _affordable(config, calls, charge) if fits else 0,
+        calls, upload, seconds, charge, ready.reason, next(e.note for e in each if e.fits == fits),
+    )  # fmt: skip
+
+
+def _affordable(config: Config, calls: int, charge: float) -> int:
+    shares = [
+        limit / needed
+        for limit, needed in ((config.max_calls, calls), (config.max_charge, charge))
+        if limit is not None and needed > 0
+    ]
+    return min(config.steps, *(math.floor(config.steps * share + 1e-9) for share in shares), config.steps)
+
+
+def _siblings(solver: solvers.Solver) -> list[solvers.Solver]:
+    """The same settings with each other kind of solver at the same service."""
+    if not solver.capabilities.remote or isinstance(solver, solvers.Decompose):
+        return []
+    kinds: tuple[str, ...] = getattr(solver, "kinds", ())
+    return [
+        dataclasses.replace(solver, solver=kind)  # type: ignore[call-arg] # which a solver with kinds has
+        for kind in kinds
+        if kind != getattr(solver, "kind", None)
+    ]

@@ -1,0 +1,47 @@
+"""A small pruning at a service that is killed at a stage of a call: a script of test_services.py, not a test itself.
+
+    python run_service_to_kill.py FOLDER (before|after|never) STAGE CALL
+
+Begins the run in FOLDER, or resumes it, and kills itself before or after the journal has the STAGE of call number CALL.
+Prints the masks' checksum where it comes to the end.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+from hybrid_icbs import Config, Pruner
+from hybrid_icbs.digits import digits_classifier, load_digits
+from hybrid_icbs.journal import FILE, Journal
+from hybrid_icbs.pruning import complete
+from solvers.leap import service
+
+CONFIG = Config.of(density=0.05, steps=4, round_size=2, block_size=32, batch_size=32, guard_size=100, backend="leap")
+
+
+def main(folder: Path, when: str, stage: str, number: int) -> None:
+    service.OPTIONS = {"poll_backoff_min": 0.01, "poll_backoff_max": 0.05}
+    plain, seen = Journal.put, [0]
+
+    def deadly(self: Journal, ticket: dict) -> None:  # type: ignore[type-arg]
+        due = ticket["stage"] == stage
+        seen[0] += due
+        if due and seen[0] == number and when == "before":
+            os.kill(os.getpid(), signal.SIGKILL)
+        plain(self, ticket)  # type: ignore[arg-type]
+        if due and seen[0] == number and when == "after":
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    if when != "never":
+        Journal.put = deadly  # type: ignore[method-assign, assignment]
+    model, data = digits_classifier(epochs=1), load_digits()
+    pruner = Pruner.resume(folder, model, data) if (folder / FILE).exists() else Pruner(model, data, CONFIG, out=folder)
+    complete(pruner, progress=False)
+    print(Pruner.resume(folder, model, data).masks.checksum())
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4]))
