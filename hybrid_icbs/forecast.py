@@ -98,7 +98,7 @@ def _short(value: float) -> str:
 def _forecast(solver: solvers.Solver, chosen: bool, problems: list[BlockProblem], config: Config) -> Forecast:
     largest = max(problems, key=lambda problem: problem.n)
     fitting = solvers.fitted(solver, largest)
-    each = [fitting.estimate(problem) for problem in problems]
+    each = [fitting.estimate_within(problem, config.time_limit) for problem in problems]
     share = config.steps / len(problems)
     fits = all(estimate.fits for estimate in each)
     seconds, charge, upload = (

@@ -33,6 +33,10 @@ def score_table(
     return table
 
 
+_TOLD = ("backend", "seed", "timing", "ended_by", "repaired", "raw", "incumbents")  # by every solver
+_PROOF = ("proven", "lower_bound", "gap")  # by exact ones
+
+
 def answer_record(problem: problems.BlockProblem, answer: dimod.SampleSet) -> dict[str, Any]:
     """A solver's answer as plain values; `gap` is 0 at the best known energy and 1 at that of a random state."""
     energy, best = float(answer.first.energy), problem.best_known
@@ -46,8 +50,9 @@ def answer_record(problem: problems.BlockProblem, answer: dimod.SampleSet) -> di
         "best_known": None if best is None else dataclasses.asdict(best),
         "n": problem.n,
         "cardinality": problem.constraint.total,
-        **{key: info[key] for key in ("backend", "seed", "timing", "ended_by", "repaired", "raw", "incumbents")},
-        "proof": {key: info[key] for key in ("proven", "lower_bound", "gap") if key in info} or None,
+        **{key: info[key] for key in _TOLD},
+        "proof": {key: info[key] for key in _PROOF if key in info} or None,
+        "info": {key: value for key, value in info.items() if key not in (*_TOLD, *_PROOF)},
         "state": [int(value) for value in answer.record.sample[0]],
     }
 

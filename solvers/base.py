@@ -10,7 +10,7 @@ from __future__ import annotations
 import abc
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, TypeAlias
 
 import dimod
@@ -138,6 +138,11 @@ class Solver(abc.ABC):
     @abc.abstractmethod
     def estimate(self, problem: BlockProblem) -> Estimate:
         """What solving a problem with this solver's work budget would take."""
+
+    def estimate_within(self, problem: BlockProblem, time_limit: float | None) -> Estimate:
+        """What solving it within a time limit (seconds) would take; all of it, as far as this solver knows."""
+        estimate = self.estimate(problem)
+        return estimate if time_limit is None else replace(estimate, seconds=time_limit)
 
     # The work
 

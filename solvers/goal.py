@@ -16,7 +16,7 @@ ROUNDING = 2e-6
 problem's own energy decides."""
 
 _SUMMED_ROUNDING = 1.5e-7
-"""Kernel energies that are summed anew from the problem's own float32 coefficients, four at a time, are right to this."""
+"""Kernel energies that are summed anew from the problem's own float32 coefficients, in fours, are right to this."""
 
 EXACT_ROUNDING = 1e-13
 """The problem's own energies are right to about this share of their terms: the same state summed in another order must

@@ -199,8 +199,8 @@ def _listening(run: Run) -> Callable[[], bool]:
 
 
 def _refuse_what_takes_longer(solver: Solver, problem: BlockProblem, limit: float) -> None:
-    least = solver.estimate(problem).charge_seconds
-    if least > limit:
+    least = solver.estimate_within(problem, limit).charge_seconds
+    if least > limit * (1 + 1e-9):
         raise SolverError(f"a call takes {least:.3g} s at least, and it has {limit:.3g} s of the time limit")
 
 

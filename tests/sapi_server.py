@@ -11,8 +11,9 @@ It misbehaves on command. A fault names a route (or "solve", or "any"), what to 
 
 What to do: "status" (reply with `code`, `message`, and Retry-After where `retry_after` is given), "drop" (close at
 once), "cut" (read half of the body, then close), "drop-after" (do the work, then close without a reply), "hang" (hold
-the request for `seconds`, then close), "garbage" (reply with what is no JSON); of "solve": "fail" with a `message`,
-"cancel", "hold" until `POST /_control/release`. `GET /_control/state` tells what the server has seen.
+the request for `seconds`, then close), "hang-after" (do the work, then likewise), "garbage" (reply with what is no
+JSON); of "solve": "fail" with a `message`, "cancel", "hold" until `POST /_control/release`. `GET /_control/state` tells
+what the server has seen.
 """
 
 from __future__ import annotations
@@ -160,7 +161,8 @@ class Handler(BaseHTTPRequestHandler):
             query = {key: values[0] for key, values in parse_qs(url.query).items()}
             work = getattr(self, "on_" + route.replace("-", "_"))
             reply = work(body, query, **found.groupdict())
-            if fault and fault["do"] == "drop-after":
+            if fault and fault["do"] in ("drop-after", "hang-after"):
+                state.released.wait(fault.get("seconds", 0.0))
                 raise Dropped
             if fault and fault["do"] == "garbage":
                 reply = (b"<html>gateway</html>", reply[1])

@@ -137,7 +137,11 @@ class Leap(RemoteSolver):
 
     def estimate(self, problem: BlockProblem) -> Estimate:
         """From the service's own properties where a call has fetched them, from documented ones otherwise."""
-        plan = self.plan(problem)
+        return self.estimate_within(problem, None)
+
+    def estimate_within(self, problem: BlockProblem, time_limit: float | None) -> Estimate:
+        """The same where so many seconds are asked of the service."""
+        plan = self.plan(problem, time_limit)
         return Estimate(plan.seconds, plan.charge_seconds, plan.fits, plan.note, plan.upload_bytes, calls=1)
 
     def _largest_clique(self) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import os
 import re
 import subprocess
 import sys
@@ -12,10 +14,9 @@ import pytest
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 
-def run(name, folder):
-    done = subprocess.run(
-        [sys.executable, "-W", "error", EXAMPLES / name], cwd=folder, capture_output=True, text=True, check=False
-    )
+def run(name, folder, *arguments):
+    command = [sys.executable, "-W", "error", EXAMPLES / name, *arguments]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -43,6 +44,38 @@ def test_bring_your_own_solver_passes_the_kit_and_prunes(tmp_path):
     said = run("bring_your_own_solver.py", tmp_path)
     assert said.count("passed") >= 15
     assert re.search(r"HillClimber\(restarts=\d+\): accuracy [\d.]+%", said)
+
+
+SMALL_TRIAL = ["--blocks", "3", "--size", "10", "--qaoa", "reps=1"]
+
+
+def test_hardware_trial_writes_its_page_without_credentials(tmp_path, monkeypatch):
+    for name in [name for name in os.environ if name.startswith("DWAVE_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("DWAVE_CONFIG_FILE", str(tmp_path / "none.conf"))
+    (tmp_path / "none.conf").touch()
+    said = run("hardware_trial.py", tmp_path, *SMALL_TRIAL)
+    assert "leap is left out" in said
+    assert len(list((tmp_path / "trial" / "blocks").glob("*.json"))) >= 3
+    with (tmp_path / "trial" / "results.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["solver"] for row in rows} == {"random", "sa", "qaoa"}
+    assert all(float(row["final"]) == pytest.approx(0.0, abs=1e-6) for row in rows if row["solver"] == "sa")
+    assert all(0.0 < float(row["mean"]) < 100.0 for row in rows if row["solver"] == "qaoa")
+    page = (tmp_path / "trial" / "trial.html").read_text()
+    assert "<svg" in page
+    assert "leap?solver=qpu" in page
+
+
+def test_hardware_trial_pays_for_no_call_twice(tmp_path, sapi):
+    run("hardware_trial.py", tmp_path, *SMALL_TRIAL, "--leap", "nl,cqm")
+    assert sapi.counts["accepted"] == 6
+    said = run("hardware_trial.py", tmp_path, *SMALL_TRIAL, "--leap", "nl,cqm")
+    assert sapi.counts["accepted"] == 6
+    assert "leap(cqm)" in said
+    said = run("hardware_trial.py", tmp_path, *SMALL_TRIAL, "--leap", "bqm", "--max-charge", "31")
+    assert "leap?solver=bqm is left out" in said
+    assert "page:" in said
 
 
 def test_every_example_is_run_here():

@@ -154,15 +154,16 @@ def test_a_dry_run_tells_what_a_run_takes_and_asks_nobody(sapi: SapiServer, monk
     monkeypatch.delenv("DWAVE_API_TOKEN")
     told = answer("prune", *DIGITS, *FEW, "--backend", "leap", "--dry-run", "--max-charge", 11)
     own = told[0]
-    assert [each["backend"] for each in told] == ["leap(nl)", "leap(cqm)", "leap(bqm)", "decompose(leap(qpu))"][
-        : len(told)
-    ]
+    assert [each["backend"] for each in told] == ["leap(nl)", "leap(cqm)", "leap(bqm)", "leap(qpu)"]
+    assert [each["chosen"] for each in told] == [True, False, False, False]
     assert (own["chosen"], own["blocks"], own["n"], own["calls"], own["fits"]) == (True, 3, 32, 3, True)
     assert own["charge_seconds"] >= 15.0
     assert own["affordable"] == 2
     assert "DWAVE_API_TOKEN" in own["missing"]
     assert sum(sapi.counts.values()) == 0
     assert call("prune", *DIGITS, *FEW, "--backend", "leap", "--dry-run").stdout.count("leap(nl)") == 1
+    longer = answer("prune", *DIGITS, *FEW, "--backend", "leap", "--dry-run", "--time-limit", 20)[0]
+    assert longer["charge_seconds"] == pytest.approx(60.0)
 
 
 def test_without_credentials_a_run_says_so_before_any_work(sapi: SapiServer, monkeypatch: pytest.MonkeyPatch) -> None:

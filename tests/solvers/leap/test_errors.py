@@ -163,9 +163,10 @@ def test_a_connection_dropped_right_after_acceptance_leaves_one_job(account, sap
     assert sapi.counts["look-up"] >= 1
 
 
-def test_a_request_that_times_out_after_acceptance_leaves_one_job(account, sapi, monkeypatch):
+@pytest.mark.parametrize("fault", ["hang", "hang-after"])
+def test_a_submission_that_times_out_leaves_one_job(account, sapi, monkeypatch, fault):
     monkeypatch.setitem(service.OPTIONS, "request_timeout", 0.3)
-    sapi.fault("submit", "hang", seconds=0.6)
+    sapi.fault("submit", fault, seconds=0.6)
     solved()
     assert sapi.counts["accepted"] == 1
 

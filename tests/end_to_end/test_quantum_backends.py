@@ -1,0 +1,41 @@
+"""A classifier of digits is pruned by quantum backends as it is by the local annealer, to the weight."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from hybrid_icbs import evaluate, prune
+from hybrid_icbs.digits import digits_classifier, load_digits
+from solvers import Decompose
+from solvers.leap import Leap
+
+SETTINGS: dict[str, Any] = {"density": 0.05, "steps": 3, "block_size": 36, "batch_size": 64, "progress": False}
+
+
+@pytest.fixture(scope="module")
+def annealed() -> Any:
+    return prune(digits_classifier(epochs=8), load_digits(), backend="sa", **SETTINGS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("backend", "solved_by"),
+    [
+        ("qaoa?reps=1&starts=1&iterations=20&shots=128", "decompose(qaoa)"),
+        ("leap", "leap(nl)"),
+        ("leap?solver=cqm", "leap(cqm)"),
+        (Decompose(Leap(solver="qpu", num_reads=50), size=16, rounds=3), "decompose(leap(qpu))"),
+        ("portfolio?solvers=leap+tabu", "portfolio(leap(nl)+tabu)"),
+    ],
+    ids=str,
+)
+def test_the_classifier_comes_out_at_the_same_density(annealed, sapi, backend, solved_by) -> None:
+    model = digits_classifier(epochs=8)
+    result = prune(model, load_digits(), backend=backend, **SETTINGS)
+    assert result.density == annealed.density
+    assert {row["backend"] for row in result.history} == {solved_by}
+    assert result.scores["result"]["loss"] <= result.scores["start"]["loss"]
+    assert evaluate(result.model, load_digits("test")).loss < 10.0
+    assert all(bool((parameter != 0).any()) for parameter in result.model.parameters())
