@@ -20,6 +20,7 @@ BACKENDS = [
     "ocean-sa?num_sweeps=100",
     "ocean-tabu?num_restarts=2",
     "dimod:dwave.samplers.SteepestDescentSolver?num_reads=50",
+    "qaoa?reps=1&mixer=xy-ring&sampler=statevector&shots=100&starts=1",
     "decompose?solver=exact&size=8",
     "decompose?solver=ocean-sa&size=20&rounds=5",
     "portfolio?solvers=sa+exact",
