@@ -86,9 +86,9 @@ def table(
         for seed in _seeds(arguments):
             given = settings | {"density": case.density, "scope": case.scope, "seed": seed}
             config = Config.of(backend=backend(arguments), **given)
+            magnitude = 100 * accuracy(Pruner(model, train, config.model_copy(update={"steps": 0})).model, test)
             start = time.perf_counter()
             pruner = Pruner(model, train, config)
-            magnitude = 100 * accuracy(pruner.model, test)
             result = complete(pruner, progress=False)
             seconds.append(time.perf_counter() - start)
             accepted.append(sum(row["accepted"] for row in result.history))

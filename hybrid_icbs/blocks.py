@@ -32,6 +32,8 @@ class Block:
     Attributes:
         problem: its block problem.
         before: the state that leaves its weights as they are, ones for those that are pruned now [n].
+        fallback: the feasible state of a refused round: that one, or where the block has to cut, with the kept weights
+            of least magnitude cut too [n].
         answer: the state that was told [n], or None.
         energy: energy of the answer.
         info: what the solver said of it.
@@ -39,6 +41,7 @@ class Block:
 
     problem: BlockProblem
     before: States
+    fallback: States
     answer: States | None = None
     energy: float = 0.0
     info: Mapping[str, Any] = field(default_factory=dict)
@@ -66,14 +69,29 @@ class Block:
     def swaps(self) -> int:
         """How many pairs of weights change places."""
         assert self.answer is not None
-        return int((self.answer != self.before).sum()) // 2
+        return (int((self.answer != self.before).sum()) - self.cut) // 2
 
-    def moves(self) -> list[Move]:
-        """What the answer changes in the masks."""
+    @property
+    def cut(self) -> int:
+        """How many more weights the block prunes than are pruned now."""
+        return self.problem.constraint.total - int(self.before.sum())
+
+    def moves(self, fallback: bool = False) -> list[Move]:
+        """What the answer, or the fallback, changes in the masks."""
         labels = self.problem.labels
         assert labels is not None
         assert self.answer is not None
-        return moves_of(labels.parameter, labels.index, self.before == 0, self.answer == 0)
+        after = self.fallback if fallback else self.answer
+        return moves_of(labels.parameter, labels.index, self.before == 0, after == 0)
+
+
+def cut_by_magnitude(before: States, values: npt.NDArray[Any], cut: int) -> States:
+    """A state [n] with the kept weights of least magnitude cut, of weights that have these values if kept [n]."""
+    state = before.copy()
+    if cut:
+        kept = np.flatnonzero(before == 0)
+        state[kept[np.argsort(np.abs(values[kept]), kind="stable")[:cut]]] = 1
+    return state
 
 
 def build_blocks(
@@ -122,9 +140,9 @@ def build_blocks(
         }
         problem = block_problem(
             G[b], w0[b], before.astype(bool), gamma=config.gamma, rho=config.rho * damping,
-            relative_rho=config.relative_rho, labels=Labels(c.parameter, c.index), provenance=origin,
+            relative_rho=config.relative_rho, cut=c.cut, labels=Labels(c.parameter, c.index), provenance=origin,
         )  # fmt: skip
-        blocks.append(Block(problem, before))
+        blocks.append(Block(problem, before, cut_by_magnitude(before, w0[b], c.cut)))
     return blocks
 
 

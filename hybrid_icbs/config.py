@@ -22,6 +22,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "scope": "layer",
         "init_comparison": "layer",
         "steps": 3000,
+        "cut_steps": 0,
         "guard": "off",
         "rho": 0.001,
         "relative_rho": False,
@@ -48,6 +49,17 @@ class Config(BaseModel):
     )
     steps: int = Field(60, ge=0, description="blocks to solve")
     block_size: int = Field(1024, ge=2, description="weights in a block, n")
+    cut_steps: int | None = Field(
+        None,
+        ge=0,
+        description="of the steps, those that lower the density: the run starts denser, and each of these blocks cuts "
+        "its part; by default a sixth where scope is global and so many blocks can halve the model, else none",
+    )
+    cut_from: float = Field(
+        2.0,
+        ge=1,
+        description="density at which cutting starts, in multiples of the final one, if blocks can cut so much",
+    )
     batch_size: int = Field(200, ge=1, description="samples on which gradients of a round are measured, N")
     round_size: int = Field(
         1, ge=1, description="blocks asked together, from one batch, and merged or refused together"
@@ -147,6 +159,14 @@ class Config(BaseModel):
         elif "density" not in settings:
             raise ValueError("give density, the share of weights to keep, or sparsity (= 1 - density)")
         return {**PRESETS[preset], **settings}
+
+    @model_validator(mode="after")
+    def _cut_globally(self) -> Config:
+        if self.cut_steps and self.scope == "layer":
+            raise ValueError('cut_steps needs scope = "global": by layer the density of each is kept as it starts')
+        if self.cut_steps and self.cut_steps >= self.steps:
+            raise ValueError(f"cut_steps = {self.cut_steps} must be less than steps = {self.steps}")
+        return self
 
     @property
     def start_comparison(self) -> Comparison:

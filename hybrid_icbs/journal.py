@@ -38,7 +38,7 @@ CREATE TABLE rounds (
 CREATE TABLE blocks (
     round INTEGER NOT NULL, block INTEGER NOT NULL, pruned INTEGER NOT NULL,
     parameter BLOB NOT NULL, flat_index BLOB NOT NULL,
-    checksum TEXT NOT NULL, answer BLOB, energy REAL, info TEXT, PRIMARY KEY (round, block)
+    checksum TEXT NOT NULL, answer BLOB, energy REAL, info TEXT, applied BLOB, PRIMARY KEY (round, block)
 );
 CREATE TABLE fixed (layer INTEGER PRIMARY KEY, round INTEGER NOT NULL, bits BLOB NOT NULL);
 """
@@ -58,6 +58,7 @@ class RoundRecord:
             (they come first), and the checksum of its coefficients.
         fixed: bits of the weights that this round fixed for the run, by layer.
         answers: state of each block [n], or None.
+        applied: of a merged round, the state that each block's weights went to [n]; None where they stayed.
         merged: whether the round was accepted, the loss after it, and its rows of history; None while it is open.
     """
 
@@ -70,6 +71,7 @@ class RoundRecord:
     checksums: list[str]
     fixed: dict[int, npt.NDArray[np.uint8]]
     answers: list[npt.NDArray[np.int8] | None] = field(default_factory=list)
+    applied: list[npt.NDArray[np.int8] | None] = field(default_factory=list)
     merged: tuple[bool, float | None, list[dict[str, Any]]] | None = None
 
 
@@ -146,10 +148,16 @@ class Journal:
             raise RunFolderError(
                 f"{folder / FILE} has schema {schema}; this version reads 1 to {SCHEMA}. Update hybrid-icbs"
             )
-        if schema == 1:  # begun before there were calls to services
+        if schema == 1:  # begun before there were calls to services, or cuts
             with journal._writing() as connection:
                 connection.execute(_CALLS)
-                values = [("schema", json.dumps(SCHEMA)), ("run", json.dumps(secrets.token_hex(8)))]
+                connection.execute("ALTER TABLE blocks ADD COLUMN applied BLOB")
+                connection.execute(
+                    "UPDATE blocks SET applied = answer WHERE round IN (SELECT number FROM rounds WHERE accepted = 1)"
+                )
+                settings = journal.value("config") | {"cut_steps": 0}
+                new = {"schema": SCHEMA, "run": secrets.token_hex(8), "config": settings}
+                values = [(key, json.dumps(value)) for key, value in new.items()]
                 connection.executemany("INSERT OR REPLACE INTO run VALUES (?, ?)", values)
         return journal
 
@@ -234,9 +242,23 @@ class Journal:
                 (bits, block.energy, info, round_number, number),
             )
 
-    def merged(self, round_number: int, accepted: bool, loss: float | None, history: list[dict[str, Any]]) -> None:
-        """Note that a round was merged, or refused."""
+    def merged(
+        self,
+        round_number: int,
+        accepted: bool,
+        loss: float | None,
+        history: list[dict[str, Any]],
+        applied: list[npt.NDArray[np.int8] | None],
+    ) -> None:
+        """Note that a round was merged, or refused, and the states that its blocks' weights went to."""
         with self._writing() as connection:
+            connection.executemany(
+                "UPDATE blocks SET applied = ? WHERE round = ? AND block = ?",
+                [
+                    (None if state is None else np.packbits(state.astype(bool)).tobytes(), round_number, b)
+                    for b, state in enumerate(applied)
+                ],
+            )
             connection.execute(
                 "UPDATE rounds SET accepted = ?, loss = ?, history = ? WHERE number = ?",
                 (int(accepted), loss, json.dumps(history, default=_plain), round_number),
@@ -250,7 +272,8 @@ class Journal:
             )
             for number, asked, masks, accepted, loss, history in rows.fetchall():
                 blocks = connection.execute(
-                    "SELECT pruned, parameter, flat_index, checksum, answer FROM blocks WHERE round = ? ORDER BY block",
+                    "SELECT pruned, parameter, flat_index, checksum, answer, applied FROM blocks "
+                    "WHERE round = ? ORDER BY block",
                     (number,),
                 ).fetchall()
                 fixed = connection.execute("SELECT layer, bits FROM fixed WHERE round = ?", (number,)).fetchall()
@@ -264,10 +287,8 @@ class Journal:
                     pruned=[block[0] for block in blocks],
                     checksums=[block[3] for block in blocks],
                     fixed={layer: np.frombuffer(bits, np.uint8) for layer, bits in fixed},
-                    answers=[
-                        None if block[4] is None else _unpacked(block[4], len(own))
-                        for block, own in zip(blocks, index, strict=True)
-                    ],
+                    answers=[_unpacked(block[4], len(own)) for block, own in zip(blocks, index, strict=True)],
+                    applied=[_unpacked(block[5], len(own)) for block, own in zip(blocks, index, strict=True)],
                     merged=None if accepted is None else (bool(accepted), loss, json.loads(history)),
                 )
 
@@ -358,8 +379,8 @@ def _reason(folder: Path, error: sqlite3.Error) -> str:
     return f"{folder / FILE} cannot be used ({text}); it may be damaged or not a journal of hybrid-icbs"
 
 
-def _unpacked(bits: bytes, n: int) -> npt.NDArray[np.int8]:
-    return np.unpackbits(np.frombuffer(bits, np.uint8), count=n).astype(np.int8)
+def _unpacked(bits: bytes | None, n: int) -> npt.NDArray[np.int8] | None:
+    return None if bits is None else np.unpackbits(np.frombuffer(bits, np.uint8), count=n).astype(np.int8)
 
 
 def _plain(value: Any) -> Any:

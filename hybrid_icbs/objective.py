@@ -36,6 +36,7 @@ def block_problem(
     gamma: float,
     rho: float,
     relative_rho: bool,
+    cut: int = 0,
     labels: Labels,
     provenance: Mapping[str, Any],
 ) -> BlockProblem:
@@ -44,10 +45,11 @@ def block_problem(
     Args:
         gradients: per-sample gradients G of the block's weights [n, N].
         restore: value of each weight if it is kept, w0 [n].
-        pruned: which weights are pruned now [n]; the cardinality is their number, so that density is kept.
+        pruned: which weights are pruned now [n]; their number and `cut` are the cardinality.
         gamma: weight of the first-order term.
         rho: damping of the change of the weights.
         relative_rho: whether rho is in units of the block's mean diagonal of H, or absolute as in the paper's code.
+        cut: how many weights more are to be pruned than now; at 0 the density is kept.
         labels: which weights these are.
         provenance: for the record.
 
@@ -67,7 +69,12 @@ def block_problem(
     curvature = 0.5 * float(np.square(products, dtype=np.float64).sum()) / count
     offset = curvature - gamma * float(g @ dw) + damping * float(dw @ dw)
     return BlockProblem.low_rank(
-        A, linear, int(pruned.sum()), offset=offset, labels=labels, provenance={**provenance, "rho": damping, "n": n}
+        A,
+        linear,
+        int(pruned.sum()) + cut,
+        offset=offset,
+        labels=labels,
+        provenance={**provenance, "rho": damping, "n": n},
     )
 
 

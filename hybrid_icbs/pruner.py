@@ -36,12 +36,11 @@ from hybrid_icbs.fingerprint import fingerprint
 from hybrid_icbs.gradients import GradientPass, measure_gradients
 from hybrid_icbs.journal import Journal, RoundRecord
 from hybrid_icbs.layers import Layer, find_layers, has_batch_norm
-from hybrid_icbs.masks import Masks
 from hybrid_icbs.merge import Guard, apply, moves_of, write_masks
 from hybrid_icbs.result import TOOLKITS, PruneResult
-from hybrid_icbs.schedule import LayerSchedule
-from hybrid_icbs.scores import initial_masks, score_weights
-from hybrid_icbs.selection import Chosen, HoldBack, choose_candidates
+from hybrid_icbs.schedule import CutSchedule, LayerSchedule
+from hybrid_icbs.scores import initial_masks, least_cut, score_weights
+from hybrid_icbs.selection import Chosen, HoldBack, choose_candidates, with_cut
 from problems import BlockProblem
 from solvers.account import Account, accounting
 from solvers.errors import BudgetReached
@@ -96,6 +95,7 @@ class Pruner:
         start = {
             "scores": {key: asdict(score) for key, score in scores.items() if score},
             "densities": self.start_densities,
+            "kept": {name: self.masks.kept(name) for name in self.masks},
             "versions": solvers.versions(TOOLKITS),
         }
         if out is not None:
@@ -181,12 +181,21 @@ class Pruner:
                 f"the dense model's loss on the guard's samples is {self.dense_score.loss}; look for values that are "
                 "not finite in the calibration data, the weights or the loss"
             )
-        self.masks = self._initial_masks()
+        batch = self._batch()
+        scores = score_weights(self.model, self.layers, config.init, batch, self.loss, config.seed)
+        self.masks = initial_masks(scores, self.layers, config.density, config.start_comparison)
         self.start_densities = {name: self.masks.density(name) for name in self.masks}
         write_masks(self.layers, self.masks, self.restore)
         self.start_score = self.guard.score() if self.guard else None
         self.guard_loss = self.start_score.loss if self.start_score else None
         self._best_loss, self._best = self.guard_loss, self.masks.copy()
+        total = sum(layer.size for layer in self.layers)
+        self._kept = self.masks.kept()
+        self._cuts = CutSchedule(config, total, self._kept)
+        if self._cuts.start > self._kept:
+            self.masks = initial_masks(scores, self.layers, self._cuts.start / total, config.start_comparison)
+            write_masks(self.layers, self.masks, self.restore)
+            self.guard_loss = self.guard.score().loss if self.guard else None
 
     # Ask and tell
 
@@ -217,6 +226,7 @@ class Pruner:
         measured = time.perf_counter()
         fixed_before = set(self._held.fixed)
         chosen = self._choose(gradients, layers, picked, count)
+        chosen = with_cut(chosen, self.masks.kept() - self._cuts.kept(self.steps + len(chosen)))
         origin: dict[str, Any] = {"round": self.rounds, "masks": self.masks.checksum()}
         self._open = build_blocks(chosen, gradients, self.layers, self.restore, self.config, self._damping, origin)
         problems = self.pending()
@@ -346,7 +356,17 @@ class Pruner:
         return solver
 
     def finish(self) -> None:
-        """Put the best state of the path into the model, and recompute batch-norm statistics where there are any."""
+        """Put the best state of the path into the model, and recompute batch-norm statistics where there are any.
+
+        A run that ended while it was still lowering its density is cut to the end by magnitude, or takes the masks of
+        the start where the guard finds these better.
+        """
+        if self.masks.kept() > self._kept:
+            self.masks = least_cut(self.masks, self.layers, self.restore, self._kept)
+            write_masks(self.layers, self.masks, self.restore)
+            self.guard_loss = self.guard.score().loss if self.guard else None
+            if self._best_loss is not None and self.guard_loss is not None and self.guard_loss < self._best_loss:
+                self._best_loss, self._best = self.guard_loss, self.masks.copy()
         if self._best_loss is not None and self.guard_loss != self._best_loss:
             self.masks, self.guard_loss = self._best.copy(), self._best_loss
             write_masks(self.layers, self.masks, self.restore)
@@ -443,24 +463,33 @@ class Pruner:
             problems,
             seed=seed + waiting[0],
             time_limit=self.config.time_limit,
-            initial_states=[self._open[b].before for b in waiting],
+            initial_states=[self._open[b].fallback for b in waiting],
         )
 
     # How a round ends
 
     def _merge(self) -> None:
         begun = time.perf_counter()
+        fallback = [move for block in self._open for move in block.moves(fallback=True)]
+        before = self.guard_loss
+        if self.guard and any(block.cut for block in self._open):
+            # A cut raises the loss: the answer has to be better than a cut of the same size by magnitude.
+            apply(fallback, self.layers, self.masks, self.restore)
+            before = self.guard.score().loss
+            apply([move.undone() for move in fallback], self.layers, self.masks, self.restore)
         moves = [move for block in self._open for move in block.moves()]
         apply(moves, self.layers, self.masks, self.restore)
         merged = time.perf_counter()
-        before, after = self.guard_loss, self.guard.score().loss if self.guard else None
+        after = self.guard.score().loss if self.guard else None
         refused = self.config.guard == "refuse" and before is not None and after is not None and not after <= before
         if refused:
             apply([move.undone() for move in moves], self.layers, self.masks, self.restore)
+            apply(fallback, self.layers, self.masks, self.restore)
         self._spent |= {"merge": merged - begun, "guard": time.perf_counter() - merged}
         rows = self._rows(before, after, not refused)
         if self._journal:
-            self._journal.merged(self.rounds, not refused, before if refused else after, rows)
+            applied = [(block.fallback if block.cut else None) if refused else block.answer for block in self._open]
+            self._journal.merged(self.rounds, not refused, before if refused else after, rows, applied)
         self._close_round(rows, not refused, before if refused else after)
 
     def _close_round(self, rows: list[dict[str, Any]], accepted: bool, loss: float | None) -> None:
@@ -472,10 +501,10 @@ class Pruner:
             # The model of the loss holds near the present weights only: trust it less after a refusal, as
             # Levenberg and Marquardt do. The bounds keep a long series of either from overshooting for good.
             self._damping = min(max(self._damping * (0.5 if accepted else 2.0), 2.0**-10), 2.0**10)
-        if accepted:
-            self.guard_loss = loss
-            if loss is not None and (self._best_loss is None or loss <= self._best_loss):
-                self._best_loss, self._best = loss, self.masks.copy()
+        self.guard_loss = loss
+        lowest = loss is not None and (self._best_loss is None or loss <= self._best_loss)
+        if accepted and lowest and self.masks.kept() == self._kept:  # not while the density is still being lowered
+            self._best_loss, self._best = loss, self.masks.copy()
 
     def _rows(self, before: float | None, after: float | None, accepted: bool) -> list[dict[str, Any]]:
         return [
@@ -487,6 +516,7 @@ class Pruner:
                 "n": block.problem.n,
                 "cardinality": block.problem.cardinality,
                 "swaps": block.swaps,
+                "cut": block.cut,
                 "energy": block.energy,
                 "predicted": block.predicted,
                 "loss_before": before,
@@ -535,12 +565,6 @@ class Pruner:
         size = min(self.config.batch_size, len(self._pool))
         return self.data.take(rng.choice(self._pool, size, replace=False), device_of(self.model))
 
-    def _initial_masks(self) -> Masks:
-        config = self.config
-        batch = self._batch()
-        scores = score_weights(self.model, self.layers, config.init, batch, self.loss, config.seed)
-        return initial_masks(scores, self.layers, config.density, config.start_comparison)
-
     def _identity(self) -> dict[str, Any]:
         """What must be the same when a run is resumed: the dense model, the data and the first masks."""
         first = self.data.take(self._pool[: self.config.batch_size])
@@ -562,13 +586,13 @@ class Pruner:
                 self._schedule.next(record.asked)
             self._held.fixed.update(record.fixed)
             accepted, loss, rows = record.merged
-            for parameter, index, pruned, answer in zip(
-                record.parameter, record.index, record.pruned, record.answers, strict=True
+            for parameter, index, pruned, applied in zip(
+                record.parameter, record.index, record.pruned, record.applied, strict=True
             ):
                 self._held.add(parameter, index)
-                before = np.arange(len(index)) >= pruned
-                if accepted and answer is not None:
-                    apply(moves_of(parameter, index, before, answer == 0), self.layers, self.masks, self.restore)
+                if applied is not None:
+                    before = np.arange(len(index)) >= pruned
+                    apply(moves_of(parameter, index, before, applied == 0), self.layers, self.masks, self.restore)
             self._open = [None] * len(record.index)  # type: ignore[list-item] # counted, then cleared
             self._close_round(rows, accepted, loss)
 

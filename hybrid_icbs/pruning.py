@@ -117,7 +117,9 @@ def complete(pruner: Pruner, solver: solvers.Solver | None = None, *, progress: 
         if result.out is not None:
             result.save(result.out)
             result.report(result.out / "report.html")
-            pruner.note("end", {"scores": result.scores, "backend": result.backend, "steps": pruner.steps})
+            kept = {name: pruner.masks.kept(name) for name in pruner.masks}
+            end = {"scores": result.scores, "backend": result.backend, "steps": pruner.steps, "kept": kept}
+            pruner.note("end", end)
         return result
     finally:
         pruner.close()

@@ -113,17 +113,14 @@ class RunRecord:
             journal.close()
         history = [row for record in rounds if record.merged for row in record.merged[2]]
         scores, densities = dict(start.get("scores", {})), start.get("densities", {})
-        gains, loss = _kept_since_start(rounds, len(shapes), scores.get("start", {}).get("loss"))
+        sizes = {name: int(np.prod(shape, dtype=np.int64)) for name, shape in shapes.items()}
+        final = {name: round(densities[name] * sizes[name]) for name in shapes if name in densities}
+        kept, loss = _best_kept(rounds, start.get("kept", final), final, scores.get("start", {}).get("loss"))
         if end and end["steps"] == len(history):
-            scores = end["scores"]
+            scores, kept = end["scores"], end.get("kept", kept)
         elif loss is not None and history:
             scores["result"] = {"loss": loss, "accuracy": None}
-        layers = (
-            LayerRecord(name, shape, round(densities[name] * size) + int(gain), densities[name])
-            for (name, shape), gain in zip(shapes.items(), gains, strict=True)
-            if name in densities
-            for size in [int(np.prod(shape, dtype=np.int64))]
-        )
+        layers = (LayerRecord(name, shapes[name], kept[name], densities[name]) for name in final)
         backend = end.get("backend") or (history[-1]["backend"] if history else "")
         return cls(
             folder.resolve().name,
@@ -180,22 +177,34 @@ def _rounds(history: list[dict[str, Any]]) -> Iterator[Round]:
         )
 
 
-def _kept_since_start(
-    rounds: list[RoundRecord], layers: int, least: float | None
-) -> tuple[np.ndarray[Any, Any], float | None]:
-    """How many more weights each layer keeps than at the start [layers], in the best state so far, and its loss."""
-    now = best = np.zeros(layers, np.int64)
+def _best_kept(
+    rounds: list[RoundRecord], start: Mapping[str, int], final: Mapping[str, int], least: float | None
+) -> tuple[dict[str, int], float | None]:
+    """Weights that each layer keeps in the best state so far, and its loss.
+
+    While the density is still being lowered that is the present state.
+
+    Args:
+        rounds: on record.
+        start: weights that each layer keeps at the start.
+        final: those of the masks of the start method at the final density.
+        least: the loss of these.
+    """
+    now = np.array(list(start.values()), np.int64)
+    best, total = np.array(list(final.values()), np.int64), sum(final.values())
     for record in rounds:
-        if record.merged is None or not record.merged[0]:
+        if record.merged is None:
             continue
-        for parameter, pruned, answer in zip(record.parameter, record.pruned, record.answers, strict=True):
-            if answer is not None:
-                change = (answer == 0).astype(np.int64) - (np.arange(len(answer)) >= pruned)
-                now = now + np.bincount(parameter, change, layers).astype(np.int64)
-        loss = record.merged[1]
-        if loss is None or least is None or loss <= least:
+        for parameter, pruned, applied in zip(record.parameter, record.pruned, record.applied, strict=True):
+            if applied is not None:
+                change = (applied == 0).astype(np.int64) - (np.arange(len(applied)) >= pruned)
+                now = now + np.bincount(parameter, change, len(now)).astype(np.int64)
+        accepted, loss, _ = record.merged
+        if accepted and now.sum() == total and (loss is None or least is None or loss <= least):
             best, least = now, loss
-    return best, least
+    if now.sum() > total:
+        best, least = now, None
+    return dict(zip(start, best.tolist(), strict=True)), least
 
 
 def _versions(toolkits: Mapping[str, str]) -> dict[str, str]:

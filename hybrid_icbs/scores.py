@@ -84,6 +84,25 @@ def score_weights(
     return [w.abs() * _by_input(layer, norm) for layer, w, norm in zip(layers, weights, norms, strict=True)]
 
 
+def least_cut(masks: Masks, layers: Sequence[Layer], restore: Sequence[torch.Tensor], kept: int) -> Masks:
+    """Masks that keep only the so many weights of largest magnitude among those that are kept now, over all layers.
+
+    Args:
+        masks: the masks now.
+        layers: the layers.
+        restore: value of each weight if it is kept.
+        kept: weights to keep.
+    """
+    sizes = [np.abs(w.detach().float().cpu().numpy().reshape(-1)) for w in restore]
+    found = np.concatenate([np.where(masks.flat(layer.name), s, -1.0) for layer, s in zip(layers, sizes, strict=True)])
+    keep = np.zeros(len(found), np.bool_)
+    keep[np.argsort(-found, kind="stable")[:kept]] = True
+    fewer = masks.copy()
+    for layer, own in zip(layers, np.split(keep, np.cumsum([layer.size for layer in layers])[:-1]), strict=True):
+        fewer.set_flat(layer.name, own)
+    return fewer
+
+
 @torch.no_grad()
 def _input_norms(model: nn.Module, layers: Sequence[Layer], batch: Batch) -> list[torch.Tensor]:
     """Euclidean norm of each input feature (channel) of each layer over a batch."""

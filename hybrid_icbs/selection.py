@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -26,11 +26,23 @@ class Chosen:
         parameter: number of each weight's layer, int32 [n].
         index: flat index of each weight in its layer, int64 [n].
         pruned: how many of them are pruned now; the rest is kept.
+        cut: how many more are to be pruned than now.
     """
 
     parameter: npt.NDArray[np.int32]
     index: IndexArray
     pruned: int
+    cut: int = 0
+
+
+def with_cut(chosen: Sequence[Chosen], cut: int) -> list[Chosen]:
+    """Blocks that prune so many weights more than now between them, half of the kept ones of each at most."""
+    dealt = []
+    for b, block in enumerate(chosen):
+        own = min(max(0, -(-cut // (len(chosen) - b))), (len(block.index) - block.pruned) // 2)
+        cut -= own
+        dealt.append(replace(block, cut=own))
+    return dealt
 
 
 class HoldBack:

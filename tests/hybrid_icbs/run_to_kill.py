@@ -26,6 +26,7 @@ from hybrid_icbs.pruning import complete
 SMALL = {"density": 0.05, "steps": 16, "round_size": 2, "block_size": 64, "batch_size": 64, "hold_back": 0.3}
 CONFIGS = {
     "layer": Config.of(**SMALL, guard_size=200, fixed_kept=0.1, scope="layer", backend="tabu?children=3&threads=1"),
+    "cut": Config.of(density=0.02, steps=9, cut_steps=6, block_size=256, backend="tabu?children=3&threads=1"),
     "global": Config.of(density=0.2, steps=10, block_size=512, backend="sa?restarts=2&sweeps=5&threads=1"),
 }
 

@@ -192,10 +192,15 @@ def test_a_journal_from_before_there_were_calls_is_opened(
     prune(classifier, digits, **SMALL | {"backend": "tabu?children=3"}, out=tmp_path, progress=False)
     with sqlite3.connect(tmp_path / FILE) as old:
         old.execute("DROP TABLE calls")
+        old.execute("ALTER TABLE blocks DROP COLUMN applied")
         old.execute("DELETE FROM run WHERE key = 'run'")
         old.execute("UPDATE run SET value = '1' WHERE key = 'schema'")
     old.close()
     journal = Journal.open(tmp_path)
     assert journal.tickets() == []
     assert len(journal.value("run")) == 16
+    assert journal.config.cut_steps == 0
+    for record in journal.rounds():
+        assert record.merged is not None
+        assert [state is not None for state in record.applied] == [record.merged[0]]
     journal.close()
