@@ -51,7 +51,7 @@ class Portfolio(Solver):
 
     name: ClassVar[str] = "portfolio"
 
-    solvers: tuple[Solver | str, ...] | str = ("tabu", "sa")
+    solvers: tuple[Solver | str, ...] | str = "tabu+sa"
     at_once: bool = False
 
     def __post_init__(self) -> None:
