@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -118,6 +119,20 @@ def classifier(epochs: int = 12) -> Classifier:
         save_file(model.state_dict(), file)
     model.load_state_dict(load_file(file))
     return model.eval()
+
+
+def llama() -> tuple[nn.Module, Any]:
+    """A Llama of 1.7 million weights trained on Shakespeare, and its tokenizer."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = DATA / "llama-shakespeare"
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    return model.eval(), AutoTokenizer.from_pretrained(folder)
+
+
+def text(name: str) -> str:
+    """A text, such as "shakespeare_train"."""
+    return (DATA / "text" / f"{name}.txt").read_text("utf-8")
 
 
 def _loaded(model: nn.Module, name: str) -> nn.Module:

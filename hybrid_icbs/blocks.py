@@ -116,10 +116,16 @@ def build_blocks(
     """
     G = [np.empty((len(c.index), len(gradients.losses)), np.float32) for c in chosen]
     w0 = [np.empty(len(c.index), np.float32) for c in chosen]
+    wanted = {}
+    for layer in layers:
+        index = np.concatenate([c.index[c.parameter == layer.number] for c in chosen])
+        if len(index):
+            wanted[layer.number] = index
+    gradients.prepare(wanted)
     for layer in layers:
         where = [c.parameter == layer.number for c in chosen]
-        index = np.concatenate([c.index[mine] for c, mine in zip(chosen, where, strict=True)])
-        if len(index):
+        if layer.number in wanted:
+            index = wanted[layer.number]
             ends = np.cumsum([int(mine.sum()) for mine in where])[:-1]
             rows = np.split(gradients.per_sample(layer, index), ends)
             values = restore[layer.number].reshape(-1)

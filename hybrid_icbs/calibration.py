@@ -15,7 +15,9 @@ from torch import nn
 from torch.utils.data import DataLoader, RandomSampler, SequentialSampler, TensorDataset, default_collate
 
 from hybrid_icbs.errors import PruningError
+from hybrid_icbs.keywords import Columns, columns_of, labels_apart
 from hybrid_icbs.layers import BATCH_NORMS
+from hybrid_icbs.mapped import IN_MEMORY
 
 Loss: TypeAlias = Callable[[Any, Any], torch.Tensor]
 """Takes a model's outputs and the targets, gives the loss of each sample [N]."""
@@ -26,6 +28,9 @@ IGNORED = -100
 EVALUATION_BATCH = 1000
 """Samples of one forward pass when a model is only evaluated: enough to keep the matrix products busy."""
 
+POSITIONS, POSITIONS_LARGE = 2048, 128
+"""Tokens of one pass through a transformer, small or large: more gain little speed and take memory beside the model."""
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -34,6 +39,24 @@ class Batch:
     inputs: Any
     targets: Any
     size: int
+
+    def split(self, size: int) -> Iterator[Batch]:
+        """The same samples in batches of at most `size`."""
+        if size >= self.size:
+            yield self
+            return
+        for start in range(0, self.size, size):
+            part = slice(start, min(start + size, self.size))
+            yield Batch(self._part(self.inputs, part), self._part(self.targets, part), part.stop - part.start)
+
+    def _part(self, value: Any, part: slice) -> Any:
+        if isinstance(value, torch.Tensor):
+            return value[part] if value.dim() and len(value) == self.size else value
+        if isinstance(value, Mapping):
+            return {key: self._part(item, part) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return tuple(self._part(item, part) for item in value)
+        return value
 
 
 @dataclass(frozen=True)
@@ -50,18 +73,29 @@ class CalibrationData:
     Args:
         data: one of: a pair of tensors (inputs [S, ...], targets [S, ...]); a DataLoader or a map-style dataset of
             (inputs, targets), from which single samples are drawn when needed (of a loader, those that its sampler
-            names); an iterable of such batches, which is read once and kept.
+            names); an iterable of such batches, which is read once and kept. In place of (inputs, targets) there may
+            be keyword dicts, as transformers models take them: their "labels" are the targets; a dict of tensors
+            alone is one batch. Sequences of different lengths are padded.
+        next_token: whether samples without labels are their own: the token ids, for causal language models.
+
+    Attributes:
+        tokenizer: what made the text into token ids, to be saved with the model; None where that is not known.
 
     Raises:
         PruningError: data that is none of these, or empty.
     """
 
-    def __init__(self, data: Any) -> None:
+    def __init__(self, data: Any, *, next_token: bool = False) -> None:
         self._collate: Callable[[list[Any]], Any] = default_collate
         self._samples: Any
         self._index: npt.NDArray[np.int64] | None = None
+        self._next_token = next_token
+        self.tokenizer: Any = None
         if isinstance(data, CalibrationData):
             self._samples, self._collate, self._index = data._samples, data._collate, data._index
+            self._next_token, self.tokenizer = next_token or data._next_token, data.tokenizer
+        elif isinstance(data, Mapping):
+            self._samples = columns_of([data])
         elif _is_tensor_pair(data):
             self._samples = TensorDataset(*data)
         elif isinstance(data, DataLoader) and hasattr(data.dataset, "__getitem__") and hasattr(data.dataset, "__len__"):
@@ -72,12 +106,18 @@ class CalibrationData:
         elif hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, list | tuple | Mapping):
             self._samples = data
         else:
-            self._samples = TensorDataset(*_gathered(data))
+            self._samples = _gathered(data)
         if len(self) == 0:
             raise PruningError("the calibration data is empty; at least two samples are needed")
 
     def __len__(self) -> int:
         return len(self._samples) if self._index is None else len(self._index)
+
+    @property
+    def sequences(self) -> bool:
+        """Whether a sample is a sequence of tokens, a keyword dict with `input_ids`."""
+        inputs = self.take(np.zeros(1, np.int64)).inputs
+        return isinstance(inputs, Mapping) and "input_ids" in inputs
 
     def take(self, index: npt.NDArray[np.int64], device: torch.device | str = "cpu") -> Batch:
         """The samples of some indices as one batch, on a device.
@@ -85,14 +125,21 @@ class CalibrationData:
         Datasets that augment at random get a random state that follows from the first index: same seed, same batch.
         """
         index = index if self._index is None else self._index[index]
+        inputs: Any
+        targets: Any
         if isinstance(self._samples, TensorDataset):
             picked = torch.from_numpy(np.ascontiguousarray(index))
-            inputs, targets = (t[picked.to(t.device)] for t in self._samples.tensors)
+            inputs, targets = [t[picked.to(t.device)] for t in self._samples.tensors]
+        elif isinstance(self._samples, Columns):
+            inputs, targets = labels_apart(self._samples.take(index), self._next_token)
         else:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(int(index[0]))
-                inputs, targets = _pair(self._collate([self._samples[int(i)] for i in index]))
+                inputs, targets = self._pair(self._collate([self._samples[int(i)] for i in index]))
         return Batch(_to(inputs, device), _to(targets, device), len(index))
+
+    def _pair(self, batch: Any) -> Sequence[Any]:
+        return labels_apart(batch, self._next_token) if isinstance(batch, Mapping) else _pair(batch)
 
     def batches(self, index: npt.NDArray[np.int64], device: torch.device | str, size: int) -> Iterator[Batch]:
         """The samples of some indices, `size` at a time."""
@@ -110,6 +157,35 @@ def cross_entropy(outputs: Any, targets: torch.Tensor) -> torch.Tensor:
         return losses
     counted = (targets != IGNORED).flatten(1).sum(1)
     return losses.flatten(1).sum(1) / counted.clamp(min=1)
+
+
+def next_token_loss(outputs: Any, labels: torch.Tensor) -> torch.Tensor:
+    """Loss of a causal language model: the mean over a sequence's own predictions of its next tokens [N].
+
+    Args:
+        outputs: the model's, with logits [N, T, V].
+        labels: token ids [N, T], as transformers has them: not shifted, -100 where a token does not count.
+    """
+    following = F.pad(labels[:, 1:], (0, 1), value=IGNORED)  # shifted instead of the logits, which are not copied
+    return token_loss(outputs, following)
+
+
+def token_loss(outputs: Any, labels: torch.Tensor) -> torch.Tensor:
+    """Loss of a model that labels tokens, a masked language model for one: the mean over a sequence's own labels [N].
+
+    Args:
+        outputs: the model's, with logits [N, T, C].
+        labels: classes [N, T], -100 where a token does not count.
+    """
+    logits = _logits(outputs)
+    labels = labels.to(logits.device)
+    # Half precision has too few digits for the log of a sum over a vocabulary.
+    losses = F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), reduction="none", ignore_index=IGNORED)
+    counted = (labels != IGNORED).sum(1)
+    return losses.view(labels.shape).sum(1) / counted.clamp(min=1)
+
+
+_OF_TOKENS = (next_token_loss, token_loss)
 
 
 def sample_losses(model: nn.Module, batch: Batch, loss: Loss) -> tuple[Any, torch.Tensor]:
@@ -138,17 +214,22 @@ def run_model(model: nn.Module, inputs: Any) -> Any:
 
 
 @torch.no_grad()
-def evaluate(model: nn.Module, data: Any, loss: Loss = cross_entropy, *, batch_size: int = EVALUATION_BATCH) -> Score:
+def evaluate(
+    model: nn.Module, data: Any, loss: Loss | None = None, *, batch_size: int | None = None, tokenizer: Any = None
+) -> Score:
     """Mean loss and accuracy of a model on data, in evaluation mode.
 
     Args:
         model: the model; its mode is left as it was.
-        data: whatever :class:`CalibrationData` takes.
-        loss: per-sample loss.
-        batch_size: samples of one forward pass.
+        data: whatever :class:`CalibrationData` takes; for a transformers model with a tokenizer, texts too.
+        loss: per-sample loss; None for the model's own: cross entropy, of a language model that of its tokens.
+        batch_size: samples of one forward pass; None for 1000, fewer where they are sequences.
+        tokenizer: makes texts into token ids.
     """
-    samples = CalibrationData(data)
-    return score(model, samples, np.arange(len(samples)), loss, batch_size)
+    from hybrid_icbs.pretrained import data_for, loss_for
+
+    samples = data_for(model, data, tokenizer)
+    return score(model, samples, np.arange(len(samples)), loss or loss_for(model), batch_size)
 
 
 @torch.no_grad()
@@ -157,18 +238,40 @@ def score(
     data: CalibrationData,
     index: npt.NDArray[np.int64],
     loss: Loss,
-    batch_size: int = EVALUATION_BATCH,
+    batch_size: int | None = None,
 ) -> Score:
     """Mean loss and accuracy on the samples of some indices."""
     total, right, classified = 0.0, 0, 0
+    batch_size = batch_size or samples_per_pass(model, data.take(index[:1]), EVALUATION_BATCH)
     with evaluation_mode(model):
         for batch in data.batches(index, device_of(model), batch_size):
             outputs, losses = sample_losses(model, batch, loss)
             total += float(losses.double().sum())
-            hits = _hits(_logits(outputs), batch.targets)
+            hits = None if loss in _OF_TOKENS else _hits(_logits(outputs), batch.targets)
             if hits is not None:
                 right, classified = right + int(hits.sum()), classified + hits.numel()
     return Score(total / len(index), right / classified if classified else None)
+
+
+def samples_per_pass(model: nn.Module, batch: Batch, most: int) -> int:
+    """How many samples one pass through a model takes, so that their activations stay small beside a large model.
+
+    Args:
+        model: the model; for other than transformers models it is `most`.
+        batch: samples of the kind.
+        most: the largest number.
+    """
+    if not hasattr(model, "config"):
+        return most
+    large = sum(p.nbytes for p in model.parameters()) > IN_MEMORY
+    held = list(batch.inputs.values()) if isinstance(batch.inputs, Mapping) else [batch.inputs]
+    tensors = [value for value in held if isinstance(value, torch.Tensor) and value.dim() > 1]
+    sizes = [
+        value[0].numel() if value.dim() == 2 else value[0].numel() // 256  # a token stands for 256 numbers of an image
+        for value in tensors
+    ]
+    positions = max([1, *sizes])
+    return max(1, min(most, (POSITIONS_LARGE if large else POSITIONS) // positions))
 
 
 @torch.no_grad()
@@ -211,12 +314,25 @@ def restore_batch_norm(model: nn.Module, statistics: dict[str, torch.Tensor]) ->
 
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Dropout off and statistics fixed, and every module's own mode put back afterwards."""
+    """Dropout off and statistics fixed, and every module's own mode put back afterwards.
+
+    Language models keep no keys and values meanwhile. Layers of transformers models whose gradient checkpointing is on
+    stay in training mode, the layers alone, as they would not recompute otherwise.
+    """
     modes = [(module, module.training) for module in model.modules()]
+    config = getattr(model, "config", None)
+    cached = getattr(config, "use_cache", None)
     model.eval()
+    for module, _ in modes:
+        if getattr(module, "gradient_checkpointing", False) and hasattr(module, "_gradient_checkpointing_func"):
+            module.training = not _drops(module)
+    if cached:
+        config.use_cache = False  # type: ignore[union-attr]
     try:
         yield
     finally:
+        if cached:
+            config.use_cache = cached  # type: ignore[union-attr]
         for module, training in modes:
             module.training = training
 
@@ -224,6 +340,12 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
 def device_of(model: nn.Module) -> torch.device:
     """Where a model's inputs go: the device of its first parameter."""
     return next((p.device for p in model.parameters()), torch.device("cpu"))
+
+
+def _drops(module: nn.Module) -> bool:
+    """Whether a layer drops at random in its own forward pass, by a rate that it keeps as a number."""
+    rates = (value for key, value in vars(module).items() if "drop" in key and isinstance(value, float))
+    return any(rate > 0 for rate in rates)
 
 
 def _logits(outputs: Any) -> Any:
@@ -255,26 +377,33 @@ def _is_tensor_pair(data: Any) -> bool:
     return True
 
 
-def _gathered(data: Any) -> tuple[torch.Tensor, torch.Tensor]:
+def _gathered(data: Any) -> TensorDataset | Columns:
     try:
-        pairs = [_pair(batch) for batch in data]
+        batches = list(data)
     except TypeError as error:
         raise PruningError(
             f"data is a {type(data).__name__}; give a pair of tensors (inputs, targets), a DataLoader, "
-            "or an iterable of (inputs, targets) batches"
+            "or an iterable of (inputs, targets) batches or keyword dicts"
         ) from error
-    if not pairs:
+    if not batches:
         raise PruningError("the calibration data is empty; at least two samples are needed")
+    if all(isinstance(batch, Mapping) for batch in batches):
+        return columns_of(batches)
+    if all(isinstance(batch, str) for batch in batches):
+        raise PruningError("data is a list of texts; they need a transformers model, and tokenizer= beside it")
+    pairs = [_pair(batch) for batch in batches]
     if not all(isinstance(part, torch.Tensor) for pair in pairs for part in pair):
         raise PruningError("an iterable of batches must hold tensors; give a DataLoader for inputs of other types")
     inputs, targets = (torch.cat(list(parts)) for parts in zip(*pairs, strict=True))
-    return inputs, targets
+    return TensorDataset(inputs, targets)
 
 
 def _pair(batch: Any) -> Sequence[Any]:
     if isinstance(batch, list | tuple) and len(batch) == 2:
         return batch
-    raise PruningError(f"a batch must be a pair (inputs, targets); this one is a {type(batch).__name__}")
+    raise PruningError(
+        f"a batch must be a pair (inputs, targets) or a keyword dict; this one is a {type(batch).__name__}"
+    )
 
 
 def _to(value: Any, device: torch.device | str) -> Any:

@@ -23,18 +23,24 @@ from hybrid_icbs.options import (
     LossFunction,
     MaxCalls,
     MaxCharge,
+    Method,
     Model,
     ModelFn,
+    NofM,
+    Objective,
     Preset,
     Quiet,
     RunFolder,
+    Samples,
     Scope,
     Seed,
+    SeqLen,
     Set,
     SettingsFile,
     Sparsity,
     TestData,
     TimeLimit,
+    Update,
 )  # fmt: skip
 
 app = typer.Typer(
@@ -103,6 +109,12 @@ def prune(
     model_fn: ModelFn = None,
     loss: LossFunction = None,
     test: TestData = None,
+    seq_len: SeqLen = None,
+    samples: Samples = None,
+    method: Method = None,
+    objective: Objective = None,
+    update: Update = None,
+    pattern: NofM = None,
     preset: Preset = None,
     scope: Scope = None,
     block_size: BlockSize = None,
@@ -141,20 +153,37 @@ def prune(
     [bold]hybrid-icbs prune --model net.safetensors --model-fn nets:make \
       --data nets:calibration --sparsity 0.9 --set rho=0.5 --out runs/y[/]
 
+    A language model of transformers, by folder or hub name, on text:
+
+    [bold]hybrid-icbs prune --model FOLDER --data train.txt --eval test.txt \
+      --density 0.5 --backend tabu --block-size 4096 --out runs/z[/]
+
+    The same layer by layer, to a pattern, with survivors refitted:
+
+    [bold]hybrid-icbs prune --model FOLDER --data train.txt --eval test.txt \
+      --objective layer --pattern 2:4 --update backsolve --out runs/w[/]
+
     A run that was stopped goes on by [bold]hybrid-icbs resume runs/x[/].
     What a service would bill is told by [bold]--dry-run[/].
     """
-    from hybrid_icbs.commands import configure, dry_run_of, finish, sources_of, start
+    from hybrid_icbs.by_layer import is_by_layer
+    from hybrid_icbs.commands import configure, dry_run_of, finish, prune_layers, sources_of, start
 
     with wrong_use():
         settled = configure(
             config, settings, solving=not dry_run, density=density, sparsity=sparsity, backend=backend, steps=steps,
             preset=preset, scope=scope, block_size=block_size, batch_size=batch_size, init=init, include=include,
             exclude=exclude, seed=seed, time_limit=time_limit, max_calls=max_calls, max_charge=max_charge,
+            method=method, objective=objective, update=update, pattern=pattern,
         )  # fmt: skip
-        sources = sources_of(model, data, model_fn=model_fn, loss=loss, test=test)
+        sources = sources_of(
+            model, data, model_fn=model_fn, loss=loss, test=test, seq_len=seq_len, samples=samples, seed=settled.seed
+        )  # fmt: skip
         if dry_run:
             dry_run_of(sources, settled, quiet=quiet, as_json=as_json)
+            return
+        if is_by_layer(settled):
+            prune_layers(sources, settled, out, quiet=quiet, as_json=as_json)
             return
         pruner, tested = start(sources, settled, out, progress=not quiet)
     finish(pruner, tested, quiet=quiet, as_json=as_json)
@@ -204,6 +233,8 @@ def blocks(
     sparsity: Sparsity = None,
     model_fn: ModelFn = None,
     loss: LossFunction = None,
+    seq_len: SeqLen = None,
+    samples: Samples = None,
     preset: Preset = None,
     scope: Scope = None,
     block_size: BlockSize = None,
@@ -234,13 +265,15 @@ def blocks(
             "batch_size": batch_size, "init": init, "include": include, "exclude": exclude, "seed": seed,
         }  # fmt: skip
         if run is not None:
-            others = [model, data, model_fn, loss, config, settings, *given.values()]
+            others = [model, data, model_fn, loss, seq_len, samples, config, settings, *given.values()]
             if any(value not in (None, []) for value in others):
                 raise WrongUse("--from takes model, data and settings from the run; leave the other options out")
             found = blocks_of_run(run, count, progress=not quiet)
         else:
-            sources = sources_of(model, data, model_fn=model_fn, loss=loss)
             settled = configure(config, settings, **given, steps=count)
+            sources = sources_of(
+                model, data, model_fn=model_fn, loss=loss, seq_len=seq_len, samples=samples, seed=settled.seed
+            )  # fmt: skip
             found = blocks_of_model(sources, settled, count, progress=not quiet)
     written = write_blocks(found, out, dense=bqm)
     if as_json:

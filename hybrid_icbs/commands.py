@@ -12,11 +12,13 @@ from typing import Any
 
 import problems
 import solvers
-from hybrid_icbs.calibration import CalibrationData, evaluate
+from hybrid_icbs.by_layer import is_by_layer, prune_by_layer
 from hybrid_icbs.config import Config
-from hybrid_icbs.console import WrongUse, show, show_json, working
+from hybrid_icbs.console import WrongUse, show, show_json, working, wrong_use
+from hybrid_icbs.evaluation import Evaluation
 from hybrid_icbs.forecast import forecast_notes, forecast_table, forecasts
 from hybrid_icbs.journal import FILE, Journal
+from hybrid_icbs.model_card import write_card
 from hybrid_icbs.pruner import Pruner
 from hybrid_icbs.pruning import complete
 from hybrid_icbs.record import RunRecord
@@ -28,14 +30,14 @@ from solvers.ledger import FileLedger, fingerprint
 CALLS = ".calls.jsonl"
 """How the names of records of calls to services end."""
 
-Scores = dict[str, dict[str, float | None]]
+Scores = dict[str, dict[str, Any]]
 
 
 @dataclass
 class Test:
     """Test data, and what the dense model and the start scored on it."""
 
-    data: CalibrationData
+    data: Evaluation
     scores: Scores
 
 
@@ -75,8 +77,8 @@ def configure(file: Path | None, pairs: Sequence[str] | None, *, solving: bool =
     return config
 
 
-def sources_of(model: str | None, data: str | None, **others: str | None) -> Sources:
-    """The sources that a command line names.
+def sources_of(model: str | None, data: str | None, **others: Any) -> Sources:
+    """The sources that a command line names, those that are None left out.
 
     Raises:
         WrongUse: no model or no data.
@@ -86,7 +88,7 @@ def sources_of(model: str | None, data: str | None, **others: str | None) -> Sou
             raise WrongUse(f"{name} package.module:function is missing; --help shows an example")
     assert model is not None
     assert data is not None
-    return Sources.named(model, data, **others)
+    return Sources.named(model, data, **{key: value for key, value in others.items() if value is not None})
 
 
 def start(sources: Sources, config: Config, out: Path | None, *, progress: bool) -> tuple[Pruner, Test | None]:
@@ -104,10 +106,10 @@ def start(sources: Sources, config: Config, out: Path | None, *, progress: bool)
         model, data, loss, test_data = sources.load()
     scores: Scores = {}
     if test_data is not None:
-        scores["dense"] = asdict(evaluate(model, test_data, loss))
+        scores["dense"] = test_data.score(model, loss)
     pruner = Pruner(model, data, config, loss=loss, inplace=True, out=out, notes={"sources": asdict(sources)})
     if test_data is not None:
-        scores["start"] = asdict(evaluate(pruner.model, test_data, loss))
+        scores["start"] = test_data.score(pruner.model, loss)
         pruner.note("test_scores", scores)
     return pruner, None if test_data is None else Test(test_data, scores)
 
@@ -162,11 +164,12 @@ def finish(pruner: Pruner, test: Test | None, *, quiet: bool, as_json: bool) -> 
         raise type(error)(f"{error}. Nothing is lost: `hybrid-icbs resume {pruner.out}` goes on") from error
     seconds = time.perf_counter() - begun
     if test is not None:
-        test.scores["result"] = asdict(evaluate(result.model, test.data, pruner.loss))
+        test.scores["result"] = test.data.score(result.model, pruner.loss)
         if result.out is not None:
             journal = Journal.open(result.out)
             journal.set_value("test_scores", test.scores)
             journal.close()
+            write_card(result, result.out, test.scores)
     summary = _summary(RunRecord.of(result), None if test is None else test.scores, result.out) | {
         "interrupted": result.interrupted,
         "budget_reached": result.budget_reached,
@@ -175,6 +178,24 @@ def finish(pruner: Pruner, test: Test | None, *, quiet: bool, as_json: bool) -> 
         "seconds": seconds,
     }
     _show_summary(summary, quiet=quiet, as_json=as_json)
+
+
+def prune_layers(sources: Sources, config: Config, out: Path | None, *, quiet: bool, as_json: bool) -> None:
+    """Prune layer by layer, in one go, and show what came out."""
+    begun = time.perf_counter()
+    with wrong_use():
+        with working("loading model and data", not quiet):
+            model, data, loss, test_data = sources.load()
+        scores: Scores = {}
+        if test_data is not None:
+            scores["dense"] = test_data.score(model, loss)
+        result = prune_by_layer(model, data, config, loss=loss, inplace=True, out=out, progress=not quiet)
+    if test_data is not None:
+        scores["result"] = test_data.score(result.model, loss)
+        if result.out is not None:
+            write_card(result, result.out, scores)
+    summary = _summary(RunRecord.of(result), scores or None, result.out)
+    _show_summary(summary | {"seconds": time.perf_counter() - begun}, quiet=quiet, as_json=as_json)
 
 
 def show_finished(folder: Path, *, quiet: bool, as_json: bool) -> None:
@@ -223,6 +244,7 @@ def _summary(record: RunRecord, test_scores: Scores | None, out: Path | None) ->
         "interrupted": False,
         "budget_reached": None,
         "steps": record.steps,
+        "unit": "layers" if is_by_layer(record.config) else "blocks",
         "density": record.density,
         "densities": {layer.name: layer.density for layer in record.layers},
         "init": record.config.init,
@@ -248,10 +270,12 @@ def _show_summary(summary: dict[str, Any], *, quiet: bool, as_json: bool) -> Non
         ]
         if rows:
             show(score_table(f"on {where}", rows))
-        show(f"density {summary['density']:.6g}, {summary['steps']} blocks in {summary['seconds']:.1f} s")
+        show(f"density {summary['density']:.6g}, {summary['steps']} {summary['unit']} in {summary['seconds']:.1f} s")
         show(f"backend {summary['backend'] or 'none: no block was solved'}")
         if summary["out"]:
             show(f"run     {summary['out']} (report.html, model/, masks.safetensors)")
+        else:
+            show("nothing was kept: --out FOLDER keeps the pruned model, its masks and a report")
         if summary.get("calls"):
             show(f"service {summary['calls']} calls, {summary['charged']:.4g} s billed as far as it has told")
         if summary["budget_reached"]:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from hybrid_icbs.errors import PruningError
+from hybrid_icbs.patterns import Pattern
 from hybrid_icbs.scores import Comparison, Score
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -43,6 +44,20 @@ class Config(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     density: float = Field(gt=0, lt=1, description="share of weights kept")
+    method: Literal["icbs", "magnitude", "wanda", "sparsegpt"] = Field(
+        "icbs", description="how weights are chosen: icbs, or one of the field's baselines, layer by layer"
+    )
+    objective: Literal["loss", "layer", "joint"] = Field(
+        "loss",
+        description="what blocks minimise: a model of the loss; the error of each layer's output, row by row; or that "
+        "error weighted by the rows' output gradients, which makes layers comparable",
+    )
+    update: Literal["none", "backsolve"] = Field(
+        "none", description="whether surviving weights are refitted, by layer: their outputs' least squares"
+    )
+    pattern: str | None = Field(
+        None, description="N:M, such as 2:4: of each M weights along a row's inputs N are kept; by layer"
+    )
     preset: str = Field("icbs", description="named settings that the others start from")
     scope: Literal["global", "layer"] = Field(
         "global", description="whether a block's candidates come from all layers, moving budget between them"
@@ -60,7 +75,9 @@ class Config(BaseModel):
         ge=1,
         description="density at which cutting starts, in multiples of the final one, if blocks can cut so much",
     )
-    batch_size: int = Field(200, ge=1, description="samples on which gradients of a round are measured, N")
+    batch_size: int | None = Field(
+        None, ge=1, description="samples on which gradients of a round are measured, N; by default 200, 32 sequences"
+    )
     round_size: int = Field(
         1, ge=1, description="blocks asked together, from one batch, and merged or refused together"
     )
@@ -83,7 +100,9 @@ class Config(BaseModel):
         "or only remember the best state (watch)",
     )
     guard_size: int | None = Field(
-        None, ge=1, description="samples that the guard holds back; by default a third of the data, 5,000 at most"
+        None,
+        ge=1,
+        description="samples that the guard holds back; by default a third of the data, at most 5,000, or 64 sequences",
     )
     recalibrate_bn: bool | None = Field(
         None,
@@ -146,6 +165,11 @@ class Config(BaseModel):
             return given
         settings = dict(given)
         preset = settings.get("preset", "icbs")
+        by_layer = settings.get("method", "icbs") != "icbs" or settings.get("objective", "loss") != "loss"
+        if settings.get("pattern") is not None:
+            settings.setdefault("density", Pattern.read(str(settings["pattern"])).density)
+        if by_layer and (settings.get("objective") != "joint" or settings.get("pattern") is not None):
+            settings.setdefault("scope", "layer")  # costs of different layers compare by the joint objective only
         if preset not in PRESETS:
             raise ValueError(f"preset {preset!r} does not exist; there are {', '.join(PRESETS)}")
         if "sparsity" in settings:
@@ -159,6 +183,14 @@ class Config(BaseModel):
         elif "density" not in settings:
             raise ValueError("give density, the share of weights to keep, or sparsity (= 1 - density)")
         return {**PRESETS[preset], **settings}
+
+    @model_validator(mode="after")
+    def _go_together(self) -> Config:
+        by_layer = self.method != "icbs" or self.objective != "loss"
+        for key, value, usual in (("update", self.update, "none"), ("pattern", self.pattern, None)):
+            if value != usual and not by_layer:
+                raise ValueError(f'{key} = {value!r} needs objective = "layer" or "joint", or a baseline as method')
+        return self
 
     @model_validator(mode="after")
     def _cut_globally(self) -> Config:

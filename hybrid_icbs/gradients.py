@@ -4,31 +4,37 @@ A layer's gradient for one sample is a sum, over positions (pixels, tokens), of 
 the gradient of what went out. The pass keeps these two for each call of a layer, and autograd gives the mean gradient
 of every weight on the way. Then, layer by layer, the gradients of the *chosen* entries are formed for each sample: one
 dot product each. The full per-sample gradient of a layer, N times its weights, never exists.
+
+Batches that are too large for one pass go through in micro-batches. Where even what is kept would be too much, for
+models of more than some 16 million weights in scope or for long sequences, there are two passes: the first gives the
+mean gradients, which a temporary file holds, and the second forms the gradients of the chosen entries as it goes.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any, cast
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from torch import nn
 
-from hybrid_icbs.calibration import Batch, Loss, evaluation_mode, sample_losses
+from hybrid_icbs.calibration import Batch, Loss, evaluation_mode, sample_losses, samples_per_pass
+from hybrid_icbs.entries import IndexArray, add_entries
 from hybrid_icbs.errors import PruningError
 from hybrid_icbs.layers import Layer
+from hybrid_icbs.mapped import IN_MEMORY, mapped_tensors
 
-IndexArray = npt.NDArray[np.int64]
+KEPT = 2**30
+"""Bytes of activations up to which a batch of several micro-batches is kept for one pass."""
 
-# Entries below which one thread is quicker than sharing the samples out, measured on layers of 40 to 512 outputs.
-_PARALLEL_PRODUCTS = 1 << 22
+HALF_PRECISION_SCALE = 1024.0
+"""Factor on the loss of a float16 model, in which the gradients of single tokens would else be rounded to zero."""
+
+FloatArray = npt.NDArray[np.float32]
 
 
 @dataclass(eq=False)
@@ -36,24 +42,46 @@ class _Call:
     """One use of a layer in the forward pass: what came in, and (after the backward pass) d loss / d output."""
 
     module: nn.Module
+    first: int
     inputs: torch.Tensor
     output_grad: torch.Tensor | None = None
 
+    def add(self, layer: Layer, index: IndexArray, gradients: FloatArray) -> None:
+        if self.output_grad is not None:  # else the loss does not depend on this output
+            own = gradients[:, self.first : self.first + len(self.inputs)]
+            add_entries(self.module, layer.kind, self.inputs, self.output_grad, index, own)
 
-@dataclass(eq=False)
+
 class GradientPass:
-    """What one forward and backward pass over a batch of N samples left behind.
+    """What went over a batch of N samples left behind.
 
     Attributes:
         losses: loss of each sample, on the model's device [N].
-        mean: mean gradient of each watched layer's weight, shaped like it, by the layer's number.
+        mean: mean gradient of each watched layer's weight, shaped like it, by the layer's number; where they are in a
+            file, float32 on the CPU.
+        passes: 1, or 2 where the gradients of chosen weights need another pass.
     """
 
-    losses: torch.Tensor
-    mean: dict[int, torch.Tensor]
-    _calls: dict[int, list[_Call]] = field(repr=False)
+    def __init__(
+        self,
+        losses: torch.Tensor,
+        mean: Mapping[int, torch.Tensor],
+        calls: dict[int, list[_Call]],
+        again: Callable[[Mapping[int, IndexArray]], dict[int, FloatArray]] | None,
+        scale: float,
+    ) -> None:
+        self.losses, self.mean = losses, mean
+        self.passes = 1 if again is None else 2
+        self._calls, self._again, self._scale = calls, again, scale
+        self._prepared: dict[int, tuple[IndexArray, FloatArray]] = {}
 
-    def per_sample(self, layer: Layer, index: IndexArray) -> npt.NDArray[np.float32]:
+    def prepare(self, wanted: Mapping[int, IndexArray]) -> None:
+        """Tell the weights whose gradients will be taken, by layer's number: a second pass then serves all of them."""
+        if self._again is not None:
+            found = self._again(wanted)
+            self._prepared = {number: (index, found[number]) for number, index in wanted.items()}
+
+    def per_sample(self, layer: Layer, index: IndexArray) -> FloatArray:
         """Gradients of chosen weights of a layer for each sample.
 
         Args:
@@ -62,79 +90,214 @@ class GradientPass:
 
         Returns:
             float32 [n, N], C-contiguous: row e is the gradient of weight index[e] by each sample's own loss.
+
+        Raises:
+            PruningError: they do not add up to the weight's gradient, as the weight is used where no hook sees it.
         """
-        row, column = np.divmod(index, layer.weight.shape[1]) if layer.kind != "conv2d" else (index, index)
-        if layer.kind == "conv1d":
-            row, column = column, row
-        gradients = np.zeros((len(index), len(self.losses)), np.float32)
-        for call in self._calls[layer.number]:
-            if call.output_grad is None:
-                continue  # an output that the loss does not depend on
-            if layer.kind == "conv2d":
-                assert isinstance(call.module, nn.Conv2d)
-                _add_conv(call.module, call.inputs, call.output_grad, index, gradients)
-            else:
-                _add_linear(call.inputs, call.output_grad, row, column, gradients)
+        if self._again is None:
+            gradients = np.zeros((len(index), len(self.losses)), np.float32)
+            for call in self._calls[layer.number]:
+                call.add(layer, index, gradients)
+        else:
+            prepared = self._prepared.get(layer.number)
+            if prepared is None or not np.array_equal(prepared[0], index):
+                self.prepare({layer.number: index})
+            gradients = self._prepared[layer.number][1]
+        if self._scale != 1.0:
+            gradients /= self._scale
         self._check(layer, index, gradients)
         return gradients
 
-    def _check(self, layer: Layer, index: IndexArray, gradients: npt.NDArray[np.float32]) -> None:
+    def scores(self, layers: Sequence[Layer], restore: Sequence[torch.Tensor]) -> Mapping[int, torch.Tensor]:
+        """How strongly a change of each weight acts on the loss, |g w0|, by layer's number; formed when it is read.
+
+        Args:
+            layers: the layers.
+            restore: the value of each weight if it is kept, by layer's number.
+        """
+        return _Scores({layer.number: (self.mean[layer.number], restore[layer.number]) for layer in layers})
+
+    def release(self, layer: Layer) -> None:
+        """Forget what was kept of a layer, when its per-sample gradients have been taken."""
+        self._calls[layer.number] = []
+        self._prepared.pop(layer.number, None)
+
+    def _check(self, layer: Layer, index: IndexArray, gradients: FloatArray) -> None:
         """Hold the mean over samples to the gradient that autograd found, which sees every use of a weight."""
         mean = self.mean[layer.number].reshape(-1)
         expected = mean[torch.from_numpy(index).to(mean.device)].float().cpu().numpy()
         error = float(np.abs(gradients.mean(axis=1) - expected).max(initial=0.0))
-        if error > (1e-3 if mean.dtype == torch.float32 else 1e-2) * float(np.abs(gradients).max(initial=0.0)) + 1e-30:
+        exact = layer.weight.dtype == torch.float32 and not torch.is_autocast_enabled(layer.weight.device.type)
+        if error > (1e-3 if exact else 1e-2) * float(np.abs(gradients).max(initial=0.0)) + 1e-30:
             raise PruningError(
                 f"the gradients of {layer.name!r} by sample do not add up to its gradient: the weight is used outside "
                 "the forward pass of its module too, where no hook sees it. Leave the layer out with exclude="
             )
 
-    def release(self, layer: Layer) -> None:
-        """Forget a layer's activations, when its per-sample gradients have been taken."""
-        self._calls[layer.number] = []
 
-
-def measure_gradients(model: nn.Module, layers: Sequence[Layer], batch: Batch, loss: Loss) -> GradientPass:
-    """Run one forward and backward pass in evaluation mode and keep what per-sample gradients need.
+def measure_gradients(
+    model: nn.Module, layers: Sequence[Layer], batch: Batch, loss: Loss, *, micro_batch: int | None = None
+) -> GradientPass:
+    """Run forward and backward passes in evaluation mode and keep what per-sample gradients need.
 
     The losses are summed, not averaged, so that what flows back belongs to each sample alone.
 
     Args:
-        model: the model; its mode, its `requires_grad` flags and its `.grad` are left as they were.
+        model: the model; its mode, its `requires_grad` flags and its `.grad` are left as they were. Its weights must
+            not change before the gradients of chosen weights are taken.
         layers: the layers to watch.
         batch: N samples; the first axis of every layer's input must count them.
         loss: per-sample loss.
+        micro_batch: samples of one pass; None for all, of a transformers model as many as 2048 tokens hold (128 where
+            it is large). The result does not depend on it, but for rounding.
 
     Raises:
         PruningError: a loss or gradient that is not finite, or a layer whose input does not hold one row a sample.
     """
+    size = min(micro_batch or samples_per_pass(model, batch, batch.size), batch.size)
+    scale = HALF_PRECISION_SCALE if any(layer.weight.dtype == torch.float16 for layer in layers) else 1.0
+    mean = _Sums(layers)
     calls: dict[int, list[_Call]] = {layer.number: [] for layer in layers}
-    with evaluation_mode(model), _only_weights_require_grad(model, layers), _watching(layers, calls, batch.size):
-        _, losses = sample_losses(model, batch, loss)
-        grads = torch.autograd.grad(losses.sum(), [layer.weight for layer in layers], allow_unused=True)
-    losses = losses.detach()
-    if not bool(torch.isfinite(losses).all()):
-        bad = int((~torch.isfinite(losses)).nonzero()[0])
-        raise PruningError(
-            f"the loss of sample {bad} of a calibration batch is {float(losses[bad])}; it must be finite"
-        )
-    for layer, grad in zip(layers, grads, strict=True):
-        if grad is not None and not bool(grad.sum().isfinite()):  # several times quicker than looking at each
-            raise PruningError(f"the gradient of layer {layer.name!r} is not finite on a calibration batch")
-    mean = {
-        layer.number: torch.zeros_like(layer.weight) if grad is None else grad.div_(batch.size)
-        for layer, grad in zip(layers, grads, strict=True)
-    }
-    return GradientPass(losses, mean, calls)
+    keeping, first = not mean.on_disk, 0
+    losses = []
+    with evaluation_mode(model), _only_weights_require_grad(model, layers):
+        for part in batch.split(size):
+            with _watching(layers, calls if keeping else None, first, part.size, None), mean.gathering(layers):
+                own = sample_losses(model, part, loss)[1]
+                losses.append(own.detach())
+                _check_losses(losses[-1], first)
+                if own.requires_grad:
+                    (own.sum() * scale if scale != 1.0 else own.sum()).backward()
+            del own  # and with it the graph, before the next is made
+            first += part.size
+            if keeping and first == part.size < batch.size and _bytes_of(calls) * (batch.size / first) > KEPT:
+                keeping = False
+                for listed in calls.values():
+                    listed.clear()
+    mean.divide(batch.size * scale)
+
+    def again(wanted: Mapping[int, IndexArray]) -> dict[int, FloatArray]:
+        return _entries(model, layers, batch.split(size), loss, scale, wanted, batch.size)
+
+    return GradientPass(torch.cat(losses), mean, calls, None if keeping else again, scale)
+
+
+def _entries(
+    model: nn.Module,
+    layers: Sequence[Layer],
+    parts: Iterator[Batch],
+    loss: Loss,
+    scale: float,
+    wanted: Mapping[int, IndexArray],
+    count: int,
+) -> dict[int, FloatArray]:
+    """The second pass: gradients of chosen weights, formed as soon as what flows back to a layer is known."""
+    watched = [layer for layer in layers if len(wanted.get(layer.number, ()))]
+    found = {number: np.zeros((len(index), count), np.float32) for number, index in wanted.items()}
+
+    def form(layer: Layer, call: _Call) -> None:
+        call.add(layer, wanted[layer.number], found[layer.number])
+
+    first = 0
+    with evaluation_mode(model), _only_weights_require_grad(model, ()):
+        for part in parts:
+            with _watching(watched, None, first, part.size, form):
+                own = sample_losses(model, part, loss)[1]
+                if own.requires_grad:
+                    (own.sum() * scale).backward()
+            del own
+            first += part.size
+    return found
+
+
+class _Sums(Mapping[int, torch.Tensor]):
+    """Sums of the gradients of layers' weights, by number: in memory, or in a file where that would be too much."""
+
+    def __init__(self, layers: Sequence[Layer]) -> None:
+        self._layers = {layer.number: layer for layer in layers}
+        self._sums: dict[int, torch.Tensor] = {}
+        self.on_disk = 4 * sum(layer.size for layer in layers) > IN_MEMORY
+        if self.on_disk:
+            shapes = [layer.weight.shape for layer in layers]
+            sums = mapped_tensors(shapes, [torch.float32] * len(layers))
+            self._sums = {layer.number: own for layer, own in zip(layers, sums, strict=True)}
+
+    def __getitem__(self, number: int) -> torch.Tensor:
+        if number not in self._sums:  # nothing flowed back to it
+            self._sums[number] = torch.zeros_like(self._layers[number].weight, requires_grad=False)
+        return self._sums[number]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._layers)
+
+    def __len__(self) -> int:
+        return len(self._layers)
+
+    @contextmanager
+    def gathering(self, layers: Sequence[Layer]) -> Iterator[None]:
+        """Take over the gradients of a backward pass, each as soon as it is whole; `.grad` stays what it was."""
+        before = [layer.weight.grad for layer in layers]
+        handles = []
+        for layer in layers:
+            layer.weight.grad = None
+            take = self._taker(layer)
+            handles.append(layer.weight.register_post_accumulate_grad_hook(take))
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+            for layer, grad in zip(layers, before, strict=True):
+                layer.weight.grad = grad
+
+    def _taker(self, layer: Layer) -> Callable[[torch.Tensor], None]:
+        def take(weight: torch.Tensor) -> None:
+            grad, weight.grad = weight.grad, None
+            assert grad is not None
+            if not bool(grad.sum().isfinite()):  # several times quicker than looking at each
+                raise PruningError(f"the gradient of layer {layer.name!r} is not finite on a calibration batch")
+            if layer.number in self._sums:
+                self._sums[layer.number] += grad.to(self._sums[layer.number].device, torch.float32)
+            else:
+                self._sums[layer.number] = grad if grad.dtype == torch.float32 else grad.float()
+
+        return take
+
+    def divide(self, count: float) -> None:
+        """Make of the sums means."""
+        for number in self:
+            self[number].div_(count)
+
+
+@dataclass(frozen=True)
+class _Scores(Mapping[int, torch.Tensor]):
+    parts: dict[int, tuple[torch.Tensor, torch.Tensor]]
+
+    def __getitem__(self, number: int) -> torch.Tensor:
+        mean, values = self.parts[number]
+        return (mean * values.to(mean.device)).abs_()
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.parts)
+
+    def __len__(self) -> int:
+        return len(self.parts)
 
 
 @contextmanager
-def _watching(layers: Sequence[Layer], calls: dict[int, list[_Call]], size: int) -> Iterator[None]:
+def _watching(
+    layers: Sequence[Layer],
+    calls: dict[int, list[_Call]] | None,
+    first: int,
+    size: int,
+    form: Callable[[Layer, _Call], None] | None,
+) -> Iterator[None]:
+    """Note each call of some layers in `calls`, or give it to `form` when its output's gradient has come."""
     handles = []
     for layer in layers:
-        for module in layer.modules:
-            hook = _watcher(layer, calls[layer.number], size)
-            handles.append(module.register_forward_hook(hook))
+        kept = None if calls is None else calls[layer.number]
+        hook = _watcher(layer, kept, first, size, form)
+        handles += [module.register_forward_hook(hook) for module in layer.modules]
     try:
         yield
     finally:
@@ -142,20 +305,32 @@ def _watching(layers: Sequence[Layer], calls: dict[int, list[_Call]], size: int)
             handle.remove()
 
 
-def _watcher(layer: Layer, calls: list[_Call], size: int) -> Any:
-    def note(module: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
+def _watcher(
+    layer: Layer, calls: list[_Call] | None, first: int, size: int, form: Callable[[Layer, _Call], None] | None
+) -> Any:
+    def note(module: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor | None:
         if args[0].shape[0] != size:
             raise PruningError(
                 f"layer {layer.name!r} got an input of shape {list(args[0].shape)} for a batch of {size} samples; its "
                 "first axis must count the samples for gradients to be told apart. Leave the layer out with exclude="
             )
-        call = _Call(module, args[0].detach())
-        calls.append(call)
+        if not torch.is_grad_enabled() or (calls is None and form is None):
+            return None  # under gradient checkpointing the hook runs again when the layer is recomputed
+        begins = not output.requires_grad  # without gradients of weights, gradients flow back to here at most
+        if begins:
+            output = output.detach().requires_grad_().clone()  # not a leaf, which nobody might change in place
+        call = _Call(module, first, args[0].detach())
 
         def keep(grad: torch.Tensor) -> None:
             call.output_grad = grad.detach()
+            if calls is not None:
+                calls.append(call)  # only now: a call that is forgotten and recomputed gets no gradient
+            elif form is not None:
+                form(layer, call)
+                call.inputs, call.output_grad = grad.new_empty(0), None  # the graph would keep them to the end
 
         output.register_hook(keep)
+        return output if begins else None
 
     return note
 
@@ -168,124 +343,37 @@ def _only_weights_require_grad(model: nn.Module, layers: Sequence[Layer]) -> Ite
     try:
         for p, _ in before:
             p.requires_grad_(id(p) in watched)
-        with torch.enable_grad():
+        with torch.enable_grad(), _recomputable(model):
             yield
     finally:
         for p, flag in before:
             p.requires_grad_(flag)
 
 
-def _add_linear(
-    inputs: torch.Tensor,
-    output_grad: torch.Tensor,
-    row: IndexArray,
-    column: IndexArray,
-    gradients: npt.NDArray[np.float32],
-) -> None:
-    """Add sum_t D[s, t, row] X[s, t, column] for inputs X [N, ..., in] and output gradients D [N, ..., out]."""
-    count = len(inputs)
-    X, D = inputs.reshape(count, -1, inputs.shape[-1]), output_grad.reshape(count, -1, output_grad.shape[-1])
-    if X.shape[1] == 1:
-        _products(D[:, 0], X[:, 0], row, column, None, gradients)
-    else:
-        _products(D.mT, X.mT, row, column, np.zeros(len(row), np.int64), gradients)
-
-
-def _add_conv(
-    module: nn.Conv2d,
-    inputs: torch.Tensor,
-    output_grad: torch.Tensor,
-    index: IndexArray,
-    gradients: npt.NDArray[np.float32],
-) -> None:
-    """Add sum_t D[s, o, t] X[s, c, t * stride + offset(kernel position)] over output pixels t.
-
-    Both are laid out as rows of the padded image's width, so that the sum over pixels is one dot product of
-    contiguous numbers: D has zeros where the kernel hangs over a row's end, and with a stride X is split into its
-    stride x stride phases.
-    """
-    stride_y, stride_x = module.stride
-    dilation_y, dilation_x = module.dilation
-    kernel_y, kernel_x = module.kernel_size
-    padded = _padded(module, inputs)
-    count, channels = padded.shape[:2]
-    height, width = output_grad.shape[2:]
-    # Sizes of a phase that hold every pixel an output row may touch.
-    wide = width + (dilation_x * (kernel_x - 1)) // stride_x + 1
-    high = height + (dilation_y * (kernel_y - 1)) // stride_y + 1
-    room = (0, wide * stride_x - padded.shape[3], 0, high * stride_y - padded.shape[2])
-    phases = F.pad(padded, room).reshape(count, channels, high, stride_y, wide, stride_x)
-    X = phases.permute(0, 1, 3, 5, 2, 4).reshape(count, channels * stride_y * stride_x, high * wide)
-    D = F.pad(output_grad, (0, wide - width)).reshape(count, module.out_channels, height * wide)
-
-    out, within, y, x = np.unravel_index(index, module.weight.shape)
-    y, x = y * dilation_y, x * dilation_x
-    channel = within + (out // (module.out_channels // module.groups)) * module.weight.shape[1]
-    column = (channel * stride_y + y % stride_y) * stride_x + x % stride_x
-    shift = (y // stride_y) * wide + x // stride_x
-    # The last rows of the dot products may run past the plane by less than a row, where D is zero: end D earlier.
-    length = (height - 1) * wide + width
-    _products(D[:, :, :length], X, out, column, shift, gradients)
-
-
-def _padded(module: nn.Conv2d, inputs: torch.Tensor) -> torch.Tensor:
-    if module.padding == "valid":
-        return inputs
-    if module.padding == "same":
-        totals = [d * (k - 1) for d, k in zip(module.dilation, module.kernel_size, strict=True)]
-        sides = [side for total in reversed(totals) for side in (total // 2, total - total // 2)]
-    else:
-        sides = [side for p in reversed(cast(tuple[int, int], module.padding)) for side in (p, p)]
-    mode = "constant" if module.padding_mode == "zeros" else module.padding_mode
-    return F.pad(inputs, sides, mode=mode) if any(sides) else inputs
-
-
-def _products(
-    D: torch.Tensor,
-    X: torch.Tensor,
-    row: IndexArray,
-    column: IndexArray,
-    shift: IndexArray | None,
-    gradients: npt.NDArray[np.float32],
-) -> None:
-    """gradients[e, s] += sum_t D[s, row[e], t] X[s, column[e], t + shift[e]]; without shift there is no axis t."""
-    if D.device.type != "cpu":
-        gradients += _products_torch(D.float(), X.float(), row, column, shift).cpu().numpy()
+@contextmanager
+def _recomputable(model: nn.Module) -> Iterator[None]:
+    """Where gradient checkpointing is on, let gradients begin at the embeddings: some kinds of it need that."""
+    recomputed = any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
+    if not recomputed or not callable(getattr(model, "get_input_embeddings", None)):
+        yield
         return
-    from hybrid_icbs import kernels
-
-    operands = D.float().contiguous().numpy(), X.float().contiguous().numpy()
-    order = np.lexsort((column, row)) if shift is not None else np.arange(len(row))
-    out = np.zeros((len(row), len(D)), np.float32)
-
-    def work(part: slice) -> None:
-        d, x = operands[0][part], operands[1][part]
-        if shift is None:
-            kernels.add_outer_entries(d, x, row, column, out[:, part])
-        else:
-            kernels.add_dot_entries(d, x, row[order], column[order], shift[order], out[:, part])
-
-    threads = torch.get_num_threads() if D.shape[-1] * len(row) * len(D) > _PARALLEL_PRODUCTS else 1
-    parts = [slice(a, b) for a, b in _shares(len(D), threads)]
-    if len(parts) == 1:
-        work(parts[0])
-    else:
-        with ThreadPoolExecutor(len(parts)) as pool:
-            list(pool.map(work, parts))
-    gradients[order] += out
+    embeddings = model.get_input_embeddings()  # type: ignore[operator]
+    handle = embeddings.register_forward_hook(lambda module, args, output: output.requires_grad_())
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
-def _products_torch(
-    D: torch.Tensor, X: torch.Tensor, row: IndexArray, column: IndexArray, shift: IndexArray | None
-) -> torch.Tensor:
-    """The same in plain torch operations, a sample at a time, for devices without compiled kernels [n, N]."""
-    r, c = (torch.from_numpy(i).to(D.device) for i in (row, column))
-    if shift is None:
-        return (D[:, r] * X[:, c]).T
-    steps = torch.arange(D.shape[2], device=D.device) + torch.from_numpy(shift).to(D.device)[:, None]
-    return torch.stack([(d[r] * x[c].gather(1, steps)).sum(1) for d, x in zip(D, X, strict=True)], 1)
+def _check_losses(losses: torch.Tensor, first: int) -> None:
+    if not bool(torch.isfinite(losses).all()):
+        bad = int((~torch.isfinite(losses)).nonzero()[0])
+        raise PruningError(
+            f"the loss of sample {first + bad} of a calibration batch is {float(losses[bad])}; it must be finite"
+        )
 
 
-def _shares(count: int, parts: int) -> list[tuple[int, int]]:
-    bounds = np.linspace(0, count, max(1, min(parts, count)) + 1).astype(int)
-    return list(itertools.pairwise(bounds.tolist()))
+def _bytes_of(calls: dict[int, list[_Call]]) -> int:
+    """Bytes of all that was kept, what came into several layers once."""
+    tensors = [tensor for listed in calls.values() for call in listed for tensor in (call.inputs, call.output_grad)]
+    return sum({tensor.data_ptr(): tensor.nbytes for tensor in tensors if tensor is not None}.values())

@@ -54,27 +54,32 @@ def find_layers(
 
     Args:
         model: any torch module.
-        include: patterns; a layer is in scope when one matches (None: every layer). A pattern is a module's name,
-            a prefix of names up to a dot, a class name, or `re:` and a regular expression matched from the start
-            of the module's name.
+        include: patterns; a layer is in scope when one matches (None: every layer, of a transformers model those
+            inside its repeated blocks: no embeddings and no head). A pattern is a module's name, a prefix of names up
+            to a dot, a class name, or `re:` and a regular expression matched from the start of the module's name.
         exclude: patterns of what is left out, stronger than `include`.
 
     Returns:
         The layers in the model's own order, a shared weight once.
 
     Raises:
-        UnsupportedLayerError: a layer in scope has weights but is of another type.
+        UnsupportedLayerError: a layer in scope has weights but is of another type, quantised, or not in memory.
         PruningError: a pattern matches nothing, or nothing is in scope.
     """
+    from hybrid_icbs.pretrained import block_layers, check_weights
+
+    check_weights(model)
     owners = {
         name: module for name, module in model.named_modules(remove_duplicate=False) if _owns_weights(module)
     }  # fmt: skip
+    default = block_layers(model) if include is None else None
     for pattern in [*(include or ()), *(exclude or ())]:
         _check_pattern(pattern, owners)
     wanted = {
         name: module
         for name, module in owners.items()
-        if (include is None or any(_matches(p, name, module) for p in include))
+        if (default is None or name in default)
+        and (include is None or any(_matches(p, name, module) for p in include))
         and not any(_matches(p, name, module) for p in exclude or ())
     }
     users: dict[int, list[tuple[str, nn.Module]]] = {}
@@ -107,11 +112,17 @@ def has_batch_norm(model: nn.Module) -> bool:
 
 def _owns_weights(module: nn.Module) -> bool:
     """Whether a module has matrices of its own; vectors (biases, norms) are never pruned."""
-    return any(p is not None and p.dim() >= 2 and p.is_floating_point() for p in module._parameters.values())
+    return any(p is not None and p.dim() >= 2 for p in module._parameters.values())
 
 
 def _supported_weight(name: str, module: nn.Module) -> nn.Parameter:
     matrices = [key for key, p in module._parameters.items() if p is not None and p.dim() >= 2]
+    for key in matrices:
+        p = module._parameters[key]
+        assert p is not None
+        fault = _fault(module, p)
+        if fault:
+            raise UnsupportedLayerError(f"weight {f'{name}.{key}'!r} {fault}; leave it out with exclude=[{name!r}]")
     if _kind_or_none(module) is None or matrices != ["weight"]:
         raise UnsupportedLayerError(
             f"layer {name!r} is a {type(module).__name__} with weights {', '.join(matrices)}; only Linear, Conv2d and "
@@ -120,6 +131,20 @@ def _supported_weight(name: str, module: nn.Module) -> nn.Parameter:
     weight = module._parameters["weight"]
     assert weight is not None
     return weight
+
+
+def _fault(module: nn.Module, weight: nn.Parameter) -> str | None:
+    """Why no layer with this weight can be pruned, if so."""
+    if weight.is_meta:
+        return "is not in memory (its device is meta: offloaded, or never loaded)"
+    if not weight.is_floating_point():
+        return f"is quantised ({type(module).__name__}, {str(weight.dtype).removeprefix('torch.')})"
+    if weight.dim() == 3 and "expert" in type(module).__name__.lower():
+        return (
+            f"holds the experts of a mixture fused into one parameter {list(weight.shape)}, whose gradients by sample "
+            "cannot be told apart"
+        )
+    return None
 
 
 def _kind(module: nn.Module) -> Kind:

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 _MODEL, _SETTINGS, _SPENDING = "Model and data", "Settings", "Services that bill"
+_BY_LAYER = "Layer by layer (transformers models)"
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress and no table.")]
 Json = Annotated[bool, typer.Option("--json", help="Write the result to standard output as JSON, and nothing else.")]
@@ -34,9 +35,10 @@ MaxCharge = Annotated[
 Model = Annotated[
     str | None,
     typer.Option(
-        metavar="MODULE:FUNCTION|FILE",
+        metavar="MODULE:FUNCTION|FILE|FOLDER|NAME",
         rich_help_panel=_MODEL,
-        help="Function that returns the trained model, or its weights as .safetensors or .pt.",
+        help="Function that returns the trained model, its weights as .safetensors or .pt, or a transformers model by "
+        "its folder or its name on the Hugging Face hub.",
     ),
 ]
 ModelFn = Annotated[
@@ -48,9 +50,10 @@ ModelFn = Annotated[
 Data = Annotated[
     str | None,
     typer.Option(
-        metavar="MODULE:FUNCTION",
+        metavar="MODULE:FUNCTION|FILE|NAME",
         rich_help_panel=_MODEL,
-        help="Function that returns calibration data: a pair of tensors, a DataLoader, or batches.",
+        help="Function that returns calibration data: a pair of tensors, a DataLoader, or batches. For transformers "
+        "models also text as .txt or .jsonl, or NAME[?config=...&split=...] of the package datasets.",
     ),
 ]
 LossFunction = Annotated[
@@ -59,19 +62,59 @@ LossFunction = Annotated[
         "--loss",
         metavar="MODULE:FUNCTION",
         rich_help_panel=_MODEL,
-        help="Per-sample loss of (outputs, targets); cross entropy if not given.",
+        help="Per-sample loss of (outputs, targets); if not given cross entropy, of language models by token.",
     ),
 ]
 TestData = Annotated[
-    str | None,
+    list[str] | None,
     typer.Option(
         "--eval",
-        metavar="MODULE:FUNCTION",
+        metavar="MODULE:FUNCTION|FILE|NAME",
         rich_help_panel=_MODEL,
-        help="Function that returns test data, on which the table then shows loss and accuracy.",
+        help="Test data, on which the table then shows loss and accuracy, of a text a causal language model's "
+        "perplexity. May be repeated.",
     ),
 ]
+SeqLen = Annotated[
+    int | None,
+    typer.Option(
+        metavar="TOKENS", min=2, rich_help_panel=_MODEL,
+        help="Tokens of a sequence, for text (512, or the model's context).", show_default=False,
+    ),
+]  # fmt: skip
+Samples = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N", min=2, rich_help_panel=_MODEL,
+        help="Sequences drawn from calibration text at most (512).", show_default=False,
+    ),
+]  # fmt: skip
 
+Method = Annotated[
+    Literal["icbs", "magnitude", "wanda", "sparsegpt"] | None,
+    typer.Option(
+        rich_help_panel=_BY_LAYER, help="How weights are chosen: icbs, or a baseline of the field.", show_default=False
+    ),
+]
+Objective = Annotated[
+    Literal["loss", "layer", "joint"] | None,
+    typer.Option(
+        rich_help_panel=_BY_LAYER,
+        help="What is minimised: a model of the loss (default), each layer's output error, or that by gradients.",
+        show_default=False,
+    ),
+]
+Update = Annotated[
+    Literal["none", "backsolve"] | None,
+    typer.Option(rich_help_panel=_BY_LAYER, help="Whether surviving weights are refitted.", show_default=False),
+]
+NofM = Annotated[
+    str | None,
+    typer.Option(
+        "--pattern", metavar="N:M", rich_help_panel=_BY_LAYER, help="Keep N of each M weights, such as 2:4.",
+        show_default=False,
+    ),
+]  # fmt: skip
 Preset = Annotated[
     str | None,
     typer.Option(
@@ -90,7 +133,9 @@ BlockSize = Annotated[
 BatchSize = Annotated[
     int | None,
     typer.Option(
-        metavar="N", rich_help_panel=_SETTINGS, help="Samples on which gradients of a block are measured (200)."
+        metavar="N",
+        rich_help_panel=_SETTINGS,
+        help="Samples on which gradients of a block are measured (200; 32 sequences).",
     ),
 ]
 Init = Annotated[

@@ -22,10 +22,8 @@ import solvers
 from hybrid_icbs.blocks import Answer, Block, build_blocks, checksum
 from hybrid_icbs.calibration import (
     Batch,
-    CalibrationData,
     Loss,
     batch_norm_statistics,
-    cross_entropy,
     device_of,
     recalibrate_batch_norm,
     restore_batch_norm,
@@ -36,7 +34,9 @@ from hybrid_icbs.fingerprint import fingerprint
 from hybrid_icbs.gradients import GradientPass, measure_gradients
 from hybrid_icbs.journal import Journal, RoundRecord
 from hybrid_icbs.layers import Layer, find_layers, has_batch_norm
+from hybrid_icbs.mapped import restore_values
 from hybrid_icbs.merge import Guard, apply, moves_of, write_masks
+from hybrid_icbs.pretrained import data_for, loss_for
 from hybrid_icbs.result import TOOLKITS, PruneResult
 from hybrid_icbs.schedule import CutSchedule, LayerSchedule
 from hybrid_icbs.scores import initial_masks, least_cut, score_weights
@@ -51,6 +51,12 @@ logger = logging.getLogger(__name__)
 
 RECALIBRATION_SAMPLES = 10_000
 """Samples over which batch-norm statistics are averaged: their error is then far below that of one training batch."""
+
+BATCH_SAMPLES, BATCH_SEQUENCES = 200, 32
+"""Samples on which the gradients of a round are measured, and sequences where the samples are text."""
+
+GUARD_SAMPLES, GUARD_SEQUENCES = 5000, 64
+"""The most that the guard holds back where nothing is said."""
 
 
 class Pruner:
@@ -156,12 +162,13 @@ class Pruner:
         self._journal = None  # on a resume: nothing is recorded twice while the record is replayed
         self._solver_on_record: dict[str, str] | None = None
         self.config = config
-        self.loss = loss or cross_entropy
-        self.data = CalibrationData(data)
+        self.loss = loss or loss_for(model)
+        self.data = data_for(model, data)
+        self.batch_size = config.batch_size or (BATCH_SEQUENCES if self.data.sequences else BATCH_SAMPLES)
         self.model = model if inplace else copy.deepcopy(model)
         self.layers = find_layers(self.model, config.include, config.exclude or None)
         self._fingerprint = fingerprint(self.model.state_dict())
-        self.restore = [layer.weight.detach().clone() for layer in self.layers]
+        self.restore = restore_values(self.layers)
         self.history: list[dict[str, Any]] = []
         self.rounds = 0
         self.steps = 0
@@ -399,7 +406,7 @@ class Pruner:
         return PruneResult(
             self.model, dict(self.masks), self.history, self.config, self.backend, scores,
             self._folder, self.interrupted, self.start_densities,
-            self.budget_reached,
+            self.budget_reached, self.data.tokenizer,
         )  # fmt: skip
 
     @property
@@ -430,9 +437,7 @@ class Pruner:
     # How a round comes about
 
     def _choose(self, gradients: GradientPass, layers: list[Layer], picked: list[int], count: int) -> list[Chosen]:
-        scores = {
-            layer.number: (gradients.mean[layer.number] * self.restore[layer.number]).abs_() for layer in layers
-        }  # fmt: skip
+        scores = gradients.scores(layers, self.restore)
         for layer in layers:
             if layer.number not in self._held.fixed and (self.config.fixed_pruned or self.config.fixed_kept):
                 kept = self.masks.flat(layer.name)
@@ -552,7 +557,8 @@ class Pruner:
         order = np.random.default_rng([self.config.seed, 0]).permutation(len(self.data))
         if self.config.guard == "off":
             return order[:0], order
-        size = min(5000, len(order) // 3) if self.config.guard_size is None else self.config.guard_size
+        most = GUARD_SEQUENCES if self.data.sequences else GUARD_SAMPLES
+        size = min(most, len(order) // 3) if self.config.guard_size is None else self.config.guard_size
         if not 0 < size < len(order):
             raise PruningError(
                 f"a guard of {size} samples leaves none of {len(order)} for gradients; give more calibration data, a "
@@ -562,12 +568,12 @@ class Pruner:
 
     def _batch(self) -> Batch:
         rng = np.random.default_rng([self.config.seed, 1, self.rounds])
-        size = min(self.config.batch_size, len(self._pool))
+        size = min(self.batch_size, len(self._pool))
         return self.data.take(rng.choice(self._pool, size, replace=False), device_of(self.model))
 
     def _identity(self) -> dict[str, Any]:
         """What must be the same when a run is resumed: the dense model, the data and the first masks."""
-        first = self.data.take(self._pool[: self.config.batch_size])
+        first = self.data.take(self._pool[: self.batch_size])
         return {
             "weights": self._fingerprint,
             "samples": len(self.data),

@@ -10,9 +10,11 @@ from typing import Any, Literal
 from torch import nn
 
 import solvers
+from hybrid_icbs.by_layer import is_by_layer, prune_by_layer
 from hybrid_icbs.calibration import Loss
 from hybrid_icbs.config import Config
 from hybrid_icbs.errors import PruningError
+from hybrid_icbs.pretrained import data_for
 from hybrid_icbs.pruner import Pruner
 from hybrid_icbs.result import PruneResult
 from hybrid_icbs.scores import Score
@@ -30,9 +32,11 @@ def prune(
     scope: Literal["global", "layer"] | None = None,
     steps: int | None = None,
     block_size: int = 1024,
-    batch_size: int = 200,
+    batch_size: int | None = None,
     init: Score = "magnitude",
     loss: Loss | None = None,
+    tokenizer: Any = None,
+    seq_len: int | None = None,
     include: Sequence[str] | None = None,
     exclude: Sequence[str] | None = None,
     seed: int = 0,
@@ -45,8 +49,9 @@ def prune(
 
     Args:
         model: any torch module; its Linear, Conv2d and Hugging Face Conv1D weights are pruned.
-        data: calibration data: a pair of tensors (inputs, labels), a DataLoader, or an iterable of batches. A third
-            of it, 5,000 samples at most, is held back to measure the loss (see `guard_size`).
+        data: calibration data: a pair of tensors (inputs, labels), a DataLoader, or an iterable of batches; for a
+            transformers model also keyword dicts as it takes them, or texts with a tokenizer. A third of it, 5,000
+            samples or 64 sequences at most, is held back to measure the loss (see `guard_size`).
         density: share of weights to keep.
         sparsity: 1 - density; give one of the two.
         backend: what solves the block problems: "sa", "tabu", "exact", "qaoa", "leap?solver=cqm",
@@ -57,16 +62,20 @@ def prune(
         scope: "global" lets budget move between layers, "layer" keeps each layer's density; None: the preset's.
         steps: how many blocks to solve; None: the preset's number.
         block_size: weights in a block, n.
-        batch_size: samples on which the gradients of a block are measured, N.
+        batch_size: samples on which the gradients of a block are measured, N; None for 200, of text 32 sequences.
         init: score of the masks with which the run starts: "magnitude", "wanda", "gradient" or "random".
-        loss: (outputs, targets) -> losses of each sample [N]; None for cross entropy.
+        loss: (outputs, targets) -> losses of each sample [N]; None for cross entropy, of a language model the mean over
+            a sequence's own tokens.
+        tokenizer: makes texts into token ids, and is saved with the model.
+        seq_len: tokens of a sequence, for texts; None for 512, or the model's context where that is shorter.
         include: patterns of layers in scope (a name, a prefix, a class name, or "re:" and a regular expression).
         exclude: patterns of layers left out.
         seed: where all randomness starts; the same seed on the same machine gives the same masks.
         out: a new run folder: journal, masks, model, metrics and report; a run that is stopped resumes from there.
         progress: show a progress bar (on standard error).
         inplace: prune the given model, not a copy.
-        settings: any other setting of :class:`~hybrid_icbs.config.Config`, such as `max_charge`, the seconds that a
+        settings: `method`, `objective`, `update` and `pattern` prune layer by layer (see :mod:`hybrid_icbs.by_layer`);
+            any other setting of :class:`~hybrid_icbs.config.Config`, such as `max_charge`, the seconds that a
             service may bill the run.
 
     Returns:
@@ -97,6 +106,9 @@ def prune(
     )
     if config.backend != "auto":
         solvers.checked(solver or config.backend, **config.backend_options)
+    data = data_for(model, data, tokenizer, seq_len=seq_len, seed=seed)
+    if is_by_layer(config):
+        return prune_by_layer(model, data, config, loss=loss, inplace=inplace, out=out, progress=progress)
     pruner = Pruner(model, data, config, loss=loss, inplace=inplace, out=out)
     return complete(pruner, solver, progress=progress)
 

@@ -15,6 +15,8 @@ from torch import nn
 
 from hybrid_icbs.config import Config
 from hybrid_icbs.errors import RunFolderError
+from hybrid_icbs.model_card import write_card
+from hybrid_icbs.pretrained import quiet_transformers
 
 TOOLKITS = ("torch", "numpy", "dimod", "numba")
 """Distributions whose versions belong in the record of a run."""
@@ -36,6 +38,7 @@ class PruneResult:
         interrupted: whether Ctrl-C ended the run before its budget of steps.
         start_densities: share of kept weights of each layer in the masks of the start.
         budget_reached: which limit on calls to services ended the run, in a sentence; None where none did.
+        tokenizer: of the model, or its image processor, which is saved with it; None where none is known.
     """
 
     model: nn.Module
@@ -48,6 +51,7 @@ class PruneResult:
     interrupted: bool = False
     start_densities: dict[str, float] = field(default_factory=dict)
     budget_reached: str | None = None
+    tokenizer: Any = None
 
     @property
     def density(self) -> float:
@@ -63,8 +67,9 @@ class PruneResult:
     def save(self, folder: str | Path) -> Path:
         """Write the model, its masks, the settings and the history.
 
-        The folder gets `model/` (what `save_pretrained` writes for a transformers model, else `model.safetensors`),
-        `masks.safetensors` (booleans by parameter name), `config.json` and `metrics.csv`.
+        The folder gets `model/` (what `save_pretrained` writes for a transformers model, its tokenizer with it, else
+        `model.safetensors`), `masks.safetensors` (booleans by parameter name), `config.json`, `metrics.csv` and a model
+        card, `README.md`, beside the model too.
 
         Raises:
             RunFolderError: the folder cannot be written.
@@ -74,7 +79,10 @@ class PruneResult:
             (folder / "model").mkdir(parents=True, exist_ok=True)
             save_pretrained = getattr(self.model, "save_pretrained", None)
             if callable(save_pretrained):
-                save_pretrained(folder / "model")
+                with quiet_transformers():
+                    save_pretrained(folder / "model")
+                if self.tokenizer is not None:
+                    self.tokenizer.save_pretrained(folder / "model")
             else:
                 save_model(self.model, str(folder / "model" / "model.safetensors"))
             save_file(self.masks, folder / "masks.safetensors", metadata={"true": "kept"})
@@ -82,6 +90,7 @@ class PruneResult:
                 json.dumps(self.config.model_dump(mode="json"), indent=2) + "\n", "utf-8"
             )
             _write_csv(folder / "metrics.csv", self.history)
+            write_card(self, folder)
         except (OSError, SafetensorError) as error:
             raise RunFolderError(
                 f"{folder} cannot be written: {error}; free some space or choose another folder"

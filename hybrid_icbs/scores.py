@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal, TypeAlias
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
-from hybrid_icbs.calibration import Batch, Loss, evaluation_mode, run_model
+from hybrid_icbs.calibration import Batch, Loss, evaluation_mode, run_model, samples_per_pass
 from hybrid_icbs.gradients import measure_gradients
 from hybrid_icbs.layers import Layer
 from hybrid_icbs.masks import Masks, shares
@@ -38,12 +40,7 @@ def initial_masks(
     sizes = [layer.size for layer in layers]
     total = round(density * sum(sizes))
     if comparison == "global":
-        flat = torch.cat([score.detach().flatten().float().cpu() for score in scores])
-        kept = torch.zeros(len(flat), dtype=torch.bool)
-        kept[flat.topk(total, sorted=False).indices] = True
-        for layer, part in zip(layers, kept.split(sizes), strict=True):
-            masks.set_flat(layer.name, part.numpy())
-        return masks
+        return _largest_of_all(scores, layers, total)
     counts = shares(total, [density * size for size in sizes], sizes)
     for layer, score, count in zip(layers, scores, counts, strict=True):
         matrix = score.detach().float().cpu().reshape(1 if comparison == "layer" else score.shape[0], -1)
@@ -56,7 +53,7 @@ def initial_masks(
 
 def score_weights(
     model: nn.Module, layers: Sequence[Layer], kind: Score, batch: Batch, loss: Loss, seed: int
-) -> list[torch.Tensor]:
+) -> Sequence[torch.Tensor]:
     """Score every weight; larger means more worth keeping.
 
     Args:
@@ -69,19 +66,78 @@ def score_weights(
         seed: for "random".
 
     Returns:
-        Scores shaped like the weights, by layer.
+        Scores shaped like the weights, by layer, formed when they are read.
     """
     weights = [layer.weight.detach() for layer in layers]
     if kind == "magnitude":
-        return [w.abs() for w in weights]
+        return _Formed(len(layers), lambda n: weights[n].abs())
     if kind == "random":
         generator = torch.Generator().manual_seed(seed)
         return [torch.rand(w.shape, generator=generator) for w in weights]
     if kind == "gradient":
-        mean = measure_gradients(model, layers, batch, loss).mean
-        return [(mean[layer.number] * w).abs() for layer, w in zip(layers, weights, strict=True)]
+        scores = measure_gradients(model, layers, batch, loss).scores(layers, [layer.weight for layer in layers])
+        return _Formed(len(layers), lambda n: scores[layers[n].number])
     norms = _input_norms(model, layers, batch)
-    return [w.abs() * _by_input(layer, norm) for layer, w, norm in zip(layers, weights, norms, strict=True)]
+    return _Formed(len(layers), lambda n: weights[n].abs() * _by_input(layers[n], norms[n]))
+
+
+@dataclass(frozen=True)
+class _Formed(Sequence[torch.Tensor]):
+    """Tensors that are formed when they are read, and not kept."""
+
+    size: int
+    form: Callable[[int], torch.Tensor]
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, number: Any) -> Any:
+        if not 0 <= number < self.size:
+            raise IndexError(number)
+        return self.form(number)
+
+
+def _largest_of_all(scores: Sequence[torch.Tensor], layers: Sequence[Layer], total: int) -> Masks:
+    """Keep the `total` largest scores of all layers, of equal ones the first; one layer's scores exist at a time.
+
+    The bits of floats are in the order of the numbers, once those of negative ones are turned, so two histograms, of
+    their upper and of their lower half, lead to the smallest score that is kept.
+    """
+    masks = Masks.like(layers)
+    upper = np.zeros(1 << 16, np.int64)
+    for score in scores:
+        upper += np.bincount((_bits(score) >> 16) + (1 << 15), minlength=1 << 16)
+    high, left = _cut(upper, total)
+    high -= 1 << 15
+    lower = np.zeros(1 << 16, np.int64)
+    for score in scores:
+        bits = _bits(score)
+        lower += np.bincount(bits[bits >> 16 == high] & 0xFFFF, minlength=1 << 16)
+    low, left = _cut(lower, left)
+    least = high << 16 | low
+    for layer, score in zip(layers, scores, strict=True):
+        bits = _bits(score)
+        kept = bits > least
+        if left:
+            equal = np.flatnonzero(bits == least)[:left]
+            kept[equal] = True
+            left -= len(equal)
+        masks.set_flat(layer.name, kept)
+    return masks
+
+
+def _cut(counts: npt.NDArray[np.int64], total: int) -> tuple[int, int]:
+    """The bin in which the `total`-th largest number lies, and how many numbers of that bin are among the largest."""
+    above = np.cumsum(counts[::-1])
+    place = int(np.searchsorted(above, total)) if total else 0
+    bin_ = len(counts) - 1 - place
+    return bin_, total - (int(above[place - 1]) if place else 0)
+
+
+def _bits(score: torch.Tensor) -> npt.NDArray[np.int32]:
+    values = (score.detach().float() + 0.0).cpu().reshape(-1).numpy()  # a negative zero equals a positive one
+    bits = values.view(np.int32)
+    return bits ^ ((bits >> 31) & 0x7FFFFFFF)
 
 
 def least_cut(masks: Masks, layers: Sequence[Layer], restore: Sequence[torch.Tensor], kept: int) -> Masks:
@@ -120,7 +176,8 @@ def _input_norms(model: nn.Module, layers: Sequence[Layer], batch: Batch) -> lis
         handles += [module.register_forward_pre_hook(note) for module in layer.modules]
     try:
         with evaluation_mode(model):
-            run_model(model, batch.inputs)
+            for part in batch.split(samples_per_pass(model, batch, batch.size)):
+                run_model(model, part.inputs)
     finally:
         for handle in handles:
             handle.remove()

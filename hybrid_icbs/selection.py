@@ -132,8 +132,7 @@ def choose_candidates(
         At most `blocks` blocks, fewer where the candidates do not suffice for more.
     """
     half = block_size // 2 * blocks
-    pruned = _extreme(scores, layers, masks, held, half, side=False)
-    kept = _extreme(scores, layers, masks, held, half, side=True)
+    pruned, kept = _extremes(scores, layers, masks, held, half)
     blocks = min(blocks, len(pruned[0]), len(kept[0]))
     chosen = []
     for b in range(blocks):
@@ -149,27 +148,32 @@ def choose_candidates(
     return chosen
 
 
-def _extreme(
+def _extremes(
     scores: Mapping[int, torch.Tensor],
     layers: Sequence[Layer],
     masks: Masks,
     held: HoldBack,
     count: int,
-    side: bool,
-) -> tuple[npt.NDArray[np.int32], IndexArray]:
-    """The `count` pruned weights of largest score (side False) or kept ones of smallest (True), most extreme first."""
-    values: list[npt.NDArray[np.float32]] = []
-    numbers: list[npt.NDArray[np.int32]] = []
-    indices: list[IndexArray] = []
-    for layer in layers:
+) -> list[tuple[npt.NDArray[np.int32], IndexArray]]:
+    """The `count` pruned weights of largest score and the `count` kept ones of smallest, each most extreme first."""
+    values: tuple[list[npt.NDArray[np.float32]], ...] = ([], [])
+    numbers: tuple[list[npt.NDArray[np.int32]], ...] = ([], [])
+    indices: tuple[list[IndexArray], ...] = ([], [])
+    for layer in layers:  # each layer's scores are read once, as a large model forms them when they are read
         score = scores[layer.number].detach().reshape(-1).float().cpu().numpy()
-        top = _extreme_of(score, held.eligible(layer.number, masks.flat(layer.name), side), count, largest=not side)
-        values.append(score[top])
-        indices.append(top)
-        numbers.append(np.full(len(top), layer.number, np.int32))
-    found, number, index = np.concatenate(values), np.concatenate(numbers), np.concatenate(indices)
-    order = np.lexsort((index, number, found if side else -found))[:count]
-    return number[order], index[order]
+        mask = masks.flat(layer.name)
+        for side in (False, True):
+            top = _extreme_of(score, held.eligible(layer.number, mask, side), count, largest=not side)
+            values[side].append(score[top])
+            indices[side].append(top)
+            numbers[side].append(np.full(len(top), layer.number, np.int32))
+    found = []
+    for side in (False, True):
+        value, number = np.concatenate(values[side]), np.concatenate(numbers[side])
+        index = np.concatenate(indices[side])
+        order = np.lexsort((index, number, value if side else -value))[:count]
+        found.append((number[order], index[order]))
+    return found
 
 
 def _extreme_of(score: npt.NDArray[np.float32], eligible: BoolArray, count: int, *, largest: bool) -> IndexArray:

@@ -16,21 +16,36 @@ if TYPE_CHECKING:
 
 
 def score_table(
-    title: str, rows: Sequence[tuple[str, Mapping[str, float | None], float]], seconds: Sequence[float] | None = None
+    title: str, rows: Sequence[tuple[str, Mapping[str, Any], float]], seconds: Sequence[float] | None = None
 ) -> Table:
-    """A table of what models score: name, {"loss", "accuracy"} and density of each, and seconds where they are told."""
+    """A table of what models score: name, {"loss", "accuracy"} and density of each, and seconds where they are told.
+
+    Scores that hold the "perplexity" of texts get a column for each.
+    """
     from rich import box
     from rich.table import Table
 
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("model")
-    for head in ("accuracy", "loss", "density", *(["seconds"] if seconds else [])):
+    texts = _perplexity_heads([score for _, score, _ in rows])
+    for head in (*texts.values(), "accuracy", "loss", "density", *(["seconds"] if seconds else [])):
         table.add_column(head, justify="right")
     for row, (name, score, density) in enumerate(rows):
         accuracy = score["accuracy"]
-        cells = [name, "" if accuracy is None else f"{accuracy:.2%}", f"{score['loss']:.4f}", f"{density:.4g}"]
+        cells = [name, *(f"{score['perplexity'][text]['value']:.4g}" for text in texts)]
+        cells += ["" if accuracy is None else f"{accuracy:.2%}", f"{score['loss']:.4f}", f"{density:.4g}"]
         table.add_row(*cells, *([f"{seconds[row]:.1f}"] if seconds else []))
     return table
+
+
+def _perplexity_heads(scores: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Heads of a table's columns for the texts that all scores have: each name, and the context of its measurement."""
+    first = scores[0].get("perplexity", {}) if scores else {}
+    return {
+        name: f"{name}\nperplexity,\ncontext {value['context']}"
+        for name, value in first.items()
+        if all(name in score.get("perplexity", {}) for score in scores)
+    }
 
 
 _TOLD = ("backend", "seed", "timing", "ended_by", "repaired", "raw", "incumbents")  # by every solver
@@ -98,7 +113,7 @@ def backend_table(records: Sequence[Mapping[str, Any]]) -> Table:
         table.add_row(
             record["backend"],
             "ready" if record["ready"] else record["missing"],
-            "any" if largest is None and record["ready"] else "" if largest is None else f"{largest:,}",
+            f"{largest:,}" if largest is not None else "" if native is None else "any",
             "" if native is None else "native" if native else "penalty",
             ", ".join(f"{key}={value}" for key, value in record["options"].items()),
         )

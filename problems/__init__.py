@@ -5,7 +5,7 @@ from problems.block import BestKnown, BlockProblem, Labels
 from problems.cardinality import Cardinality
 from problems.errors import FileFormatError, ProblemError
 from problems.files import load, save
-from problems.forms import DenseForm, LowRankForm, QuadraticForm
+from problems.forms import DenseForm, LowRankForm, QuadraticForm, ScaledForm, SharedMatrix
 from problems.sets import BlockSet, load_set, save_set
 
 __all__ = [
@@ -19,6 +19,8 @@ __all__ = [
     "LowRankForm",
     "ProblemError",
     "QuadraticForm",
+    "ScaledForm",
+    "SharedMatrix",
     "instances",
     "load",
     "load_set",

@@ -13,7 +13,17 @@ import numpy.typing as npt
 
 from problems.cardinality import Cardinality
 from problems.errors import ProblemError
-from problems.forms import DenseForm, Float64Array, IntArray, LowRankForm, QuadraticForm, StateArray, _as_float
+from problems.forms import (
+    DenseForm,
+    Float64Array,
+    IntArray,
+    LowRankForm,
+    QuadraticForm,
+    ScaledForm,
+    SharedMatrix,
+    StateArray,
+    _as_float,
+)
 
 if TYPE_CHECKING:
     import dimod
@@ -118,6 +128,34 @@ class BlockProblem:
         return cls._of(form, linear, cardinality, offset, groups, labels, provenance, best_known)
 
     @classmethod
+    def scaled(
+        cls,
+        B: npt.ArrayLike | SharedMatrix,
+        s: npt.ArrayLike,
+        linear: npt.ArrayLike | None = None,
+        cardinality: int | npt.ArrayLike | None = None,
+        *,
+        offset: float = 0.0,
+        groups: npt.ArrayLike | None = None,
+        labels: Labels | None = None,
+        provenance: Mapping[str, Any] | None = None,
+        best_known: BestKnown | None = None,
+    ) -> BlockProblem:
+        """Build E(x) = r^T B r + c.x + offset, r = s * x, from a symmetric matrix B [n, n] and scales s [n].
+
+        Problems made from one B hold it by reference, so that thousands take little more memory than one; a
+        :class:`SharedMatrix` of it is checked once instead of for each. As in the dense form, the diagonal of Q is
+        moved into the linear term. Other arguments and errors are those of :class:`BlockProblem`.
+
+        Example:
+            >>> rows = [BlockProblem.scaled([[2, 1], [1, 3]], w, cardinality=1) for w in ([1, 1], [1, -2])]
+            >>> [row.energy([0, 1]) for row in rows]
+            [3.0, 12.0]
+        """
+        form, diagonal = ScaledForm.split(B, s)
+        return cls._of(form, linear, cardinality, offset, groups, labels, provenance, best_known, diagonal)
+
+    @classmethod
     def _of(cls, *args: Any) -> BlockProblem:
         problem = object.__new__(cls)
         problem._set(*args)
@@ -193,6 +231,7 @@ class BlockProblem:
 
     def __repr__(self) -> str:
         form = f"rank {self.form.rank}" if isinstance(self.form, LowRankForm) else "dense"
+        form = "scaled" if isinstance(self.form, ScaledForm) else form
         ones = self.constraint.total
         grouped = f" in {len(self.constraint.counts)} groups" if self.groups is not None else ""
         return f"<BlockProblem n={self.n} cardinality={ones}{grouped} {form} {self.form.dtype}>"
@@ -296,7 +335,7 @@ class BlockProblem:
     def to_dense(self, dtype: npt.DTypeLike = np.float64) -> BlockProblem:
         """The same problem in dense form; itself where it is dense already.
 
-        A low-rank problem of n variables becomes n * n numbers: at n = 10,000 that is 800 MB in float64.
+        A low-rank or scaled problem of n variables becomes n * n numbers: at n = 10,000 that is 800 MB in float64.
         """
         if isinstance(self.form, DenseForm):
             return self

@@ -111,6 +111,7 @@ def _writers(problem: BlockProblem) -> dict[str, Callable[[BinaryIO], None]]:
         factor = form.factor
         writers[_NPZ] = lambda file: write_npz(file, {"factor": factor, "linear": linear})
     else:
+        # A scaled form is written dense, so that a file stands for itself: B is another file's, or thousands of them's.
         matrix = form.matrix if isinstance(form, DenseForm) else form.dense()
         writers[_BQM] = lambda file: write_bqm(file, matrix, problem.single_energies, problem.offset)
     if labels is not None:

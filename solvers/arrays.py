@@ -22,7 +22,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from problems import BlockProblem, DenseForm, LowRankForm
+from problems import BlockProblem, DenseForm, LowRankForm, ScaledForm
 from problems.forms import Float64Array, FloatArray
 
 Float32Array: TypeAlias = npt.NDArray[np.float32]
@@ -150,6 +150,8 @@ def dense_arrays(problem: BlockProblem, *, centred: bool = True) -> DenseArrays:
             return dense
         single, constant = _centred(dense.single, groups)
         return replace(dense, single=single, exact_single=single, offset=dense.energy(constant))
+    if isinstance(form, ScaledForm):
+        return dense_arrays(problem.to_dense(), centred=centred)
     assert isinstance(form, DenseForm)
     singles, constant = _centred(problem.single_energies, groups) if centred else (problem.single_energies, 0.0)
     scale = math.ldexp(1.0, _safe_exponent(max(_largest(form.matrix), _largest(singles))))

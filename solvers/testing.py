@@ -101,6 +101,8 @@ def small_problems(solver: Solver) -> Iterator[BlockProblem]:
         if allowed.max_variables is None or n <= allowed.max_variables:
             if allowed.dense:
                 yield BlockProblem(rng.normal(size=(n, n)), rng.normal(size=n), k, offset=3.0)
+                B = rng.normal(size=(n, n))
+                yield BlockProblem.scaled(B @ B.T, rng.normal(size=n), None, k)
             yield BlockProblem.low_rank(rng.normal(size=(n, 3)), rng.normal(size=n), k, offset=-2.0)
     if allowed.groups and (allowed.max_variables is None or allowed.max_variables >= 12):
         groups = np.arange(12) % 3

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 # The suite runs in several processes; where each brings torch threads for all processors they wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# No test asks the Hugging Face hub, whose client would wait half a minute for a network that is not there.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
 sys.path.insert(0, str(Path(__file__).parent))  # where the server of the solver API is imported from
 
 

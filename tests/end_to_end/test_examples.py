@@ -70,12 +70,20 @@ def test_hardware_trial_writes_its_page_without_credentials(tmp_path, monkeypatc
 def test_hardware_trial_pays_for_no_call_twice(tmp_path, sapi):
     run("hardware_trial.py", tmp_path, *SMALL_TRIAL, "--leap", "nl,cqm")
     assert sapi.counts["accepted"] == 6
-    said = run("hardware_trial.py", tmp_path, *SMALL_TRIAL, "--leap", "nl,cqm")
+    said = run("hardware_trial.py", tmp_path, *SMALL_TRIAL, "--leap", "nl,cqm,bqm", "--max-charge", "31")
     assert sapi.counts["accepted"] == 6
     assert "leap(cqm)" in said
-    said = run("hardware_trial.py", tmp_path, *SMALL_TRIAL, "--leap", "bqm", "--max-charge", "31")
     assert "leap?solver=bqm is left out" in said
     assert "page:" in said
+
+
+@pytest.mark.slow
+def test_prune_language_model_beats_magnitude(tmp_path):
+    said = run("prune_language_model.py", tmp_path)
+    dense, magnitude, pruned = (float(value) for value in re.findall(r"perplexity ([\d.]+) \(context 128", said))
+    assert dense < pruned < magnitude
+    assert magnitude - pruned > 0.3 * (magnitude - dense)
+    assert said.count("The statement ") == 3
 
 
 def test_every_example_is_run_here():

@@ -185,7 +185,7 @@ def test_settings_come_from_a_file_and_options_go_over_them(folder):
         (["--model", "nets:nothing", "--data", "nets:calibration", "--density", "0.5"], "no 'nothing'"),
         (["--model", "nets:broken", "--data", "nets:calibration", "--density", "0.5"], "ValueError: no weights here"),
         (["--model", "nets:trained", "--data", "absent:data", "--density", "0.5"], "no module 'absent'"),
-        (["--model", "org/name", "--data", "nets:calibration", "--density", "0.5"], "not supported yet"),
+        (["--model", "org/name", "--data", "nets:calibration", "--density", "0.5"], "(no such folder here"),
         ([*MODEL, "--density", "0.5", "--loss", "nets:mean"], "loss of each sample"),
     ],
 )

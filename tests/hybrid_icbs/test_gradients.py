@@ -15,7 +15,8 @@ from transformers.pytorch_utils import Conv1D
 
 from hybrid_icbs import PruningError
 from hybrid_icbs.calibration import Batch, cross_entropy
-from hybrid_icbs.gradients import _products, _products_torch, measure_gradients
+from hybrid_icbs.entries import _products, _products_torch
+from hybrid_icbs.gradients import measure_gradients
 from hybrid_icbs.layers import Layer, find_layers
 
 
@@ -172,7 +173,7 @@ def test_samples_shared_out_to_threads_give_the_same_gradients(monkeypatch: pyte
     batch = Batch(torch.randn(9, 4, 8, 8), torch.arange(9) % 3, 9)
     index = np.arange(layer.size)
     alone = measure_gradients(model, [layer], batch, cross_entropy).per_sample(layer, index)
-    monkeypatch.setattr("hybrid_icbs.gradients._PARALLEL_PRODUCTS", 0)
+    monkeypatch.setattr("hybrid_icbs.entries._PARALLEL_PRODUCTS", 0)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
     shared = measure_gradients(model, [layer], batch, cross_entropy).per_sample(layer, index)
     np.testing.assert_array_equal(alone, shared)

@@ -94,7 +94,7 @@ def test_tied_weights_which_a_file_holds_once_are_both_read(nets):
         ("needy:net", "does not load: ModuleNotFoundError: No module named 'surely_not_installed'"),
         ("wrong:net", "does not load: SyntaxError"),
         ("nets.py:net", "nets:net"),
-        ("somebody/some-model", "not supported yet"),
+        ("somebody/some-model", "no such folder here"),
         ("net.safetensors", "--model-fn"),
     ],
 )
@@ -189,7 +189,7 @@ def test_a_function_gives_the_data(nets, function):
         ("nets:uneven", "6 inputs and 5 targets"),
         ("nets:number", "int; give a pair of tensors"),
         ("nets:broken", "ValueError: no weights here"),
-        ("wikitext", "not supported yet"),
+        ("wikitext", "for transformers models"),
     ],
 )
 def test_data_that_cannot_be_had_is_refused_with_the_reason(nets, spec, message):

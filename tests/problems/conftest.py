@@ -11,7 +11,7 @@ from problems import BlockProblem
 
 @st.composite
 def block_problems(draw: st.DrawFn) -> BlockProblem:
-    """Dense and low-rank problems of 1 to 9 variables, grouped and not, of whole, wide-ranging and sparse numbers."""
+    """Problems of 1 to 9 variables in every form, grouped and not, of whole, wide-ranging and sparse numbers."""
     n = draw(st.integers(1, 9))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     spread = draw(st.sampled_from(["normal", "whole", "wide", "positive", "negative", "sparse"]))
@@ -30,7 +30,13 @@ def block_problems(draw: st.DrawFn) -> BlockProblem:
         groups, cardinality = None, draw(st.integers(0, n))
     linear = numbers(n) * draw(st.sampled_from([0.0, 1.0, 10.0]))
     offset = draw(st.sampled_from([0.0, -2.5, 1e3]))
-    if draw(st.booleans()):
+    form = draw(st.sampled_from(["dense", "low-rank", "scaled"]))
+    if form == "scaled":
+        matrix = numbers(n, n)
+        return BlockProblem.scaled(
+            matrix + matrix.T, numbers(n), linear, cardinality, offset=offset, groups=groups
+        )  # fmt: skip
+    if form == "dense":
         return BlockProblem(numbers(n, n), linear, cardinality, offset=offset, groups=groups)
     return BlockProblem.low_rank(numbers(n, draw(st.integers(0, 4))), linear, cardinality, offset=offset, groups=groups)
 

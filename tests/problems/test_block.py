@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from problems import BlockProblem, DenseForm, Labels, LowRankForm, ProblemError
+from problems import BlockProblem, DenseForm, Labels, LowRankForm, ProblemError, ScaledForm
 
 some = settings(max_examples=60, deadline=None, derandomize=True)
 problems = st.from_type(BlockProblem)
@@ -22,6 +22,9 @@ def by_definition(problem: BlockProblem, X: np.ndarray) -> np.ndarray:
     X = X.astype(np.float64)
     if isinstance(problem.form, LowRankForm):
         Q = problem.form.factor.astype(np.float64) @ problem.form.factor.astype(np.float64).T
+    elif isinstance(problem.form, ScaledForm):  # the diagonal of Q is in c
+        B, s = problem.form.shared.matrix.astype(np.float64), problem.form.scales
+        Q = np.diag(s) @ (B - np.diag(np.diagonal(B))) @ np.diag(s)
     else:
         Q = problem.form.matrix.astype(np.float64)
     return np.einsum("bi,ij,bj->b", X, Q, X) + X @ problem.linear + problem.offset

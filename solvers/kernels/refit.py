@@ -1,0 +1,209 @@
+"""Search for the rows of one matrix by the error that is left when the survivors are refitted exactly.
+
+For weights w [d] and a curvature H [d, d], the refitted error of pruning a set P is  min (v - w)^T H (v - w)  over v
+with v_P = 0. Its bookkeeping is the *sweep operator* of stepwise regression (Beaton 1964; Goodnight, "A tutorial on the
+SWEEP operator", The American Statistician 33, 1979) on the tableau [[H, H w], [w^T H, w^T H w]]. With the kept
+variables K swept in, the tableau holds
+
+    -inv(H_KK) in K x K,    inv(H_KK) H_KP in K x P,    the Schur complement H_PP - H_PK inv(H_KK) H_KP in P x P,
+
+and its last column the refitted weights on K and the residual correlations on P; the corner is the refitted error.
+Pruning k costs v_k^2 / inv(H_KK)_kk (the saliency of Optimal Brain Surgeon, Hassibi and Stork 1993), keeping j again
+gains r_j^2 / S_jj, and a sweep (a rank-one update of the inverse) does either.
+
+Only the lower triangle of a tableau is stored and updated. All in float64: tableaux are as ill-conditioned as H.
+"""
+
+from __future__ import annotations
+
+import numba as nb
+import numpy as np
+
+LARGE = np.float64(1e300)
+_LEAST_GAIN = 1e-9  # share of the present error by which a swap must lower it: less may be rounding
+
+
+@nb.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+def sweep(T, k, sign, column):  # type: ignore[no-untyped-def]
+    """Pivot on variable k of a tableau (lower triangle [d + 1, d + 1]): sign 1 keeps k, -1 prunes it.
+
+    `column` is scratch [d + 1].
+    """
+    size = T.shape[0]
+    for l in range(k):
+        column[l] = T[k, l]
+    for l in range(k, size):
+        column[l] = T[l, k]
+    pivot = column[k]
+    column[k] = 0.0
+    for i in range(size):
+        factor = column[i] / pivot
+        if factor == 0.0:
+            continue
+        row = T[i]
+        for j in range(i + 1):
+            row[j] -= factor * column[j]
+    for l in range(k):
+        T[k, l] = sign * column[l] / pivot
+    for l in range(k + 1, size):
+        T[l, k] = sign * column[l] / pivot
+    T[k, k] = -1.0 / pivot
+
+
+@nb.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+def search_refitted(inverse, W, X, counts, width, most, swaps, out, errors):  # type: ignore[no-untyped-def]
+    """Prune each row greedily down to its count, then descend by the best swap while one lowers the refitted error.
+
+    Arrays:
+        inverse: inv(H), float64 [d, d].
+        W: weights w, float64 [R, d].
+        X: states, uint8 [R, d], 1 = pruned: the start (all zeros for a greedy start) and, at the end, the answer.
+        counts: variables of each row that are pruned in the end, int64 [R]; X has at most so many.
+        width: variables of a group, a divisor of d; 0 where the whole row is one.
+        most: pruned variables that a group may have (where width > 0).
+        swaps: swaps to take at most.
+        out: refitted weights, zero where pruned, float64 [R, d].
+        errors: refitted errors, float64 [R].
+    """
+    d = W.shape[1]
+    T, column = np.empty((d + 1, d + 1)), np.empty(d + 1)
+    scratch = np.empty((4, d))
+    for a in range(W.shape[0]):
+        x = X[a]
+        for i in range(d):
+            T[i, : i + 1] = -inverse[i, : i + 1]
+            T[d, i] = W[a, i]
+        T[d, d] = 0.0
+        pruned = 0
+        for k in range(d):
+            if x[k]:
+                sweep(T, k, -1.0, column)
+                pruned += 1
+        while pruned < counts[a]:
+            k = _cheapest(T, x, width, most)
+            sweep(T, k, -1.0, column)
+            x[k] = 1
+            pruned += 1
+        for _ in range(swaps):
+            k, j = _best_swap(T, x, width, scratch)
+            if k < 0:
+                break
+            sweep(T, k, -1.0, column)
+            sweep(T, j, 1.0, column)
+            x[k], x[j] = 1, 0
+        for l in range(d):
+            out[a, l] = 0.0 if x[l] else T[d, l]
+        errors[a] = T[d, d]
+
+
+@nb.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+def _cheapest(T, x, width, most):  # type: ignore[no-untyped-def]
+    """The kept variable whose loss raises the refitted error least, in a group that may lose one more."""
+    d = x.shape[0]
+    best, low, room = -1, LARGE, True
+    for l in range(d):
+        if width and l % width == 0:
+            room = x[l : l + width].sum() < most
+        if x[l] or not room:
+            continue
+        cost = -T[d, l] * T[d, l] / T[l, l]
+        if cost < low:
+            best, low = l, cost
+    return best
+
+
+@nb.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+def _best_swap(T, x, width, scratch):  # type: ignore[no-untyped-def]
+    """The kept variable to prune and the pruned one to keep that lower the refitted error most; -1, -1 for none.
+
+    With k gone, the Schur complement and the correlation of a pruned j are S_jj + T_jk^2 C and r_j + T_jk u, for
+    C = 1 / inv(H_KK)_kk and u = v_k C; the change is v_k u - (r_j + T_jk u)^2 / (S_jj + T_jk^2 C). A pair is better
+    than the best so far, `low`, where (r_j + T_jk u)^2 > (v_k u - low) (S_jj + T_jk^2 C): so divisions are for the few.
+    """
+    d = x.shape[0]
+    schur, residual, weight, precision = scratch[0], scratch[1], scratch[2], scratch[3]
+    for l in range(d):  # neutral where a variable is of the other kind, so that the loops below need not ask
+        schur[l] = T[l, l] if x[l] else LARGE
+        residual[l] = T[d, l] if x[l] else 0.0
+        weight[l] = 0.0 if x[l] else T[d, l]
+        precision[l] = 0.0 if x[l] else -1.0 / T[l, l]
+    low = -_LEAST_GAIN * T[d, d]
+    out = into = -1
+    for i in range(d):
+        begin = (i // width) * width if width else 0
+        row = T[i]
+        promising = 0.0
+        if x[i]:  # i may be kept again, for a kept l < i
+            r, s = residual[i], schur[i]
+            for l in range(begin, i):
+                u = weight[l] * precision[l]
+                top, below = r + row[l] * u, s + row[l] * row[l] * precision[l]
+                gain = top * top - (weight[l] * u - low) * below
+                promising = max(promising, gain if precision[l] > 0.0 else 0.0)
+        else:  # i may be pruned, for a pruned l < i
+            u, C = weight[i] * precision[i], precision[i]
+            bar = weight[i] * u - low
+            for l in range(begin, i):
+                top, below = residual[l] + row[l] * u, schur[l] + row[l] * row[l] * C
+                promising = max(promising, top * top - bar * below)
+        if promising <= 0.0:
+            continue
+        for l in range(begin, i):
+            if x[l] == x[i]:
+                continue
+            k, j = (l, i) if x[i] else (i, l)
+            u = weight[k] * precision[k]
+            top = residual[j] + row[l] * u
+            change = weight[k] * u - top * top / (schur[j] + row[l] * row[l] * precision[k])
+            if change < low:
+                low, out, into = change, k, j
+    return out, into
+
+
+@nb.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+def eliminate_rows(inverse, W, counts, order, costs):  # type: ignore[no-untyped-def]
+    """Prune each row greedily, the survivors refitted at every step, and note what each step costs.
+
+    The inverse of the kept sub-matrix shrinks as variables go: pruning all d costs d^3 / 3 multiplications a row.
+
+    Arrays:
+        inverse, W: as in `search_refitted`.
+        counts: variables to prune of each row, int64 [R].
+        order: which variable goes at each step, int64 [R, c]; c is at least the largest count.
+        costs: by how much its loss raises the refitted error, float64 [R, c].
+    """
+    d = W.shape[1]
+    C, v, column = np.empty((d, d)), np.empty(d), np.empty(d)
+    names = np.empty(d, np.int64)
+    for a in range(W.shape[0]):
+        for i in range(d):
+            C[i, : i + 1] = inverse[i, : i + 1]
+            v[i], names[i] = W[a, i], i
+        n = d
+        for step in range(counts[a]):
+            best, low = 0, LARGE
+            for l in range(n):
+                cost = v[l] * v[l] / C[l, l]
+                if cost < low:
+                    best, low = l, cost
+            order[a, step], costs[a, step] = names[best], low
+            # The last variable takes the place of the one that goes.
+            n -= 1
+            for l in range(best):
+                column[l] = C[best, l]
+            for l in range(best, n + 1):
+                column[l] = C[l, best]
+            pivot, value = column[best], v[best]
+            if best < n:
+                for l in range(best):
+                    C[best, l] = C[n, l]
+                for l in range(best + 1, n):
+                    C[l, best] = C[n, l]
+                C[best, best] = C[n, n]
+                v[best], names[best], column[best] = v[n], names[n], column[n]
+            for i in range(n):
+                factor = column[i] / pivot
+                row = C[i]
+                for j in range(i + 1):
+                    row[j] -= factor * column[j]
+                v[i] -= factor * value

@@ -1,0 +1,122 @@
+"""The layer-wise objectives and the baselines by the same call and command as all else."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+from transformers import AutoModelForCausalLM
+from typer.testing import CliRunner
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from transformer_models import ALL, byte_tokenizer, make, samples
+
+from hybrid_icbs import Config, PruningError, RunFolderError, prune
+from hybrid_icbs.cli import app
+from hybrid_icbs.patterns import Pattern
+
+WAYS: list[dict[str, Any]] = [
+    {"method": "magnitude"},
+    {"method": "wanda", "update": "backsolve"},
+    {"method": "sparsegpt"},
+    {"objective": "layer"},
+    {"objective": "layer", "update": "backsolve"},
+    {"objective": "joint", "scope": "global", "update": "backsolve"},
+]
+TEXT = "In the beginning was the word, and a dog ran over the hill. " * 40
+
+
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: "-".join(way.values()))
+def test_every_way_keeps_the_wanted_share_and_the_dense_model(way: dict[str, Any]) -> None:
+    model = make("llama")
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    result = prune(model, samples("llama", 24), density=0.5, **way, progress=False)
+    assert result.density == pytest.approx(0.5, abs=0.02)
+    assert len(result.history) == 14
+    assert all(torch.equal(model.state_dict()[key], value) for key, value in before.items())
+    state = result.model.state_dict()
+    for name, mask in result.masks.items():
+        assert not state[name][~mask].any()
+        if way.get("update", "none") == "none" and way.get("method") != "sparsegpt":
+            assert torch.equal(state[name][mask], before[name][mask])
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_architecture_is_pruned(name: str) -> None:
+    result = prune(make(name), samples(name, 12), density=0.5, objective="layer", progress=False)
+    assert result.density == pytest.approx(0.5, abs=0.02)
+
+
+@pytest.mark.parametrize("method", ["icbs", "magnitude", "wanda", "sparsegpt"])
+def test_patterns_hold_in_every_group(method: str) -> None:
+    result = prune(make("llama"), samples("llama", 12), objective="layer", method=method, pattern="2:4", progress=False)
+    assert result.config.density == 0.5
+    assert all(Pattern.read("2:4").holds(mask) for mask in result.masks.values())
+
+
+def test_two_runs_with_one_seed_agree_to_the_bit() -> None:
+    settings: dict[str, Any] = {"density": 0.4, "objective": "joint", "update": "backsolve", "seed": 3}
+    first, second = (prune(make("llama"), samples("llama", 24), **settings, progress=False) for _ in range(2))
+    assert all(torch.equal(first.model.state_dict()[k], v) for k, v in second.model.state_dict().items())
+
+
+def test_the_command_writes_a_folder_that_transformers_loads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    make("llama").save_pretrained("llama")
+    byte_tokenizer().save_pretrained("llama")
+    Path("train.txt").write_text(TEXT)
+    command = ["prune", "--model", "llama", "--data", "train.txt", "--eval", "train.txt", "--seq-len", "16",
+               "--objective", "layer", "--update", "backsolve", "--pattern", "2:4", "--out", "run"]  # fmt: skip
+    done = CliRunner().invoke(app, [*command, "--json", "-q"])
+    assert done.exit_code == 0, done.output + done.stderr
+    told = json.loads(done.stdout)
+    assert (told["density"], told["unit"], told["finished"]) == (0.5, "layers", True)
+    assert told["test_scores"]["result"]["perplexity"]["train.txt"]["context"] == 16
+    model = AutoModelForCausalLM.from_pretrained("run/model")
+    for name, mask in load_file("run/masks.safetensors").items():
+        assert not model.state_dict()[name][~mask].any()
+    assert "## Density by layer" in Path("run/README.md").read_text()
+    assert "<svg" in Path("run/report.html").read_text()
+    shown = CliRunner().invoke(app, [*command[:-2], "--out", "other"])
+    assert "14 layers in" in shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"update": "backsolve"}, 'update = .backsolve. needs objective = "layer"'),
+        ({"pattern": "2:4"}, 'pattern = .2:4. needs objective = "layer"'),
+        ({"objective": "layer", "pattern": "4:2"}, "pattern '4:2' must be N:M"),
+        ({"objective": "layer", "density": 0.3, "pattern": "2:4"}, "keeps 0.5 of the weights, not 0.3"),
+        ({"objective": "layer", "guard_size": 12}, "leave none of 12"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(settings: dict[str, Any], message: str) -> None:
+    given = {"density": 0.5} | settings
+    with pytest.raises(PruningError, match=message):
+        prune(make("llama"), samples("llama", 12), **given, progress=False)
+
+
+def test_data_that_are_no_keywords_are_refused_by_name(classifier: nn.Module, digits: Any) -> None:
+    with pytest.raises(PruningError, match="objective='loss'"):
+        prune(classifier, digits, density=0.5, objective="layer", progress=False)
+
+
+def test_a_folder_that_holds_a_run_is_left_alone(tmp_path: Path) -> None:
+    prune(make("llama"), samples("llama", 12), density=0.5, steps=1, block_size=32, out=tmp_path, progress=False)
+    with pytest.raises(RunFolderError, match="holds a run already"):
+        prune(make("llama"), samples("llama", 12), density=0.5, objective="layer", out=tmp_path, progress=False)
+
+
+def test_by_layer_scope_is_by_layer_unless_costs_compare() -> None:
+    assert Config.of(density=0.5, objective="layer").scope == "layer"
+    assert Config.of(density=0.5, method="wanda").scope == "layer"
+    assert Config.of(density=0.5, objective="joint").scope == "global"
+    assert Config.of(pattern="2:4", objective="layer").density == 0.5
