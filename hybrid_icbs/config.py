@@ -190,6 +190,10 @@ class Config(BaseModel):
         for key, value, usual in (("update", self.update, "none"), ("pattern", self.pattern, None)):
             if value != usual and not by_layer:
                 raise ValueError(f'{key} = {value!r} needs objective = "layer" or "joint", or a baseline as method')
+        if by_layer and self.scope == "global" and self.objective != "joint":
+            raise ValueError(
+                'scope = "global" needs objective = "joint": by it alone costs of different layers compare'
+            )
         return self
 
     @model_validator(mode="after")
