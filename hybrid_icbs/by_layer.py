@@ -28,11 +28,6 @@ SEQUENCES = 64
 TOKENS_A_PASS = 2048
 
 
-def is_by_layer(config: Config) -> bool:
-    """Whether a run's settings ask for one pass over the layers."""
-    return config.method != "icbs" or config.objective != "loss"
-
-
 def prune_by_layer(
     model: nn.Module,
     data: CalibrationData,

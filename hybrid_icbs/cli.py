@@ -166,7 +166,6 @@ def prune(
     A run that was stopped goes on by [bold]hybrid-icbs resume runs/x[/].
     What a service would bill is told by [bold]--dry-run[/].
     """
-    from hybrid_icbs.by_layer import is_by_layer
     from hybrid_icbs.commands import configure, dry_run_of, finish, prune_layers, sources_of, start
 
     with wrong_use():
@@ -182,7 +181,7 @@ def prune(
         if dry_run:
             dry_run_of(sources, settled, quiet=quiet, as_json=as_json)
             return
-        if is_by_layer(settled):
+        if settled.by_layer:
             prune_layers(sources, settled, out, quiet=quiet, as_json=as_json)
             return
         pruner, tested = start(sources, settled, out, progress=not quiet)

@@ -12,7 +12,7 @@ from typing import Any
 
 import problems
 import solvers
-from hybrid_icbs.by_layer import is_by_layer, prune_by_layer
+from hybrid_icbs.by_layer import prune_by_layer
 from hybrid_icbs.config import Config
 from hybrid_icbs.console import WrongUse, show, show_json, working, wrong_use
 from hybrid_icbs.evaluation import Evaluation
@@ -244,7 +244,7 @@ def _summary(record: RunRecord, test_scores: Scores | None, out: Path | None) ->
         "interrupted": False,
         "budget_reached": None,
         "steps": record.steps,
-        "unit": "layers" if is_by_layer(record.config) else "blocks",
+        "unit": "layers" if record.config.by_layer else "blocks",
         "density": record.density,
         "densities": {layer.name: layer.density for layer in record.layers},
         "init": record.config.init,

@@ -186,7 +186,7 @@ class Config(BaseModel):
 
     @model_validator(mode="after")
     def _go_together(self) -> Config:
-        by_layer = self.method != "icbs" or self.objective != "loss"
+        by_layer = self.by_layer
         for key, value, usual in (("update", self.update, "none"), ("pattern", self.pattern, None)):
             if value != usual and not by_layer:
                 raise ValueError(f'{key} = {value!r} needs objective = "layer" or "joint", or a baseline as method')
@@ -203,6 +203,11 @@ class Config(BaseModel):
         if self.cut_steps and self.cut_steps >= self.steps:
             raise ValueError(f"cut_steps = {self.cut_steps} must be less than steps = {self.steps}")
         return self
+
+    @property
+    def by_layer(self) -> bool:
+        """Whether the run goes through the layers once, instead of through blocks and rounds."""
+        return self.method != "icbs" or self.objective != "loss"
 
     @property
     def start_comparison(self) -> Comparison:

@@ -159,6 +159,11 @@ class Pruner:
         return pruner
 
     def _prepare(self, model: nn.Module, data: Any, config: Config, loss: Loss | None, inplace: bool) -> None:
+        if config.by_layer:
+            raise PruningError(
+                f"method {config.method!r} with objective {config.objective!r} goes through the layers once, not "
+                "through blocks: `prune` runs it, hybrid_icbs.rows.row_problems makes block problems of a layer's rows"
+            )
         self._journal = None  # on a resume: nothing is recorded twice while the record is replayed
         self._solver_on_record: dict[str, str] | None = None
         self.config = config

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from torch import nn
 
 import solvers
-from hybrid_icbs.by_layer import is_by_layer, prune_by_layer
+from hybrid_icbs.by_layer import prune_by_layer
 from hybrid_icbs.calibration import Loss
 from hybrid_icbs.config import Config
 from hybrid_icbs.errors import PruningError
@@ -107,7 +107,7 @@ def prune(
     if config.backend != "auto":
         solvers.checked(solver or config.backend, **config.backend_options)
     data = data_for(model, data, tokenizer, seq_len=seq_len, seed=seed)
-    if is_by_layer(config):
+    if config.by_layer:
         return prune_by_layer(model, data, config, loss=loss, inplace=inplace, out=out, progress=progress)
     pruner = Pruner(model, data, config, loss=loss, inplace=inplace, out=out)
     return complete(pruner, solver, progress=progress)

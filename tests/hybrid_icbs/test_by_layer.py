@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from transformer_models import ALL, byte_tokenizer, make, samples
 
-from hybrid_icbs import Config, PruningError, RunFolderError, prune
+from hybrid_icbs import Config, Pruner, PruningError, RunFolderError, prune
 from hybrid_icbs.cli import app
 from hybrid_icbs.patterns import Pattern
 
@@ -108,6 +108,11 @@ def test_settings_that_do_not_go_together_are_refused(settings: dict[str, Any], 
 def test_data_that_are_no_keywords_are_refused_by_name(classifier: nn.Module, digits: Any) -> None:
     with pytest.raises(PruningError, match="objective='loss'"):
         prune(classifier, digits, density=0.5, objective="layer", progress=False)
+
+
+def test_the_loop_of_blocks_says_that_these_are_none_of_its_runs() -> None:
+    with pytest.raises(PruningError, match="row_problems makes block problems"):
+        Pruner(make("llama"), samples("llama", 12), Config.of(density=0.5, objective="layer"))
 
 
 def test_a_folder_that_holds_a_run_is_left_alone(tmp_path: Path) -> None:
