@@ -45,7 +45,9 @@ def model_card(result: PruneResult, test_scores: Mapping[str, Mapping[str, Any]]
         lines += ["```python", f"from transformers import {auto}", ""]
         lines += [f'model = {auto}.from_pretrained("model")', "```", ""]
     lines += _scores("On test data", test_scores) if test_scores else []
-    lines += _scores("On the samples by which the run was guarded (they chose the result)", result.scores)
+    held_back = "On samples held back from the calibration data"
+    guarded = "On the samples by which the run was guarded (they chose the result)"
+    lines += _scores(held_back if result.config.by_layer else guarded, result.scores)
     lines += ["## Density by layer", "", "| layer | weights | density |", "|---|---:|---:|"]
     densities = result.densities
     lines += [f"| {key} | {mask.numel():,} | {densities[key]:.4f} |" for key, mask in result.masks.items()]
@@ -76,12 +78,14 @@ def _scores(title: str, scores: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 def _made(result: PruneResult) -> str:
     steps = len(result.history)
+    where = "The masks are in masks.safetensors, all settings in config.json, both beside the folder of the model."
+    if result.config.by_layer:
+        return f"hybrid-icbs {_version()} pruned {steps} layers one after the other ({result.backend}). {where}"
     rounds = {row["round"]: bool(row["accepted"]) for row in result.history}
     solver = f"solved by {result.backend}" if result.backend else "so the first masks stayed"
     return (
         f"hybrid-icbs {_version()} chose the weights by combinatorial optimisation (arXiv 2411.17796): {steps} blocks, "
-        f"{solver}; {sum(rounds.values())} of {len(rounds)} rounds were accepted. The masks are in masks.safetensors, "
-        "all settings in config.json, both beside the folder of the model."
+        f"{solver}; {sum(rounds.values())} of {len(rounds)} rounds were accepted. {where}"
     )
 
 

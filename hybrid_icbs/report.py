@@ -87,6 +87,8 @@ def _summary(record: RunRecord) -> str:
     weights = f"{kept:,} of {size:,} weights kept in {_count(len(record.layers), 'layer')}, " if size else ""
     state = "" if record.finished else f" <strong>Unfinished: {record.steps} of {record.config.steps} steps.</strong>"
     solver = f"<code>{escape(record.backend or 'nobody yet')}</code>"
+    if record.config.by_layer:
+        return f"{weights}pruned layer by layer: {solver}."
     return f"{weights}{_count(record.steps, 'block')} solved by {solver}.{state}"
 
 
@@ -103,15 +105,18 @@ def _headline(record: RunRecord) -> str:
             cells.append((title, text(scores["result"][key]), ", ".join(others)))
     rounds = record.rounds
     if rounds:
-        accepted = sum(r.accepted for r in rounds)
-        cells.append(("rounds accepted", f"{accepted} of {len(rounds)}", f"{record.steps} blocks"))
+        each = "layer" if record.config.by_layer else "round"
+        if not record.config.by_layer:
+            accepted = sum(r.accepted for r in rounds)
+            cells.append(("rounds accepted", f"{accepted} of {len(rounds)}", f"{record.steps} blocks"))
         seconds = sum(record.seconds.values())
-        cells.append(("seconds", f"{seconds:.3g}", f"{seconds / len(rounds):.3g} a round"))
+        cells.append(("seconds", f"{seconds:.3g}", f"{seconds / len(rounds):.3g} a {each}"))
     items = "".join(
         f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd><dd class=note>{escape(note)}</dd></div>"
         for name, value, note in cells
     )
-    return f"<dl>{items}</dl>{_GUARDED if scores else ''}"
+    note = _HELD_BACK if record.config.by_layer else _GUARDED
+    return f"<dl>{items}</dl>{note if scores else ''}"
 
 
 def _layers(layers: Sequence[LayerRecord]) -> str:
@@ -179,6 +184,8 @@ def _percent(value: float | None) -> str:
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.4g}"
 
+
+_HELD_BACK = '<p class="note">Loss and accuracy on samples held back from the calibration data.</p>'
 
 _GUARDED = (
     '<p class="note">Loss and accuracy on the samples by which the guard judged each round: no gradient saw them, but '

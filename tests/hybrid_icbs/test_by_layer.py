@@ -82,8 +82,11 @@ def test_the_command_writes_a_folder_that_transformers_loads(tmp_path: Path, mon
     model = AutoModelForCausalLM.from_pretrained("run/model")
     for name, mask in load_file("run/masks.safetensors").items():
         assert not model.state_dict()[name][~mask].any()
-    assert "## Density by layer" in Path("run/README.md").read_text()
-    assert "<svg" in Path("run/report.html").read_text()
+    card, page = Path("run/README.md").read_text(), Path("run/report.html").read_text()
+    assert "## Density by layer" in card
+    assert "pruned 14 layers one after the other" in card
+    assert "pruned layer by layer" in page
+    assert "rounds accepted" not in page
     shown = CliRunner().invoke(app, [*command[:-2], "--out", "other"])
     assert "14 layers in" in shown.stdout
 
