@@ -18,7 +18,7 @@ from torch import nn
 
 from hybrid_icbs.calibration import evaluation_mode
 from hybrid_icbs.errors import PruningError, UnsupportedLayerError
-from hybrid_icbs.gradients import _recomputable
+from hybrid_icbs.gradients import recomputable
 from hybrid_icbs.layers import Layer
 
 Inputs: TypeAlias = Mapping[str, torch.Tensor]
@@ -194,7 +194,7 @@ def output_importances(
         for module in layer.modules
     ]
     with (
-        _removed(handles), evaluation_mode(model), _without_weight_gradients(model), _recomputable(model),
+        _removed(handles), evaluation_mode(model), _without_weight_gradients(model), recomputable(model),
         torch.enable_grad(),
     ):  # fmt: skip
         for batch in batches:

@@ -343,7 +343,7 @@ def _only_weights_require_grad(model: nn.Module, layers: Sequence[Layer]) -> Ite
     try:
         for p, _ in before:
             p.requires_grad_(id(p) in watched)
-        with torch.enable_grad(), _recomputable(model):
+        with torch.enable_grad(), recomputable(model):
             yield
     finally:
         for p, flag in before:
@@ -351,7 +351,7 @@ def _only_weights_require_grad(model: nn.Module, layers: Sequence[Layer]) -> Ite
 
 
 @contextmanager
-def _recomputable(model: nn.Module) -> Iterator[None]:
+def recomputable(model: nn.Module) -> Iterator[None]:
     """Where gradient checkpointing is on, let gradients begin at the embeddings: some kinds of it need that."""
     recomputed = any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
     if not recomputed or not callable(getattr(model, "get_input_embeddings", None)):
