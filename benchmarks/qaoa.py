@@ -94,8 +94,7 @@ def _ours(problem: BlockProblem) -> tuple[float, float, int]:
 
 
 def _peer(problem: BlockProblem, seed: int) -> tuple[float, float, int]:
-    from qiskit.circuit import Parameter, QuantumCircuit
-    from qiskit.circuit.library import XXPlusYYGate
+    from qiskit.circuit import Parameter, QuantumCircuit, library
     from qiskit.primitives import StatevectorSampler
     from qiskit.quantum_info import SparsePauliOp
     from qiskit.transpiler import generate_preset_pass_manager
@@ -112,7 +111,7 @@ def _peer(problem: BlockProblem, seed: int) -> tuple[float, float, int]:
     terms += [("ZZ", [i, j], ansatz.couplings[i, j]) for i in range(n) for j in range(i + 1, n)]
     beta, mixer = Parameter("beta"), QuantumCircuit(n)
     for (i, j), weight in zip(ansatz.pairs, ansatz.weights, strict=True):
-        mixer.append(XXPlusYYGate(-2.0 * weight * beta), [i, j])
+        mixer.append(library.XXPlusYYGate(-2.0 * weight * beta), [i, j])
     gammas, betas = ramp(2)[:2], ramp(2)[2:]
     # Without it each evaluation exponentiates the cost as a sparse matrix, twenty times slower.
     gates = generate_preset_pass_manager(1, basis_gates=["rz", "ry", "x", "cx", "rzz", "xx_plus_yy"])

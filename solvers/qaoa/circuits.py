@@ -126,11 +126,11 @@ def _first_state(circuit: QuantumCircuit, ansatz: Ansatz) -> None:
 
 
 def _mixer(circuit: QuantumCircuit, ansatz: Ansatz, beta: Parameter) -> None:
-    from qiskit.circuit.library import XXPlusYYGate
+    from qiskit.circuit import library
 
     if ansatz.mixer != "x":
         for (i, j), weight in zip(ansatz.pairs, ansatz.weights, strict=True):
-            circuit.append(XXPlusYYGate(-2.0 * weight * beta), [i, j])
+            circuit.append(library.XXPlusYYGate(-2.0 * weight * beta), [i, j])
         return
     for i, theta in enumerate(ansatz.tilts.tolist()):
         if ansatz.warm is None:
