@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from hybrid_icbs.errors import PruningError, RunFolderError, StaleBlock, UnsupportedLayerError
     from hybrid_icbs.masks import Masks
     from hybrid_icbs.pruner import Pruner
-    from hybrid_icbs.pruning import prune
+    from hybrid_icbs.pruning import prune, resume
     from hybrid_icbs.result import PruneResult
 
 # Torch takes seconds to import. Names are loaded when they are first used, so that `hybrid-icbs --help` needs none.
@@ -26,6 +26,7 @@ _HOMES = {
     "UnsupportedLayerError": "errors",
     "evaluate": "calibration",
     "prune": "pruning",
+    "resume": "pruning",
 }
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "UnsupportedLayerError",
     "evaluate",
     "prune",
+    "resume",
 ]
 
 

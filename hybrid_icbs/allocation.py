@@ -17,7 +17,6 @@ from torch import nn
 
 from hybrid_icbs.curvature import (
     Group,
-    Inputs,
     SummedLoss,
     damped,
     gather_grams,
@@ -27,6 +26,7 @@ from hybrid_icbs.curvature import (
 )
 from hybrid_icbs.layers import Layer
 from hybrid_icbs.masks import shares
+from hybrid_icbs.prefix import Inputs, Prefix
 from hybrid_icbs.rows import Method, Update
 from hybrid_icbs.update import EXACT_UP_TO
 
@@ -87,8 +87,11 @@ def allocate(
     importance = output_importances(model, layers, batches, loss) if joint else {}
     refitted = update == "backsolve" or method == "sparsegpt"
     prices: dict[int, npt.NDArray[np.float32]] = {}
-    for group in groups:
-        grams = gather_grams(model, group, batches)
+    prefix = Prefix(model, batches)
+    for before, group in zip([None, *groups[:-1]], groups, strict=True):
+        if before:
+            prefix.finish(before.module, group.module)
+        grams = gather_grams(model, group, batches, prefix)
         for layer in group.layers:
             W, gram = matrix_of(layer).double(), grams.pop(layer.number).mean().double()
             costs = _costs(W, gram, method, refitted, damping, ridge, threads)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,15 +12,18 @@ from typing import Any
 import numpy as np
 from torch import nn
 
+import solvers
 from hybrid_icbs.calibration import CalibrationData, Loss, device_of
 from hybrid_icbs.config import Config
 from hybrid_icbs.errors import PruningError, RunFolderError
-from hybrid_icbs.journal import FILE
+from hybrid_icbs.fingerprint import fingerprint
+from hybrid_icbs.journal import Journal, check_free
+from hybrid_icbs.layer_journal import LayerJournal
 from hybrid_icbs.layers import Layer, find_layers
 from hybrid_icbs.layerwise import LayerRecord, layers_of_blocks, prune_layerwise
 from hybrid_icbs.merge import Guard
 from hybrid_icbs.pretrained import loss_for
-from hybrid_icbs.result import PruneResult
+from hybrid_icbs.result import TOOLKITS, PruneResult
 
 SEQUENCES = 64
 """Calibration sequences where nothing is said: what the tables of the field take for small models."""
@@ -37,6 +40,7 @@ def prune_by_layer(
     inplace: bool = False,
     out: str | Path | None = None,
     progress: bool = True,
+    notes: Mapping[str, Any] | None = None,
 ) -> PruneResult:
     """Prune a model layer by layer, each for its own output on calibration data.
 
@@ -48,44 +52,149 @@ def prune_by_layer(
             `guard`, `guard_size`, `include`, `exclude` and `seed` count.
         loss: per-sample loss of the scores; None for the model's own.
         inplace: prune the given model itself.
-        out: a new folder for model, masks, metrics and report. Such a run is done in one go: it keeps no journal.
+        out: a new folder for model, masks, metrics, report and the journal of the run, by which :func:`resume_by_layer`
+            goes on after a kill at the decoder block that was not done.
         progress: show a progress bar.
+        notes: values (JSON) of the caller's that the journal keeps from the start.
 
     Raises:
         PruningError: settings or data that cannot be used.
-        RunFolderError: the folder holds a run already.
+        RunFolderError: the folder holds a run already, or cannot be written.
     """
-    if out is not None and (Path(out) / FILE).exists():
-        raise RunFolderError(f"{out} holds a run already; choose another folder")
-    pruned = model if inplace else copy.deepcopy(model)
-    layers = _layers(pruned, config)
-    guarded, pool = _split(data, config)
-    guard = Guard(pruned, data, guarded, loss or loss_for(model)) if len(guarded) else None
-    scores = {"dense": asdict(guard.score())} if guard else {}
-    batches = _keywords(pruned, data, pool[: config.batch_size or SEQUENCES])
-    history: list[dict[str, Any]] = []
-    with _progress_bar(len(layers), progress) as advance:
+    if out is not None:
+        check_free(out)  # before anything that takes long
+    run = _Run(model, data, config, loss, inplace)
+    if out is None:
+        return run.complete(None, run.dense_scores(), progress)
+    scores = run.dense_scores()
+    start = {
+        "scores": scores,
+        "densities": {layer.name: 1.0 for layer in run.layers},
+        "kept": {layer.name: layer.size for layer in run.layers},
+        "versions": solvers.versions(TOOLKITS),
+    }
+    journal = Journal.create(out, run.config, run.identity(), {"start": start, **(notes or {})})
+    with closing(journal):
+        return run.complete(journal, scores, progress)
 
-        def note(record: LayerRecord) -> None:
-            history.append(_row(record, len(history), config))
-            advance(record.name)
 
-        result = prune_layerwise(
-            pruned, batches, config.density, method=config.method,
-            objective="joint" if config.objective == "joint" else "layer", update=config.update,
-            pattern=config.pattern, scope=config.scope, layers=layers, seed=config.seed, progress=note,
+def resume_by_layer(
+    out: str | Path,
+    model: nn.Module,
+    data: CalibrationData,
+    *,
+    loss: Loss | None = None,
+    inplace: bool = False,
+    progress: bool = True,
+) -> PruneResult:
+    """Go on with a run by layer at the first decoder block that is not on record.
+
+    Args:
+        out: the run's folder.
+        model: the same dense model with which the run began.
+        data: the same calibration data.
+        loss: the same loss.
+        inplace: prune the given model itself.
+        progress: show a progress bar.
+
+    Returns:
+        The same result as of a run that was never stopped.
+
+    Raises:
+        RunFolderError: no run is there, it is finished, another process works on it, or model or data are not those
+            of the run.
+    """
+    with closing(Journal.open(out)) as journal:
+        if journal.value("end") is not None:
+            raise RunFolderError(f"the run in {out} is finished; its pruned model is in {Path(out) / 'model'}")
+        run = _Run(model, data, journal.config, loss, inplace)
+        journal.check_identity(run.identity())
+        return run.complete(journal, dict(journal.value("start")["scores"]), progress)
+
+
+class _Run:
+    """A model, its data and what has been settled of a run by layer."""
+
+    def __init__(
+        self, model: nn.Module, data: CalibrationData, config: Config, loss: Loss | None, inplace: bool
+    ) -> None:
+        self.model = model if inplace else copy.deepcopy(model)
+        self.data = data
+        self.layers = _layers(self.model, config)
+        self.config = config.model_copy(update={"steps": len(self.layers)})  # a layer stands for a block here
+        guarded, self.pool = _split(data, config)
+        self.guard = Guard(self.model, data, guarded, loss or loss_for(model)) if len(guarded) else None
+        self.batches = _keywords(self.model, data, self.pool[: config.batch_size or SEQUENCES])
+
+    def dense_scores(self) -> dict[str, dict[str, float | None]]:
+        """Of the model before anything is pruned."""
+        return {"dense": asdict(self.guard.score())} if self.guard else {}
+
+    def identity(self) -> dict[str, Any]:
+        """What must be the same when the run is resumed: the dense model and the data."""
+        return {
+            "weights": fingerprint(self.model.state_dict()),
+            "samples": len(self.data),
+            "data": fingerprint(self.batches),
+            "layers": {layer.name: list(layer.weight.shape) for layer in self.layers},
+        }
+
+    def complete(
+        self, journal: Journal | None, scores: dict[str, dict[str, float | None]], progress: bool
+    ) -> PruneResult:
+        """Prune what is not pruned yet, and gather the result; into the run's folder too, where there is one."""
+        record = LayerJournal(journal) if journal else None
+        config = self.config
+        with _progress_bar(len(self.layers), progress) as advance:
+            result = prune_layerwise(
+                self.model, self.batches, config.density, method=config.method,
+                objective="joint" if config.objective == "joint" else "layer", update=config.update,
+                pattern=config.pattern, scope=config.scope, layers=self.layers, seed=config.seed,
+                progress=lambda done: advance(done.name), record=record,
+            )  # fmt: skip
+        if self.guard:
+            scores["result"] = asdict(self.guard.score())
+        done = PruneResult(
+            self.model, dict(result.masks), layer_history(result.records, config), config, way(config), scores,
+            journal.folder if journal else None, start_densities=dict.fromkeys(result.masks, 1.0),
+            tokenizer=self.data.tokenizer,
         )  # fmt: skip
-    if guard:
-        scores["result"] = asdict(guard.score())
-    settings = config.model_copy(update={"steps": len(history)})  # a layer stands for a block here
-    done = PruneResult(
-        pruned, dict(result.masks), history, settings, _told(config), scores, None if out is None else Path(out),
-        start_densities=dict.fromkeys(result.masks, 1.0), tokenizer=data.tokenizer,
-    )  # fmt: skip
-    if done.out is not None:
-        done.save(done.out)
-        done.report(done.out / "report.html")
-    return done
+        if journal and record and done.out:
+            done.save(done.out)
+            done.report(done.out / "report.html")
+            kept = {name: result.masks.kept(name) for name in result.masks}
+            journal.set_value(
+                "end", {"scores": scores, "backend": done.backend, "steps": len(done.history), "kept": kept}
+            )
+            record.clear()
+        return done
+
+
+def layer_history(records: Sequence[LayerRecord], config: Config) -> list[dict[str, Any]]:
+    """The history of a run by layer, a line each, in the columns that a report reads."""
+    return [
+        {
+            "step": number + 1,
+            "round": number,
+            "block": 0,
+            "layers": record.name,
+            "error": record.error,
+            "predicted": record.error,
+            "loss_before": None,
+            "loss_after": None,
+            "accepted": True,
+            "density": record.density,
+            "backend": way(config),
+            "seconds_solve": round(record.seconds, 6),
+        }
+        for number, record in enumerate(records)
+    ]
+
+
+def way(config: Config) -> str:
+    """What prunes by layer, told where other runs name their solver."""
+    parts = [config.method] + ([config.objective] if config.method == "icbs" else [])
+    return ", ".join(parts + ([config.update] if config.update != "none" else []))
 
 
 def _layers(model: nn.Module, config: Config) -> list[Layer]:
@@ -120,30 +229,6 @@ def _keywords(model: nn.Module, data: CalibrationData, index: Any) -> list[Mappi
         return [batch.inputs for batch in data.batches(index, device_of(model), SEQUENCES)]
     size = max(1, TOKENS_A_PASS // first["input_ids"].shape[-1])
     return [batch.inputs for batch in data.batches(index, device_of(model), size)]
-
-
-def _row(record: LayerRecord, number: int, config: Config) -> dict[str, Any]:
-    """A layer's line of the history, in the columns that a report reads."""
-    return {
-        "step": number + 1,
-        "round": number,
-        "block": 0,
-        "layers": record.name,
-        "error": record.error,
-        "predicted": record.error,
-        "loss_before": None,
-        "loss_after": None,
-        "accepted": True,
-        "density": record.density,
-        "backend": _told(config),
-        "seconds_solve": round(record.seconds, 6),
-    }
-
-
-def _told(config: Config) -> str:
-    """What pruned, where no solver was named."""
-    parts = [config.method] + ([config.objective] if config.method == "icbs" else [])
-    return ", ".join(parts + ([config.update] if config.update != "none" else []))
 
 
 @contextmanager

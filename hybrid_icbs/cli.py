@@ -204,9 +204,11 @@ def resume(
 
     [bold]hybrid-icbs resume runs/x[/]
     """
-    from hybrid_icbs.commands import finish, reopen, show_finished
+    from hybrid_icbs.commands import finish, reopen, resume_layers, show_finished
 
     with wrong_use():
+        if resume_layers(folder, quiet=quiet, as_json=as_json):
+            return
         pruner, tested = reopen(folder, progress=not quiet, max_calls=max_calls, max_charge=max_charge)
     if pruner is None:
         show_finished(folder, quiet=quiet, as_json=as_json)

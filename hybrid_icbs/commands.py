@@ -5,14 +5,15 @@ from __future__ import annotations
 import time
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import problems
 import solvers
-from hybrid_icbs.by_layer import prune_by_layer
+from hybrid_icbs.by_layer import prune_by_layer, resume_by_layer
+from hybrid_icbs.calibration import Loss
 from hybrid_icbs.config import Config
 from hybrid_icbs.console import WrongUse, show, show_json, working, wrong_use
 from hybrid_icbs.evaluation import Evaluation
@@ -22,6 +23,7 @@ from hybrid_icbs.model_card import write_card
 from hybrid_icbs.pruner import Pruner
 from hybrid_icbs.pruning import complete
 from hybrid_icbs.record import RunRecord
+from hybrid_icbs.result import PruneResult
 from hybrid_icbs.sources import Sources
 from hybrid_icbs.tables import score_table
 from solvers.account import Account, accounting
@@ -181,21 +183,64 @@ def finish(pruner: Pruner, test: Test | None, *, quiet: bool, as_json: bool) -> 
 
 
 def prune_layers(sources: Sources, config: Config, out: Path | None, *, quiet: bool, as_json: bool) -> None:
-    """Prune layer by layer, in one go, and show what came out."""
+    """Prune layer by layer, and show what came out."""
     begun = time.perf_counter()
-    with wrong_use():
+    with wrong_use(), _goes_on(out):
         with working("loading model and data", not quiet):
             model, data, loss, test_data = sources.load()
         scores: Scores = {}
         if test_data is not None:
             scores["dense"] = test_data.score(model, loss)
-        result = prune_by_layer(model, data, config, loss=loss, inplace=True, out=out, progress=not quiet)
-    if test_data is not None:
-        scores["result"] = test_data.score(result.model, loss)
+        result = prune_by_layer(
+            model, data, config, loss=loss, inplace=True, out=out, progress=not quiet,
+            notes={"sources": asdict(sources), "test_scores": scores},
+        )  # fmt: skip
+    _show_layers(result, None if test_data is None else Test(test_data, scores), loss, begun, quiet, as_json)
+
+
+def resume_layers(folder: Path, *, quiet: bool, as_json: bool) -> bool:
+    """Go on with a run by layer and show what came out.
+
+    Returns:
+        Whether the folder holds such a run that had not come to its end; of any other nothing is done.
+
+    Raises:
+        WrongUse: the folder holds no run, or one whose model and data are not on record.
+    """
+    begun = time.perf_counter()
+    with closing(Journal.open(run_folder(folder))) as journal:
+        if not journal.config.by_layer or journal.value("end") is not None:
+            return False
+        recorded, scores = journal.value("sources"), journal.value("test_scores")
+    sources = _recorded(folder, recorded)
+    with _goes_on(folder):
+        with working("loading model and data", not quiet):
+            model, data, loss, test_data = sources.load()
+        result = resume_by_layer(folder, model, data, loss=loss, inplace=True, progress=not quiet)
+    _show_layers(result, None if test_data is None else Test(test_data, scores or {}), loss, begun, quiet, as_json)
+    return True
+
+
+def _show_layers(result: PruneResult, test: Test | None, loss: Loss, begun: float, quiet: bool, as_json: bool) -> None:
+    if test is not None:
+        test.scores["result"] = test.data.score(result.model, loss)
         if result.out is not None:
-            write_card(result, result.out, scores)
-    summary = _summary(RunRecord.of(result), scores or None, result.out)
+            with closing(Journal.open(result.out)) as journal:
+                journal.set_value("test_scores", test.scores)
+            write_card(result, result.out, test.scores)
+    summary = _summary(RunRecord.of(result), None if test is None else test.scores, result.out)
     _show_summary(summary | {"seconds": time.perf_counter() - begun}, quiet=quiet, as_json=as_json)
+
+
+@contextmanager
+def _goes_on(out: Path | None) -> Iterator[None]:
+    """After Ctrl-C, say how a run by layer goes on."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        if out is None or not (out / FILE).exists():
+            raise
+        raise KeyboardInterrupt(f"interrupted; `hybrid-icbs resume {out}` goes on with the layers that wait") from error
 
 
 def show_finished(folder: Path, *, quiet: bool, as_json: bool) -> None:

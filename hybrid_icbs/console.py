@@ -35,7 +35,7 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
         try:
             return function(*args, **kwargs)
         except KeyboardInterrupt as error:
-            raise _ended("interrupted", INTERRUPTED) from error
+            raise _ended(str(error) or "interrupted", INTERRUPTED) from error
         except (typer.Exit, typer.Abort, typer.BadParameter, BrokenPipeError):
             raise
         except Exception as error:

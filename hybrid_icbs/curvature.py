@@ -18,11 +18,9 @@ from torch import nn
 
 from hybrid_icbs.calibration import evaluation_mode
 from hybrid_icbs.errors import PruningError, UnsupportedLayerError
-from hybrid_icbs.gradients import recomputable
+from hybrid_icbs.hooks import recomputable
 from hybrid_icbs.layers import Layer
-
-Inputs: TypeAlias = Mapping[str, torch.Tensor]
-"""One batch as a model's keywords: input_ids [B, T], attention_mask [B, T] and so on."""
+from hybrid_icbs.prefix import Inputs, Prefix, Reached, removed, run
 
 SummedLoss: TypeAlias = Callable[[Any, Inputs], torch.Tensor]
 """Takes a model's outputs and the batch, gives the sum of the losses of all its tokens (or samples)."""
@@ -93,8 +91,8 @@ def layer_groups(model: nn.Module, layers: Sequence[Layer], batch: Inputs) -> li
         group.module.register_forward_pre_hook(lambda module, args, name=name: called.append(name))
         for name, group in groups.items()
     ]
-    with _removed(handles):
-        _run(model, batch)
+    with removed(handles):
+        run(model, batch)
     silent = [name for name in groups if name not in called]
     if silent:
         raise PruningError(f"the model does not run {', '.join(silent)} on the calibration data; leave it out: exclude")
@@ -102,11 +100,20 @@ def layer_groups(model: nn.Module, layers: Sequence[Layer], batch: Inputs) -> li
 
 
 @torch.no_grad()
-def gather_grams(model: nn.Module, group: Group, batches: Sequence[Inputs]) -> dict[int, Gram]:
+def gather_grams(
+    model: nn.Module, group: Group, batches: Sequence[Inputs], prefix: Prefix | None = None
+) -> dict[int, Gram]:
     """The Gram matrices of a group's layers at the model's present weights, by layer number.
 
     The model runs on every batch up to the end of the group and no further.
+
+    Args:
+        model: the model.
+        group: the layers.
+        batches: calibration data.
+        prefix: what is remembered of the blocks before; None to run the model from its start.
     """
+    prefix = prefix or Prefix(model, batches)
     grams: dict[int, Gram] = {}
     kept: list[torch.Tensor | None] = [None]  # the tokens of the present batch that are no padding
 
@@ -131,7 +138,7 @@ def gather_grams(model: nn.Module, group: Group, batches: Sequence[Inputs]) -> d
         gram.tokens += len(tokens)
 
     def leave(module: nn.Module, args: Any, output: Any) -> None:
-        raise _Reached
+        raise Reached
 
     handles = [
         module.register_forward_pre_hook(lambda m, args, layer=layer: note(m, args, layer))
@@ -139,14 +146,11 @@ def gather_grams(model: nn.Module, group: Group, batches: Sequence[Inputs]) -> d
         for module in layer.modules
     ]
     handles.append(group.module.register_forward_hook(leave))
-    with _removed(handles), evaluation_mode(model):
-        for batch in batches:
+    with removed(handles), evaluation_mode(model):
+        for number, batch in enumerate(batches):
             mask = batch.get("attention_mask")
             kept[0] = mask.bool() if mask is not None and mask.dim() == 2 else None
-            try:
-                _run(model, batch)
-            except _Reached:
-                continue
+            prefix.run(number)
     for layer in group.layers:
         if layer.number not in grams:
             raise PruningError(f"no calibration token reaches layer {layer.name!r}; give more data or leave it out")
@@ -194,11 +198,11 @@ def output_importances(
         for module in layer.modules
     ]
     with (
-        _removed(handles), evaluation_mode(model), _without_weight_gradients(model), recomputable(model),
+        removed(handles), evaluation_mode(model), _without_weight_gradients(model), recomputable(model),
         torch.enable_grad(),
     ):  # fmt: skip
         for batch in batches:
-            summed(_run(model, batch), batch).backward()
+            summed(run(model, batch), batch).backward()
     return {number: square / max(1, tokens[number]) for number, square in squares.items()}
 
 
@@ -229,30 +233,12 @@ def inverted(H: torch.Tensor) -> torch.Tensor:
     return torch.cholesky_inverse(factor)
 
 
-class _Reached(Exception):
-    """Ends a forward pass where nothing further is needed."""
-
-
 def _container(modules: Mapping[str, nn.Module], name: str) -> str:
     parts = name.split(".")
     for depth in range(1, len(parts)):
         if isinstance(modules[".".join(parts[:depth])], nn.ModuleList):
             return ".".join(parts[: depth + 1])
     return name
-
-
-def _run(model: nn.Module, batch: Inputs) -> Any:
-    device = next(model.parameters()).device
-    return model(**{key: value.to(device) for key, value in batch.items()})
-
-
-@contextmanager
-def _removed(handles: Sequence[Any]) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @contextmanager

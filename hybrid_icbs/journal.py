@@ -27,7 +27,7 @@ from hybrid_icbs.errors import RunFolderError
 from solvers.ledger import Ticket, checked
 
 FILE = "journal.sqlite"
-SCHEMA = 2
+SCHEMA = 3
 
 _TABLES = """
 CREATE TABLE run (key TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -44,6 +44,25 @@ CREATE TABLE fixed (layer INTEGER PRIMARY KEY, round INTEGER NOT NULL, bits BLOB
 """
 
 _CALLS = "CREATE TABLE IF NOT EXISTS calls (label TEXT PRIMARY KEY, ticket TEXT NOT NULL)"  # since schema 2
+
+# Since schema 3, for runs by layer: weights that each row loses; layers that are done, and the block they lie in.
+_LAYERS = (
+    "CREATE TABLE IF NOT EXISTS plan (layer INTEGER PRIMARY KEY, counts BLOB NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS layers (number INTEGER PRIMARY KEY, block INTEGER NOT NULL, checksum TEXT NOT NULL, "
+    "history TEXT NOT NULL)",
+)
+
+
+def check_free(folder: str | Path) -> None:
+    """Refuse a folder that holds a run.
+
+    Raises:
+        RunFolderError: it does.
+    """
+    if (Path(folder) / FILE).exists():
+        raise RunFolderError(
+            f"{folder} holds a run already; go on with it by `hybrid-icbs resume {folder}`, or choose another one"
+        )
 
 
 @dataclass(eq=False)
@@ -96,10 +115,7 @@ class Journal:
             RunFolderError: a run is there already, or the folder cannot be written.
         """
         folder = Path(folder)
-        if (folder / FILE).exists():
-            raise RunFolderError(
-                f"{folder} holds a run already; go on with it by `hybrid-icbs resume {folder}`, or choose another one"
-            )
+        check_free(folder)
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -113,8 +129,8 @@ class Journal:
             "begun": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             **(notes or {}),
         }
-        with journal._writing() as connection:
-            for statement in [*filter(None, map(str.strip, _TABLES.split(";"))), _CALLS]:
+        with journal.writing() as connection:
+            for statement in [*filter(None, map(str.strip, _TABLES.split(";"))), _CALLS, *_LAYERS]:
                 connection.execute(statement)
             connection.executemany("INSERT INTO run VALUES (?, ?)", [(k, json.dumps(v)) for k, v in values.items()])
         _write_text(folder / "config.json", json.dumps(values["config"], indent=2) + "\n")
@@ -143,23 +159,32 @@ class Journal:
             raise RunFolderError(
                 f"the run in {folder} was stopped before it had begun; delete the folder and start anew"
             )
-        if schema not in (1, SCHEMA):
+        if schema not in range(1, SCHEMA + 1):
             journal.close()
             raise RunFolderError(
                 f"{folder / FILE} has schema {schema}; this version reads 1 to {SCHEMA}. Update hybrid-icbs"
             )
-        if schema == 1:  # begun before there were calls to services, or cuts
-            with journal._writing() as connection:
+        if schema < SCHEMA:
+            journal._upgrade(schema)
+        return journal
+
+    def _upgrade(self, schema: int) -> None:
+        """Bring a journal of an earlier version up to this one."""
+        values: dict[str, Any] = {"schema": SCHEMA}
+        with self.writing() as connection:
+            if schema == 1:  # begun before there were calls to services, or cuts
                 connection.execute(_CALLS)
                 connection.execute("ALTER TABLE blocks ADD COLUMN applied BLOB")
                 connection.execute(
                     "UPDATE blocks SET applied = answer WHERE round IN (SELECT number FROM rounds WHERE accepted = 1)"
                 )
-                settings = journal.value("config") | {"cut_steps": 0}
-                new = {"schema": SCHEMA, "run": secrets.token_hex(8), "config": settings}
-                values = [(key, json.dumps(value)) for key, value in new.items()]
-                connection.executemany("INSERT OR REPLACE INTO run VALUES (?, ?)", values)
-        return journal
+                settings = self.value("config") | {"cut_steps": 0}
+                values |= {"run": secrets.token_hex(8), "config": settings}
+            for statement in _LAYERS:
+                connection.execute(statement)
+            connection.executemany(
+                "INSERT OR REPLACE INTO run VALUES (?, ?)", [(k, json.dumps(v)) for k, v in values.items()]
+            )
 
     @property
     def config(self) -> Config:
@@ -174,14 +199,14 @@ class Journal:
 
     def value(self, key: str) -> Any:
         """A value that belongs to the whole run, or None."""
-        with self._reading() as connection:
+        with self.reading() as connection:
             tables = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'run'").fetchone()
             row = connection.execute("SELECT value FROM run WHERE key = ?", (key,)).fetchone() if tables else None
         return None if row is None else json.loads(row[0])
 
     def set_value(self, key: str, value: Any) -> None:
         """Write a value (JSON) that belongs to the whole run."""
-        with self._writing() as connection:
+        with self.writing() as connection:
             connection.execute("INSERT OR REPLACE INTO run VALUES (?, ?)", (key, json.dumps(value)))
 
     def check_identity(self, identity: dict[str, Any]) -> None:
@@ -198,14 +223,14 @@ class Journal:
             ("data", "the calibration samples are"),
             ("masks", "the masks of the start are"),
         ):
-            if recorded[key] != identity[key]:
+            if recorded.get(key) != identity.get(key):
                 raise RunFolderError(
                     f"{what} not those with which the run in {self.folder} began; give the same dense model and data"
                 )
 
     def asked(self, record: RoundRecord) -> None:
         """Note a round that was asked; again, after a resume, changes nothing."""
-        with self._writing() as connection:
+        with self.writing() as connection:
             connection.execute(
                 "INSERT OR IGNORE INTO rounds (number, asked, masks, begun) VALUES (?, ?, ?, ?)",
                 (record.number, record.asked, record.masks, time.time()),
@@ -236,7 +261,7 @@ class Journal:
         """Note the answer of a block."""
         assert block.answer is not None
         bits, info = np.packbits(block.answer.astype(bool)).tobytes(), json.dumps(dict(block.info), default=_plain)
-        with self._writing() as connection:
+        with self.writing() as connection:
             connection.execute(
                 "UPDATE blocks SET answer = ?, energy = ?, info = ? WHERE round = ? AND block = ?",
                 (bits, block.energy, info, round_number, number),
@@ -251,7 +276,7 @@ class Journal:
         applied: list[npt.NDArray[np.int8] | None],
     ) -> None:
         """Note that a round was merged, or refused, and the states that its blocks' weights went to."""
-        with self._writing() as connection:
+        with self.writing() as connection:
             connection.executemany(
                 "UPDATE blocks SET applied = ? WHERE round = ? AND block = ?",
                 [
@@ -266,7 +291,7 @@ class Journal:
 
     def rounds(self) -> Iterator[RoundRecord]:
         """The rounds on record, in order."""
-        with self._reading() as connection:
+        with self.reading() as connection:
             rows = connection.execute(
                 "SELECT number, asked, masks, accepted, loss, history FROM rounds ORDER BY number"
             )
@@ -296,13 +321,13 @@ class Journal:
 
     def get(self, label: str) -> Ticket | None:
         """The ticket of a call, or None."""
-        with self._reading() as connection:
+        with self.reading() as connection:
             row = connection.execute("SELECT ticket FROM calls WHERE label = ?", (label,)).fetchone()
         return None if row is None else cast(Ticket, json.loads(row[0]))
 
     def put(self, ticket: Ticket) -> None:
         """Keep the ticket of a call; it is on disk when this returns."""
-        with self._writing() as connection:
+        with self.writing() as connection:
             connection.execute(
                 "INSERT INTO calls VALUES (?, ?) ON CONFLICT (label) DO UPDATE SET ticket = excluded.ticket",
                 (ticket["label"], json.dumps(checked(ticket), allow_nan=False)),
@@ -310,7 +335,7 @@ class Journal:
 
     def tickets(self) -> list[Ticket]:
         """The tickets of all calls, in the order in which their labels came."""
-        with self._reading() as connection:
+        with self.reading() as connection:
             rows = connection.execute("SELECT ticket FROM calls ORDER BY rowid").fetchall()
         return [cast(Ticket, json.loads(text)) for (text,) in rows]
 
@@ -318,8 +343,10 @@ class Journal:
         """Close the journal and let other processes in."""
         self._connection.close()
 
+    # For those who keep tables of their own here
+
     @contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
+    def writing(self) -> Iterator[sqlite3.Connection]:
         """One transaction: all of it is on disk afterwards, or nothing is."""
         with self._explained(), self._lock:
             self._connection.execute("BEGIN IMMEDIATE")
@@ -332,7 +359,8 @@ class Journal:
                 raise
 
     @contextmanager
-    def _reading(self) -> Iterator[sqlite3.Connection]:
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """The file, with this process's transactions kept apart from each other."""
         with self._explained(), self._lock:
             yield self._connection
 

@@ -9,17 +9,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, Protocol, TypeAlias
 
 import torch
 from torch import nn
 
 from hybrid_icbs.allocation import Allocation, allocate, uniform
-from hybrid_icbs.curvature import Group, Inputs, SummedLoss, gather_grams, layer_groups, matrix_of
+from hybrid_icbs.curvature import Group, SummedLoss, gather_grams, layer_groups, matrix_of
 from hybrid_icbs.errors import PruningError
 from hybrid_icbs.layers import Layer, find_layers
 from hybrid_icbs.masks import Masks
 from hybrid_icbs.patterns import Pattern
+from hybrid_icbs.prefix import Inputs, Prefix
 from hybrid_icbs.rows import DAMPING, RIDGE, Method, Update, prune_matrix
 
 Objective: TypeAlias = Literal["layer", "joint"]
@@ -58,6 +59,22 @@ class LayerwiseResult:
     seconds: float
 
 
+class Record(Protocol):
+    """Where a run keeps what it has done, so that it can go on after a kill."""
+
+    def plan(self) -> Allocation | None:
+        """The plan on record."""
+
+    def planned(self, plan: Allocation) -> None:
+        """Keep the plan."""
+
+    def restore(self, number: int, group: Group, masks: Masks) -> list[LayerRecord] | None:
+        """Put back the weights and masks of a group that is on record; None: it is not."""
+
+    def keep(self, number: int, group: Group, masks: Masks, records: list[LayerRecord]) -> None:
+        """Keep a group that is done."""
+
+
 def prune_layerwise(
     model: nn.Module,
     batches: Sequence[Inputs],
@@ -75,6 +92,7 @@ def prune_layerwise(
     seed: int = 0,
     threads: int | None = None,
     progress: Callable[[LayerRecord], None] | None = None,
+    record: Record | None = None,
 ) -> LayerwiseResult:
     """Prune a model in place, layer by layer.
 
@@ -99,6 +117,7 @@ def prune_layerwise(
         seed: where randomness starts; two runs with one seed on one machine agree to the bit.
         threads: of the row search; None for all processors. The result does not depend on it.
         progress: called with each layer's record.
+        record: where what is done is kept, and found again; then `model` is the dense model still.
 
     Returns:
         Masks and records.
@@ -115,20 +134,38 @@ def prune_layerwise(
         if shape:
             shape.check(layer.name, matrix_of(layer).shape[1])
     groups = layer_groups(model, chosen, batches[0])
-    plan = plan_counts(
-        model, groups, batches, kept, method=method, objective=objective, update=update, pattern=shape, scope=scope,
-        damping=damping, ridge=ridge, loss=loss, threads=threads,
-    )  # fmt: skip
+    plan = record.plan() if record else None
+    if plan is None:
+        plan = plan_counts(
+            model, groups, batches, kept, method=method, objective=objective, update=update, pattern=shape, scope=scope,
+            damping=damping, ridge=ridge, loss=loss, threads=threads,
+        )  # fmt: skip
+        if record:
+            record.planned(plan)
     masks = Masks.like(chosen)
     records: list[LayerRecord] = []
-    for group in groups:
-        for record in prune_group(
-            model, group, batches, plan, masks, method=method, update=update, pattern=shape, damping=damping,
-            ridge=ridge, seed=seed, threads=threads,
-        ):  # fmt: skip
-            records.append(record)
-            if progress:
-                progress(record)
+    prefix = Prefix(model, batches)
+    before: Group | None = None
+    for number, group in enumerate(groups):
+        done = record.restore(number, group, masks) if record else None
+        if done is None:
+            if before:
+                prefix.finish(before.module, group.module)
+            done = []
+            for pruned in prune_group(
+                model, group, batches, plan, masks, method=method, update=update, pattern=shape, damping=damping,
+                ridge=ridge, seed=seed, threads=threads, prefix=prefix,
+            ):  # fmt: skip
+                done.append(pruned)
+                if progress:
+                    progress(pruned)
+            if record:
+                record.keep(number, group, masks, done)
+        elif progress:
+            for pruned in done:
+                progress(pruned)
+        records += done
+        before = group
     return LayerwiseResult(masks, records, time.perf_counter() - begun)
 
 
@@ -188,6 +225,7 @@ def prune_group(
     ridge: float = RIDGE,
     seed: int = 0,
     threads: int | None = None,
+    prefix: Prefix | None = None,
 ) -> Iterator[LayerRecord]:
     """Prune the layers of one decoder block, the blocks before it having been pruned.
 
@@ -206,11 +244,12 @@ def prune_group(
         ridge: of Gram matrices where survivors keep their values.
         seed: of the run; every layer has a stream of its own.
         threads: of the row search.
+        prefix: what is remembered of the blocks before.
 
     Yields:
         A record as each layer is done.
     """
-    grams = gather_grams(model, group, batches)
+    grams = gather_grams(model, group, batches, prefix)
     for layer in group.layers:
         started = time.perf_counter()
         W = matrix_of(layer)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 from torch import nn
 
 import solvers
-from hybrid_icbs.by_layer import prune_by_layer
+from hybrid_icbs.by_layer import prune_by_layer, resume_by_layer
 from hybrid_icbs.calibration import Loss
 from hybrid_icbs.config import Config
 from hybrid_icbs.errors import PruningError
+from hybrid_icbs.journal import Journal
 from hybrid_icbs.pretrained import data_for
 from hybrid_icbs.pruner import Pruner
 from hybrid_icbs.result import PruneResult
@@ -113,6 +114,44 @@ def prune(
     return complete(pruner, solver, progress=progress)
 
 
+def resume(
+    out: str | Path,
+    model: nn.Module,
+    data: Any,
+    *,
+    loss: Loss | None = None,
+    tokenizer: Any = None,
+    seq_len: int | None = None,
+    progress: bool = True,
+    inplace: bool = False,
+) -> PruneResult:
+    """Go on with a run that :func:`prune` began in a folder, and that was stopped or killed.
+
+    Args:
+        out: the run folder.
+        model: the same dense model.
+        data: the same calibration data.
+        loss: the same loss.
+        tokenizer: the same, for texts.
+        seq_len: the same, for texts.
+        progress: show a progress bar.
+        inplace: prune the given model, not a copy.
+
+    Returns:
+        The same result as of a run that was never stopped.
+
+    Raises:
+        RunFolderError: no run is there, another process works on it, or model or data are not those of the run.
+        PruningError: the run used a solver of the caller's own: `Pruner.resume(...).run(solver)` goes on with it.
+    """
+    with closing(Journal.open(out)) as journal:
+        config = journal.config
+    data = data_for(model, data, tokenizer, seq_len=seq_len, seed=config.seed)
+    if config.by_layer:
+        return resume_by_layer(out, model, data, loss=loss, inplace=inplace, progress=progress)
+    return complete(Pruner.resume(out, model, data, loss=loss, inplace=inplace), progress=progress)
+
+
 def complete(pruner: Pruner, solver: solvers.Solver | None = None, *, progress: bool = True) -> PruneResult:
     """Run a pruner to the end of its budget and gather the result; into its run folder too, if it has one.
 
@@ -163,4 +202,4 @@ def _progress_bar(pruner: Pruner, shown: bool) -> Iterator[Any]:
         yield show
 
 
-__all__ = ["PruningError", "complete", "prune"]
+__all__ = ["PruningError", "complete", "prune", "resume"]

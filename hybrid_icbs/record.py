@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 
 import solvers
+from hybrid_icbs.by_layer import layer_history
 from hybrid_icbs.config import Config
 from hybrid_icbs.journal import Journal, RoundRecord
+from hybrid_icbs.layer_journal import layers_done
 from hybrid_icbs.result import TOOLKITS, PruneResult
 
 
@@ -108,16 +110,19 @@ class RunRecord:
         try:
             start, end = journal.value("start") or {}, journal.value("end") or {}
             shapes = {name: tuple(shape) for name, shape in journal.value("identity")["layers"].items()}
-            config, rounds = journal.config, list(journal.rounds())
+            config, rounds, pruned = journal.config, list(journal.rounds()), layers_done(journal)
         finally:
             journal.close()
         history = [row for record in rounds if record.merged for row in record.merged[2]]
+        history += layer_history(pruned, config)
         scores, densities = dict(start.get("scores", {})), start.get("densities", {})
         sizes = {name: int(np.prod(shape, dtype=np.int64)) for name, shape in shapes.items()}
         final = {name: round(densities[name] * sizes[name]) for name in shapes if name in densities}
         kept, loss = _best_kept(rounds, start.get("kept", final), final, scores.get("start", {}).get("loss"))
         if end and end["steps"] == len(history):
             scores, kept = end["scores"], end.get("kept", kept)
+        elif config.by_layer:
+            kept = kept | {layer.name: round(layer.density * sizes[layer.name]) for layer in pruned}
         elif loss is not None and history:
             scores["result"] = {"loss": loss, "accuracy": None}
         layers = (LayerRecord(name, shapes[name], kept[name], densities[name]) for name in final)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 
 # The suite runs in several processes; where each brings torch threads for all processors they wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A suite that is started in the background of a shell inherits an ignored SIGINT, and so would all that it starts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # No test asks the Hugging Face hub, whose client would wait half a minute for a network that is not there.
 os.environ["HF_HUB_OFFLINE"] = "1"

@@ -33,12 +33,12 @@ def begin(model: nn.Module, data: Tensors, folder: Path, **settings: Any) -> Pru
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("scope", "seed"), [("layer", 0), ("layer", 1), ("global", 2), ("cut", 3)])
+@pytest.mark.parametrize(("way", "seed"), [("layer", 0), ("layer", 1), ("global", 2), ("cut", 3), ("by layer", 4)])
 def test_a_run_killed_at_random_moments_ends_in_the_masks_of_one_never_killed(
-    tmp_path: Path, scope: str, seed: int
+    tmp_path: Path, way: str, seed: int
 ) -> None:
     def run(folder: str, kills: int) -> tuple[str, int]:
-        command = [sys.executable, str(SCRIPT), str(tmp_path / folder), str(kills), str(seed), scope]
+        command = [sys.executable, str(SCRIPT), str(tmp_path / folder), str(kills), str(seed), way]
         done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
         assert done.returncode == 0, done.stderr
         checksum, killed = done.stdout.split()

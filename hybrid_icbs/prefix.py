@@ -1,0 +1,145 @@
+"""Decoder blocks that are done answer from memory, so that a model is not run from its start for each further one.
+
+Going through a model block by block would otherwise cost as many passes as it has blocks, which is quadratic in depth.
+What is kept is one output a batch: tokens times hidden size, in the model's own dtype and where the block left it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeAlias
+
+import torch
+from torch import nn
+
+from hybrid_icbs.calibration import evaluation_mode
+
+logger = logging.getLogger(__name__)
+
+Inputs: TypeAlias = Mapping[str, torch.Tensor]
+"""One batch as a model's keywords: input_ids [B, T], attention_mask [B, T] and so on."""
+
+TOLERANCE = 1e-3
+"""Relative difference from a run from the start at which memory is not trusted; kernels differ by far less."""
+
+
+class Reached(Exception):
+    """Ends a forward pass where nothing further is needed; raised by hooks."""
+
+
+class Prefix:
+    """Runs a model on its batches, and leaves out the decoder blocks that are done.
+
+    A block may be left out if it reaches those after it by its output alone. This is tried out on the first batch, for
+    each block anew; a model that does not pass is run from its start.
+
+    Args:
+        model: the model.
+        batches: the batches on which it will run.
+    """
+
+    def __init__(self, model: nn.Module, batches: Sequence[Inputs]) -> None:
+        self._model, self._batches = model, batches
+        self._lists = [m for m in model.modules() if isinstance(m, nn.ModuleList)]
+        self._done: list[nn.Module] = []
+        self._outputs: list[Any] = []  # of the last block that is done, one a batch
+        self._usable = True
+
+    def run(self, number: int) -> None:
+        """Run the model on a batch, until a hook raises :class:`Reached` or to the end.
+
+        Args:
+            number: of the batch.
+        """
+        with _answering(self._done, lambda: _cloned(self._outputs[number])):
+            run_until_reached(self._model, self._batches[number])
+
+    @torch.no_grad()
+    def finish(self, block: nn.Module, following: nn.Module) -> None:
+        """Remember a block's outputs: neither it nor any before it will change any more.
+
+        Args:
+            block: an element of a `ModuleList`; of anything else nothing is remembered.
+            following: the module up to whose end the model will run next.
+        """
+        home = next((blocks for blocks in self._lists if any(block is each for each in blocks)), None)
+        if home is None or not self._usable:
+            return
+        with evaluation_mode(self._model):
+            outputs = [self._output(block, number) for number in range(len(self._batches))]
+            expected = Prefix(self._model, self._batches[:1])._output(following, 0)
+            modules = list(home)
+            self._done = modules[: next(i for i, each in enumerate(modules) if each is block) + 1]
+            self._outputs = outputs
+            if not _alike(expected, self._output(following, 0)):
+                logger.info("blocks of this model speak to later ones by more than their outputs: it is run in full")
+                self._usable, self._done, self._outputs = False, [], []
+
+    def _output(self, module: nn.Module, number: int) -> Any:
+        """What a module gives when the model comes to it."""
+        found: list[Any] = []
+
+        def note(module: nn.Module, args: Any, output: Any) -> None:
+            found.append(output)
+            raise Reached
+
+        with removed([module.register_forward_hook(note)]):
+            self.run(number)
+        return found[0]
+
+
+def run(model: nn.Module, batch: Inputs) -> Any:
+    """The model's outputs on a batch."""
+    device = next(model.parameters()).device
+    return model(**{key: value.to(device) for key, value in batch.items()})
+
+
+def run_until_reached(model: nn.Module, batch: Inputs) -> None:
+    """Run a model on a batch until a hook raises :class:`Reached`, or to the end."""
+    try:
+        run(model, batch)
+    except Reached:
+        return
+
+
+@contextmanager
+def removed(handles: Sequence[Any]) -> Iterator[None]:
+    """Remove hooks afterwards."""
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def _answering(blocks: Sequence[nn.Module], answer: Callable[[], Any]) -> Iterator[None]:
+    """All blocks give the output of the last of them: nothing looks at those of the others."""
+    own = [block.__dict__.get("forward") for block in blocks]  # accelerate keeps its wrapper there
+    for block in blocks:
+        block.forward = lambda *args, **kwargs: answer()
+    try:
+        yield
+    finally:
+        for block, forward in zip(blocks, own, strict=True):
+            if forward is None:
+                del block.forward
+            else:
+                block.forward = forward
+
+
+def _cloned(output: Any) -> Any:
+    """A copy that the model may write to."""
+    if isinstance(output, torch.Tensor):
+        return output.clone()
+    return type(output)(map(_cloned, output)) if isinstance(output, tuple | list) else output
+
+
+def _alike(a: Any, b: Any) -> bool:
+    if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
+        return a.shape == b.shape and bool((a.float() - b.float()).norm() <= TOLERANCE * a.float().norm())
+    if isinstance(a, tuple | list) and isinstance(b, tuple | list):
+        return len(a) == len(b) and all(map(_alike, a, b))
+    return type(a) is type(b)
