@@ -13,7 +13,7 @@ import numpy as np
 from torch import nn
 
 import solvers
-from hybrid_icbs.calibration import CalibrationData, Loss, device_of
+from hybrid_icbs.calibration import Batch, CalibrationData, Loss, device_of
 from hybrid_icbs.config import Config
 from hybrid_icbs.errors import PruningError, RunFolderError
 from hybrid_icbs.fingerprint import fingerprint
@@ -25,10 +25,11 @@ from hybrid_icbs.merge import Guard
 from hybrid_icbs.pretrained import loss_for
 from hybrid_icbs.result import TOOLKITS, PruneResult
 
-SEQUENCES = 64
-"""Calibration sequences where nothing is said: what the tables of the field take for small models."""
+SEQUENCES, SAMPLES = 64, 1000
+"""Calibration samples where nothing is said, if they are text (what the tables of the field take for small models) and
+if not."""
 
-TOKENS_A_PASS = 2048
+TOKENS_A_PASS, SAMPLES_A_PASS = 2048, 64
 
 
 def prune_by_layer(
@@ -45,12 +46,12 @@ def prune_by_layer(
     """Prune a model layer by layer, each for its own output on calibration data.
 
     Args:
-        model: a transformers model.
-        data: calibration data whose samples are the model's keywords; a part is held back for the scores that the
-            result tells, as the guard of other runs does.
+        model: a torch or transformers model whose layers in scope are Linear or Conv1D.
+        data: calibration data; a part is held back for the scores that the result tells, as the guard of other runs
+            does.
         config: settings; of them `density` or `pattern`, `method`, `objective`, `update`, `scope`, `batch_size`,
             `guard`, `guard_size`, `include`, `exclude` and `seed` count.
-        loss: per-sample loss of the scores; None for the model's own.
+        loss: per-sample loss of the scores and of the joint objective; None for the model's own.
         inplace: prune the given model itself.
         out: a new folder for model, masks, metrics, report and the journal of the run, by which :func:`resume_by_layer`
             goes on after a kill at the decoder block that was not done.
@@ -124,7 +125,8 @@ class _Run:
         self.config = config.model_copy(update={"steps": len(self.layers)})  # a layer stands for a block here
         guarded, self.pool = _split(data, config)
         self.guard = Guard(self.model, data, guarded, loss or loss_for(model)) if len(guarded) else None
-        self.batches = _keywords(self.model, data, self.pool[: config.batch_size or SEQUENCES])
+        self.loss = loss or loss_for(model)
+        self.batches = _batches(self.model, data, config, self.pool)
 
     def dense_scores(self) -> dict[str, dict[str, float | None]]:
         """Of the model before anything is pruned."""
@@ -135,7 +137,7 @@ class _Run:
         return {
             "weights": fingerprint(self.model.state_dict()),
             "samples": len(self.data),
-            "data": fingerprint(self.batches),
+            "data": fingerprint([(batch.inputs, batch.targets) for batch in self.batches]),
             "layers": {layer.name: list(layer.weight.shape) for layer in self.layers},
         }
 
@@ -149,8 +151,9 @@ class _Run:
             result = prune_layerwise(
                 self.model, self.batches, config.density, method=config.method,
                 objective="joint" if config.objective == "joint" else "layer", update=config.update,
-                pattern=config.pattern, scope=config.scope, layers=self.layers, seed=config.seed,
-                progress=lambda done: advance(done.name), record=record,
+                pattern=config.pattern, scope=config.scope, layers=self.layers, seed=config.seed, record=record,
+                loss=lambda outputs, batch: self.loss(outputs, batch.targets).sum(),
+                progress=lambda done: advance(done.name),
             )  # fmt: skip
         if self.guard:
             scores["result"] = asdict(self.guard.score())
@@ -217,18 +220,13 @@ def _split(data: CalibrationData, config: Config) -> tuple[Any, Any]:
     return order[:size], order[size:]
 
 
-def _keywords(model: nn.Module, data: CalibrationData, index: Any) -> list[Mapping[str, Any]]:
-    """Calibration samples as the model's keywords, in passes of some two thousand tokens."""
-    first = data.take(index[:1]).inputs
-    if not isinstance(first, Mapping):
-        raise PruningError(
-            "a layer-wise objective, or a baseline method, takes a transformers model and data as its keywords "
-            f"(input_ids, pixel_values, ..); these samples are of type {type(first).__name__}. Use objective='loss'"
-        )
-    if "input_ids" not in first:
-        return [batch.inputs for batch in data.batches(index, device_of(model), SEQUENCES)]
-    size = max(1, TOKENS_A_PASS // first["input_ids"].shape[-1])
-    return [batch.inputs for batch in data.batches(index, device_of(model), size)]
+def _batches(model: nn.Module, data: CalibrationData, config: Config, pool: Any) -> list[Batch]:
+    """The samples of calibration, in passes of some two thousand tokens where they are text."""
+    first = data.take(pool[:1]).inputs
+    text = isinstance(first, Mapping) and "input_ids" in first
+    size = max(1, TOKENS_A_PASS // first["input_ids"].shape[-1]) if text else SAMPLES_A_PASS
+    index = pool[: config.batch_size or (SEQUENCES if text else SAMPLES)]
+    return list(data.batches(index, device_of(model), size))
 
 
 @contextmanager

@@ -20,10 +20,10 @@ from hybrid_icbs.calibration import evaluation_mode
 from hybrid_icbs.errors import PruningError, UnsupportedLayerError
 from hybrid_icbs.hooks import recomputable
 from hybrid_icbs.layers import Layer
-from hybrid_icbs.prefix import Inputs, Prefix, Reached, removed, run
+from hybrid_icbs.prefix import Inputs, Prefix, Reached, keywords_of, padding_of, removed, run
 
-SummedLoss: TypeAlias = Callable[[Any, Inputs], torch.Tensor]
-"""Takes a model's outputs and the batch, gives the sum of the losses of all its tokens (or samples)."""
+SummedLoss: TypeAlias = Callable[[Any, Any], torch.Tensor]
+"""Takes a model's outputs and the batch as it was given, gives the sum of the losses of all its tokens (or samples)."""
 
 WIDE = 1024
 """Inputs above which a Gram matrix is kept in float32 rather than float64: refits are iterative there."""
@@ -148,8 +148,7 @@ def gather_grams(
     handles.append(group.module.register_forward_hook(leave))
     with removed(handles), evaluation_mode(model):
         for number, batch in enumerate(batches):
-            mask = batch.get("attention_mask")
-            kept[0] = mask.bool() if mask is not None and mask.dim() == 2 else None
+            kept[0] = padding_of(batch)
             prefix.run(number)
     for layer in group.layers:
         if layer.number not in grams:
@@ -208,8 +207,9 @@ def output_importances(
 
 def next_token_loss(outputs: Any, batch: Inputs) -> torch.Tensor:
     """Cross entropy of each next token, summed over all that are no padding."""
-    logits, tokens = outputs.logits[:, :-1], batch["input_ids"][:, 1:]
-    mask = batch.get("attention_mask")
+    given = keywords_of(batch)
+    logits, tokens = outputs.logits[:, :-1], given["input_ids"][:, 1:]
+    mask = given.get("attention_mask")
     targets = tokens if mask is None else tokens.masked_fill(mask[:, 1:] == 0, -100)
     return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten().to(logits.device), reduction="sum")
 

@@ -14,12 +14,12 @@ from typing import Any, TypeAlias
 import torch
 from torch import nn
 
-from hybrid_icbs.calibration import evaluation_mode
+from hybrid_icbs.calibration import Batch, evaluation_mode, run_model
 
 logger = logging.getLogger(__name__)
 
-Inputs: TypeAlias = Mapping[str, torch.Tensor]
-"""One batch as a model's keywords: input_ids [B, T], attention_mask [B, T] and so on."""
+Inputs: TypeAlias = Mapping[str, torch.Tensor] | Batch
+"""One batch as a model's keywords, input_ids [B, T], attention_mask [B, T] and so on; or with its targets beside it."""
 
 TOLERANCE = 1e-3
 """Relative difference from a run from the start at which memory is not trusted; kernels differ by far less."""
@@ -92,8 +92,22 @@ class Prefix:
 
 def run(model: nn.Module, batch: Inputs) -> Any:
     """The model's outputs on a batch."""
+    if isinstance(batch, Batch):
+        return run_model(model, batch.inputs)
     device = next(model.parameters()).device
     return model(**{key: value.to(device) for key, value in batch.items()})
+
+
+def keywords_of(batch: Inputs) -> Any:
+    """What a model is given of a batch; a mapping where it takes keywords."""
+    return batch.inputs if isinstance(batch, Batch) else batch
+
+
+def padding_of(batch: Inputs) -> torch.Tensor | None:
+    """Which tokens of a batch are no padding, bool [B, T]; None where it does not say."""
+    inputs = keywords_of(batch)
+    mask = inputs.get("attention_mask") if isinstance(inputs, Mapping) else None
+    return mask.bool() if mask is not None and mask.dim() == 2 else None
 
 
 def run_until_reached(model: nn.Module, batch: Inputs) -> None:

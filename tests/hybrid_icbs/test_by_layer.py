@@ -108,9 +108,29 @@ def test_settings_that_do_not_go_together_are_refused(settings: dict[str, Any], 
         prune(make("llama"), samples("llama", 12), **given, progress=False)
 
 
-def test_data_that_are_no_keywords_are_refused_by_name(classifier: nn.Module, digits: Any) -> None:
-    with pytest.raises(PruningError, match="objective='loss'"):
-        prune(classifier, digits, density=0.5, objective="layer", progress=False)
+@pytest.mark.parametrize("name", ["bert-masked", "bert-sequence", "vit", "gpt2"])
+def test_the_joint_objective_takes_every_task_at_its_own_loss(name: str) -> None:
+    result = prune(make(name), samples(name, 24), density=0.5, objective="joint", progress=False)
+    assert result.density == pytest.approx(0.5, abs=1e-3)
+    assert len({round(density, 3) for density in result.densities.values()}) > 1
+
+
+@pytest.mark.parametrize("way", WAYS[2:], ids=lambda way: "-".join(way.values()))
+def test_a_plain_torch_model_and_tensors_go_by_layer_too(
+    way: dict[str, Any], classifier: nn.Module, digits: Any
+) -> None:
+    result = prune(classifier, digits, density=0.3, **way, progress=False)
+    start = prune(classifier, digits, density=0.3, steps=0, init_comparison="layer", scope="layer", progress=False)
+    assert result.density == pytest.approx(0.3, abs=1e-3)
+    assert result.scores["result"]["accuracy"] >= start.scores["result"]["accuracy"]  # type: ignore[operator]
+
+
+def test_a_convolution_in_scope_is_refused_by_name(digits: Any) -> None:
+    model = nn.Sequential(nn.Unflatten(1, (1, 8, 8)), nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(144, 10))
+    with pytest.raises(PruningError, match=r"layer '1\.weight' is a convolution.*exclude=\['1'\]"):
+        prune(model, digits, density=0.5, objective="layer", progress=False)
+    kept = prune(model, digits, density=0.5, objective="layer", exclude=["1"], progress=False)
+    assert list(kept.masks) == ["3.weight"]
 
 
 def test_the_loop_of_blocks_says_that_these_are_none_of_its_runs() -> None:

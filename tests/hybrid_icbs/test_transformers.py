@@ -304,17 +304,18 @@ def test_a_model_that_is_spread_by_accelerate_is_pruned_alike(inplace: bool, tmp
     from transformers import AutoModelForCausalLM
 
     make("llama").save_pretrained(tmp_path)
-    placed = AutoModelForCausalLM.from_pretrained(tmp_path, device_map="auto")
     parts = ["model.embed_tokens", "model.layers.0", "model.layers.1", "model.norm", "model.rotary_emb", "lm_head"]
-    spread = dispatch_model(make("llama"), dict.fromkeys(parts, "cpu"), main_device="cpu", force_hooks=True)
-    assert hasattr(spread.model.layers[0], "_hf_hook")
-    masks = [
-        prune(model, samples("llama", 24), inplace=inplace, **QUICK).masks  # type: ignore[arg-type]
-        for model in (make("llama"), placed, spread)
-    ]
-    for name, mask in masks[0].items():
-        assert torch.equal(mask, masks[1][name])
-        assert torch.equal(mask, masks[2][name])
+    for settings in (QUICK, {"density": 0.5, "objective": "joint", "update": "backsolve", "progress": False}):
+        placed = AutoModelForCausalLM.from_pretrained(tmp_path, device_map="auto")
+        spread = dispatch_model(make("llama"), dict.fromkeys(parts, "cpu"), main_device="cpu", force_hooks=True)
+        assert hasattr(spread.model.layers[0], "_hf_hook")
+        masks = [
+            prune(model, samples("llama", 24), inplace=inplace, **settings).masks  # type: ignore[arg-type]
+            for model in (make("llama"), placed, spread)
+        ]
+        for name, mask in masks[0].items():
+            assert torch.equal(mask, masks[1][name])
+            assert torch.equal(mask, masks[2][name])
 
 
 def test_restore_values_in_a_file_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
