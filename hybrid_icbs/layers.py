@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -82,14 +82,15 @@ def find_layers(
         and (include is None or any(_matches(p, name, module) for p in include))
         and not any(_matches(p, name, module) for p in exclude or ())
     }
+    _refuse_unsupported(wanted)
     users: dict[int, list[tuple[str, nn.Module]]] = {}
     for name, module in wanted.items():
-        users.setdefault(id(_supported_weight(name, module)), []).append((name, module))
+        users.setdefault(id(module._parameters["weight"]), []).append((name, module))
     # A weight that someone else uses too must be seen wherever it is used: tied modules come into scope together.
     for name, module in owners.items():
         weight = module._parameters.get("weight")
         if name not in wanted and id(weight) in users:
-            _supported_weight(name, module)
+            _refuse_unsupported({name: module})
             users[id(weight)].append((name, module))
     layers: list[Layer] = []
     for uses in users.values():
@@ -115,26 +116,45 @@ def _owns_weights(module: nn.Module) -> bool:
     return any(p is not None and p.dim() >= 2 for p in module._parameters.values())
 
 
-def _supported_weight(name: str, module: nn.Module) -> nn.Parameter:
-    matrices = [key for key, p in module._parameters.items() if p is not None and p.dim() >= 2]
-    for key in matrices:
-        p = module._parameters[key]
-        assert p is not None
-        fault = _fault(module, p)
+def _refuse_unsupported(modules: Mapping[str, nn.Module]) -> None:
+    """Name all modules that cannot be pruned at once, with the patterns that leave them out.
+
+    Raises:
+        UnsupportedLayerError: there are some.
+    """
+    faults: dict[str, dict[str, str]] = {}  # by class, by name of the module
+    for name, module in modules.items():
+        fault = _fault(name, module)
         if fault:
-            raise UnsupportedLayerError(f"weight {f'{name}.{key}'!r} {fault}; leave it out with exclude=[{name!r}]")
-    if _kind_or_none(module) is None or matrices != ["weight"]:
-        raise UnsupportedLayerError(
-            f"layer {name!r} is a {type(module).__name__} with weights {', '.join(matrices)}; only Linear, Conv2d and "
-            f"Hugging Face's Conv1D can be pruned. Leave it out with exclude=[{name!r}]"
+            faults.setdefault(type(module).__name__, {})[name] = fault
+    if not faults:
+        return
+    told, patterns = [], []
+    for kind, found in faults.items():
+        first, *others = found
+        told.append(found[first] + (f" (and {len(others)} more such layers)" if others else ""))
+        by_class = others and not any(type(m).__name__ == kind for n, m in modules.items() if n not in found)
+        patterns += [kind] if by_class else list(found)
+    shown = ", ".join(map(repr, patterns[:4])) + (f", .. {len(patterns) - 4} more" if len(patterns) > 4 else "")
+    raise UnsupportedLayerError(f"{'; '.join(told)}. Leave out what cannot be pruned with exclude=[{shown}]")
+
+
+def _fault(name: str, module: nn.Module) -> str | None:
+    """Why a layer cannot be pruned, in a clause; None where it can."""
+    matrices = {key: p for key, p in module._parameters.items() if p is not None and p.dim() >= 2}
+    for key, weight in matrices.items():
+        fault = _fault_of_weight(module, weight)
+        if fault:
+            return f"weight {f'{name}.{key}'!r} {fault}"
+    if _kind_or_none(module) is None or list(matrices) != ["weight"]:
+        return (
+            f"layer {name!r} is a {type(module).__name__} with weights {', '.join(matrices)}, and only Linear, Conv2d "
+            "and Hugging Face's Conv1D can be pruned"
         )
-    weight = module._parameters["weight"]
-    assert weight is not None
-    return weight
+    return None
 
 
-def _fault(module: nn.Module, weight: nn.Parameter) -> str | None:
-    """Why no layer with this weight can be pruned, if so."""
+def _fault_of_weight(module: nn.Module, weight: nn.Parameter) -> str | None:
     if weight.is_meta:
         return "is not in memory (its device is meta: offloaded, or never loaded)"
     if not weight.is_floating_point():
