@@ -107,6 +107,21 @@ def test_a_2_4_result_goes_through_torchs_semi_structured_format_and_back(
     assert torch.equal(sparse_semi_structured_to_dense_cutlass(values, meta), weight)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_2_4_result_runs_on_semi_structured_kernels() -> None:
+    from torch.sparse import to_sparse_semi_structured
+
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(128, 128, bias=False)).to("cuda", torch.float16)
+    x = torch.randn(256, 128, dtype=torch.float16, device="cuda")
+    prune_layerwise(Wrapped(model), [{"x": x}], pattern="2:4", update="backsolve")
+    weight = model[0].weight.detach()
+    dense = x @ weight.T
+    model[0].weight = nn.Parameter(to_sparse_semi_structured(weight), requires_grad=False)
+    assert torch.allclose(model(x), dense, rtol=1e-2, atol=1e-2)
+
+
 class Wrapped(nn.Module):
     """A model of plain layers that takes its batch as a keyword."""
 
