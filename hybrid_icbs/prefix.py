@@ -1,7 +1,8 @@
 """Decoder blocks that are done answer from memory, so that a model is not run from its start for each further one.
 
 Going through a model block by block would otherwise cost as many passes as it has blocks, which is quadratic in depth.
-What is kept is one output a batch: tokens times hidden size, in the model's own dtype and where the block left it.
+What is kept is one output a batch, tokens times hidden size in the model's own dtype: where the block left it, or in a
+temporary file where together they are large.
 """
 
 from __future__ import annotations
@@ -9,12 +10,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import torch
 from torch import nn
 
 from hybrid_icbs.calibration import Batch, evaluation_mode, run_model
+from hybrid_icbs.mapped import IN_MEMORY, mapped_tensors
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +47,7 @@ class Prefix:
         self._model, self._batches = model, batches
         self._lists = [m for m in model.modules() if isinstance(m, nn.ModuleList)]
         self._done: list[nn.Module] = []
-        self._outputs: list[Any] = []  # of the last block that is done, one a batch
+        self._outputs: list[_Kept] = []  # of the last block that is done, one a batch
         self._usable = True
 
     def run(self, number: int) -> None:
@@ -53,7 +56,7 @@ class Prefix:
         Args:
             number: of the batch.
         """
-        with _answering(self._done, lambda: _cloned(self._outputs[number])):
+        with _answering(self._done, lambda: self._outputs[number].copy()):
             run_until_reached(self._model, self._batches[number])
 
     @torch.no_grad()
@@ -68,14 +71,21 @@ class Prefix:
         if home is None or not self._usable:
             return
         with evaluation_mode(self._model):
-            outputs = [self._output(block, number) for number in range(len(self._batches))]
+            for number in range(len(self._batches)):
+                self._store(number, self._output(block, number))
             expected = Prefix(self._model, self._batches[:1])._output(following, 0)
             modules = list(home)
             self._done = modules[: next(i for i, each in enumerate(modules) if each is block) + 1]
-            self._outputs = outputs
             if not _alike(expected, self._output(following, 0)):
                 logger.info("blocks of this model speak to later ones by more than their outputs: it is run in full")
                 self._usable, self._done, self._outputs = False, [], []
+
+    def _store(self, number: int, output: Any) -> None:
+        """Keep a block's output on a batch in the place of that of the block before it."""
+        if number == len(self._outputs):
+            in_memory = sum(tensor.nbytes for tensor in _tensors(output)) * len(self._batches) <= IN_MEMORY
+            self._outputs.append(_Kept(output, [_room(tensor, in_memory) for tensor in _tensors(output)]))
+        self._outputs[number] = self._outputs[number].renewed(output)
 
     def _output(self, module: nn.Module, number: int) -> Any:
         """What a module gives when the model comes to it."""
@@ -144,11 +154,49 @@ def _answering(blocks: Sequence[nn.Module], answer: Callable[[], Any]) -> Iterat
                 block.forward = forward
 
 
-def _cloned(output: Any) -> Any:
-    """A copy that the model may write to."""
+@dataclass(frozen=True, eq=False)
+class _Kept:
+    """An output whose tensors lie elsewhere.
+
+    Attributes:
+        shape: the output as it was, for its structure and its tensors' devices; they hold no numbers.
+        tensors: the numbers.
+    """
+
+    shape: Any
+    tensors: list[torch.Tensor]
+
+    def renewed(self, output: Any) -> _Kept:
+        """Another block's output in the same place, if it has the same form."""
+        found = _tensors(output)
+        alike = len(found) == len(self.tensors) and all(
+            a.shape == b.shape and a.dtype == b.dtype for a, b in zip(found, self.tensors, strict=True)
+        )
+        tensors = self.tensors if alike else [torch.empty_like(tensor) for tensor in found]
+        for place, tensor in zip(tensors, found, strict=True):
+            place.copy_(tensor)
+        return _Kept(_mapped(output, lambda tensor: tensor.new_empty(0)), tensors)
+
+    def copy(self) -> Any:
+        """A copy that the model may write to."""
+        tensors = iter(self.tensors)
+        return _mapped(self.shape, lambda empty: next(tensors).to(empty.device, copy=True))
+
+
+def _room(tensor: torch.Tensor, in_memory: bool) -> torch.Tensor:
+    return torch.empty_like(tensor) if in_memory else mapped_tensors([tensor.shape], [tensor.dtype])[0]
+
+
+def _tensors(output: Any) -> list[torch.Tensor]:
     if isinstance(output, torch.Tensor):
-        return output.clone()
-    return type(output)(map(_cloned, output)) if isinstance(output, tuple | list) else output
+        return [output]
+    return [t for part in output for t in _tensors(part)] if isinstance(output, tuple | list) else []
+
+
+def _mapped(output: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    if isinstance(output, torch.Tensor):
+        return change(output)
+    return type(output)(_mapped(part, change) for part in output) if isinstance(output, tuple | list) else output
 
 
 def _alike(a: Any, b: Any) -> bool:

@@ -1,6 +1,6 @@
 """A child process that tells the most anonymous memory of one piece of work on a model of about 100 million weights.
 
-    python run_to_measure_memory.py plain|prune N
+    python run_to_measure_memory.py plain|prune|layers N
 
 The number is in bytes, above what the process had before it made the model. "plain" also tells the bytes of the model
 and of its largest layer's gradient.
@@ -54,6 +54,9 @@ def main(work: str, count: int) -> None:
     watch.start()
     if work == "plain":
         model(input_ids=ids[:count], labels=ids[:count]).loss.backward()
+    elif work == "layers":
+        settings = {"objective": "layer", "update": "backsolve", "include": ["model.layers.0"], "guard": "off"}
+        prune(model, {"input_ids": ids[:count]}, density=0.5, inplace=True, progress=False, **settings)
     else:
         settings = {"steps": 2, "batch_size": count, "guard_size": 1, "backend": "tabu?threads=1"}
         prune(model, {"input_ids": ids}, density=0.5, inplace=True, progress=False, **settings)

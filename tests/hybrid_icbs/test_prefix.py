@@ -39,8 +39,10 @@ def check(model: nn.Module, groups: list[Group], batches: list[dict[str, torch.T
     return prefix
 
 
+@pytest.mark.parametrize("limit", [2**30, 0])
 @pytest.mark.parametrize("name", ALL)
-def test_matrices_are_those_of_a_run_from_the_start(name: str) -> None:
+def test_matrices_are_those_of_a_run_from_the_start(name: str, limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hybrid_icbs.prefix.IN_MEMORY", limit)
     model, batches = make(name), batches_of(name)
     check(model, layer_groups(model, layers_of_blocks(model), batches[0]), batches)
 
