@@ -54,9 +54,10 @@ class Block:
         """
         state, self.info = _best_state(self.problem, answer)
         if not self.problem.is_feasible(state):
+            of_each = "" if self.problem.groups is None else ", and so many of each of its groups as are pruned now"
             raise PruningError(
                 f"the answer prunes {int(state.sum())} of {self.problem.n} weights; the block demands exactly "
-                f"{self.problem.cardinality}"
+                f"{self.problem.constraint.total}{of_each}"
             )
         self.answer, self.energy = state, self.problem.energy(state)
 
@@ -141,12 +142,14 @@ def build_blocks(
             "block": b,
             "layers": [layers[int(number)].name for number in np.unique(c.parameter)],
             "seed": config.seed,
+            "pruned_now": int(c.pruned),  # the first so many: with them a solver can start from the current mask
             "weights": hashlib.sha256(c.parameter.tobytes() + c.index.tobytes()).hexdigest()[:16],
             "method": f"{config.preset}, empirical Fisher of {len(gradients.losses)} samples, scope {config.scope}",
         }
         problem = block_problem(
             G[b], w0[b], before.astype(bool), gamma=config.gamma, rho=config.rho * damping,
-            relative_rho=config.relative_rho, cut=c.cut, labels=Labels(c.parameter, c.index), provenance=origin,
+            relative_rho=config.relative_rho, cut=c.cut, groups=c.groups, labels=Labels(c.parameter, c.index),
+            provenance=origin,
         )  # fmt: skip
         blocks.append(Block(problem, before, cut_by_magnitude(before, w0[b], c.cut)))
     return blocks

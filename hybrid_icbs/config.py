@@ -35,6 +35,9 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
+BY_LAYER_UNDISPATCHED = "dispatch is for blocks: runs by layer solve the rows of a layer in one call; leave it out"
+
+
 class Config(BaseModel):
     """How a model is pruned.
 
@@ -53,10 +56,11 @@ class Config(BaseModel):
         "error weighted by the rows' output gradients, which makes layers comparable",
     )
     update: Literal["none", "backsolve"] = Field(
-        "none", description="whether surviving weights are refitted, by layer: their outputs' least squares"
+        "none",
+        description="whether surviving weights are refitted: by layer for its outputs, by blocks for the loss",
     )
     pattern: str | None = Field(
-        None, description="N:M, such as 2:4: of each M weights along a row's inputs N are kept; by layer"
+        None, description="N:M, such as 2:4: of each M weights along a layer's inputs N are kept"
     )
     preset: str = Field("icbs", description="named settings that the others start from")
     scope: Literal["global", "layer"] = Field(
@@ -115,6 +119,11 @@ class Config(BaseModel):
         None,
         gt=0,
         description="seconds for each block; by default a solver does a fixed amount of work, which can be repeated",
+    )
+    dispatch: str | None = Field(
+        None,
+        description="where the blocks of a round are solved: serial, threads?workers=4, processes?workers=2, "
+        "ray?address=auto; by default as the solver's capabilities say. It changes no answer",
     )
     max_calls: int | None = Field(
         None, ge=0, description="calls to services that the run may make, those before a resume included"
@@ -187,13 +196,41 @@ class Config(BaseModel):
     @model_validator(mode="after")
     def _go_together(self) -> Config:
         by_layer = self.by_layer
-        for key, value, usual in (("update", self.update, "none"), ("pattern", self.pattern, None)):
-            if value != usual and not by_layer:
-                raise ValueError(f'{key} = {value!r} needs objective = "layer" or "joint", or a baseline as method')
+        if self.pattern is not None:
+            self._check_pattern(Pattern.read(self.pattern))
+        if self.update != "none" and not by_layer and self.guard == "off":
+            raise ValueError(
+                'update = "backsolve" with objective = "loss" needs a guard, which measures how far a step may go: '
+                'guard = "refuse" or "watch"'
+            )
         if by_layer and self.scope == "global" and self.objective != "joint":
             raise ValueError(
                 'scope = "global" needs objective = "joint": by it alone costs of different layers compare'
             )
+        return self
+
+    def _check_pattern(self, pattern: Pattern) -> None:
+        if abs(self.density - pattern.density) > 1e-9:
+            raise ValueError(f"pattern {pattern} keeps {pattern.density:.4g} of the weights, not {self.density:g}")
+        if self.by_layer:
+            return
+        if self.cut_steps:
+            raise ValueError(f"cut_steps = {self.cut_steps} cannot go with pattern {pattern}, which fixes the density")
+        if self.fixed_pruned or self.fixed_kept:
+            raise ValueError(
+                f"fixed_pruned and fixed_kept choose single weights, and pattern {pattern} whole groups: set both to 0"
+            )
+        if self.block_size < pattern.of:
+            raise ValueError(f"block_size = {self.block_size} holds no group of pattern {pattern}")
+
+    @model_validator(mode="after")
+    def _dispatched(self) -> Config:
+        if self.dispatch is not None:
+            from solvers.dispatch import get_dispatch
+
+            get_dispatch(self.dispatch)  # says what is wrong with it
+            if self.by_layer:
+                raise ValueError(BY_LAYER_UNDISPATCHED)
         return self
 
     @model_validator(mode="after")

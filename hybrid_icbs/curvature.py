@@ -73,6 +73,7 @@ def matrix_of(layer: Layer, weight: torch.Tensor | None = None) -> torch.Tensor:
     return tensor.T if layer.kind == "conv1d" else tensor
 
 
+@torch.no_grad()
 def layer_groups(model: nn.Module, layers: Sequence[Layer], batch: Inputs) -> list[Group]:
     """Sort layers into decoder blocks, in the order in which the model runs them.
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,8 +22,9 @@ import torch
 from torch import nn
 
 from hybrid_icbs.calibration import Batch, Loss, evaluation_mode, sample_losses, samples_per_pass
-from hybrid_icbs.entries import IndexArray, add_entries
+from hybrid_icbs.entries import IndexArray
 from hybrid_icbs.errors import PruningError
+from hybrid_icbs.hooks import Call, bytes_of, only_weights_require_grad, watching
 from hybrid_icbs.layers import Layer
 from hybrid_icbs.mapped import IN_MEMORY, mapped_tensors
 
@@ -35,21 +35,6 @@ HALF_PRECISION_SCALE = 1024.0
 """Factor on the loss of a float16 model, in which the gradients of single tokens would else be rounded to zero."""
 
 FloatArray = npt.NDArray[np.float32]
-
-
-@dataclass(eq=False)
-class _Call:
-    """One use of a layer in the forward pass: what came in, and (after the backward pass) d loss / d output."""
-
-    module: nn.Module
-    first: int
-    inputs: torch.Tensor
-    output_grad: torch.Tensor | None = None
-
-    def add(self, layer: Layer, index: IndexArray, gradients: FloatArray) -> None:
-        if self.output_grad is not None:  # else the loss does not depend on this output
-            own = gradients[:, self.first : self.first + len(self.inputs)]
-            add_entries(self.module, layer.kind, self.inputs, self.output_grad, index, own)
 
 
 class GradientPass:
@@ -66,7 +51,7 @@ class GradientPass:
         self,
         losses: torch.Tensor,
         mean: Mapping[int, torch.Tensor],
-        calls: dict[int, list[_Call]],
+        calls: dict[int, list[Call]],
         again: Callable[[Mapping[int, IndexArray]], dict[int, FloatArray]] | None,
         scale: float,
     ) -> None:
@@ -115,7 +100,7 @@ class GradientPass:
             layers: the layers.
             restore: the value of each weight if it is kept, by layer's number.
         """
-        return _Scores({layer.number: (self.mean[layer.number], restore[layer.number]) for layer in layers})
+        return _Scores(self.mean, restore, [layer.number for layer in layers])
 
     def release(self, layer: Layer) -> None:
         """Forget what was kept of a layer, when its per-sample gradients have been taken."""
@@ -155,14 +140,14 @@ def measure_gradients(
         PruningError: a loss or gradient that is not finite, or a layer whose input does not hold one row a sample.
     """
     size = min(micro_batch or samples_per_pass(model, batch, batch.size), batch.size)
-    scale = HALF_PRECISION_SCALE if any(layer.weight.dtype == torch.float16 for layer in layers) else 1.0
+    scale = scale_of(layers)
     mean = _Sums(layers)
-    calls: dict[int, list[_Call]] = {layer.number: [] for layer in layers}
+    calls: dict[int, list[Call]] = {layer.number: [] for layer in layers}
     keeping, first = not mean.on_disk, 0
     losses = []
-    with evaluation_mode(model), _only_weights_require_grad(model, layers):
+    with evaluation_mode(model), only_weights_require_grad(model, layers):
         for part in batch.split(size):
-            with _watching(layers, calls if keeping else None, first, part.size, None), mean.gathering(layers):
+            with watching(layers, calls if keeping else None, first, part.size, None), mean.gathering(layers):
                 own = sample_losses(model, part, loss)[1]
                 losses.append(own.detach())
                 _check_losses(losses[-1], first)
@@ -170,7 +155,7 @@ def measure_gradients(
                     (own.sum() * scale if scale != 1.0 else own.sum()).backward()
             del own  # and with it the graph, before the next is made
             first += part.size
-            if keeping and first == part.size < batch.size and _bytes_of(calls) * (batch.size / first) > KEPT:
+            if keeping and first == part.size < batch.size and bytes_of(calls) * (batch.size / first) > KEPT:
                 keeping = False
                 for listed in calls.values():
                     listed.clear()
@@ -180,6 +165,35 @@ def measure_gradients(
         return _entries(model, layers, batch.split(size), loss, scale, wanted, batch.size)
 
     return GradientPass(torch.cat(losses), mean, calls, None if keeping else again, scale)
+
+
+def weighted_gradients(
+    model: nn.Module, layers: Sequence[Layer], batch: Batch, loss: Loss, weights: torch.Tensor
+) -> Mapping[int, torch.Tensor]:
+    """Gradients of the layers' weights, summed over samples with a weight each: one forward and backward pass.
+
+    Args:
+        model: the model, in whatever mode.
+        layers: the layers.
+        batch: N samples.
+        loss: per-sample loss.
+        weights: of the samples, of any sign [N].
+
+    Returns:
+        By layer's number, shaped like the weights; in a file where they would take much memory.
+    """
+    scale = scale_of(layers)
+    sums, first = _Sums(layers), 0
+    with evaluation_mode(model), only_weights_require_grad(model, layers):
+        for part in batch.split(samples_per_pass(model, batch, batch.size)):
+            with sums.gathering(layers):
+                own = sample_losses(model, part, loss)[1]
+                if own.requires_grad:
+                    (own @ weights[first : first + part.size].to(own.device, own.dtype) * scale).backward()
+            del own
+            first += part.size
+    sums.divide(scale)
+    return sums
 
 
 def _entries(
@@ -195,19 +209,24 @@ def _entries(
     watched = [layer for layer in layers if len(wanted.get(layer.number, ()))]
     found = {number: np.zeros((len(index), count), np.float32) for number, index in wanted.items()}
 
-    def form(layer: Layer, call: _Call) -> None:
+    def form(layer: Layer, call: Call) -> None:
         call.add(layer, wanted[layer.number], found[layer.number])
 
     first = 0
-    with evaluation_mode(model), _only_weights_require_grad(model, ()):
+    with evaluation_mode(model), only_weights_require_grad(model, ()):
         for part in parts:
-            with _watching(watched, None, first, part.size, form):
+            with watching(watched, None, first, part.size, form):
                 own = sample_losses(model, part, loss)[1]
                 if own.requires_grad:
                     (own.sum() * scale).backward()
             del own
             first += part.size
     return found
+
+
+def scale_of(layers: Sequence[Layer]) -> float:
+    """Factor on the loss while gradients are taken, which they are to be divided by."""
+    return HALF_PRECISION_SCALE if any(layer.weight.dtype == torch.float16 for layer in layers) else 1.0
 
 
 class _Sums(Mapping[int, torch.Tensor]):
@@ -271,98 +290,19 @@ class _Sums(Mapping[int, torch.Tensor]):
 
 @dataclass(frozen=True)
 class _Scores(Mapping[int, torch.Tensor]):
-    parts: dict[int, tuple[torch.Tensor, torch.Tensor]]
+    mean: Mapping[int, torch.Tensor]
+    if_kept: Sequence[torch.Tensor]
+    numbers: Sequence[int]
 
     def __getitem__(self, number: int) -> torch.Tensor:
-        mean, values = self.parts[number]
-        return (mean * values.to(mean.device)).abs_()
+        mean = self.mean[number]
+        return (mean * self.if_kept[number].to(mean.device)).abs_()
 
     def __iter__(self) -> Iterator[int]:
-        return iter(self.parts)
+        return iter(self.numbers)
 
     def __len__(self) -> int:
-        return len(self.parts)
-
-
-@contextmanager
-def _watching(
-    layers: Sequence[Layer],
-    calls: dict[int, list[_Call]] | None,
-    first: int,
-    size: int,
-    form: Callable[[Layer, _Call], None] | None,
-) -> Iterator[None]:
-    """Note each call of some layers in `calls`, or give it to `form` when its output's gradient has come."""
-    handles = []
-    for layer in layers:
-        kept = None if calls is None else calls[layer.number]
-        hook = _watcher(layer, kept, first, size, form)
-        handles += [module.register_forward_hook(hook) for module in layer.modules]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _watcher(
-    layer: Layer, calls: list[_Call] | None, first: int, size: int, form: Callable[[Layer, _Call], None] | None
-) -> Any:
-    def note(module: nn.Module, args: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor | None:
-        if args[0].shape[0] != size:
-            raise PruningError(
-                f"layer {layer.name!r} got an input of shape {list(args[0].shape)} for a batch of {size} samples; its "
-                "first axis must count the samples for gradients to be told apart. Leave the layer out with exclude="
-            )
-        if not torch.is_grad_enabled() or (calls is None and form is None):
-            return None  # under gradient checkpointing the hook runs again when the layer is recomputed
-        begins = not output.requires_grad  # without gradients of weights, gradients flow back to here at most
-        if begins:
-            output = output.detach().requires_grad_().clone()  # not a leaf, which nobody might change in place
-        call = _Call(module, first, args[0].detach())
-
-        def keep(grad: torch.Tensor) -> None:
-            call.output_grad = grad.detach()
-            if calls is not None:
-                calls.append(call)  # only now: a call that is forgotten and recomputed gets no gradient
-            elif form is not None:
-                form(layer, call)
-                call.inputs, call.output_grad = grad.new_empty(0), None  # the graph would keep them to the end
-
-        output.register_hook(keep)
-        return output if begins else None
-
-    return note
-
-
-@contextmanager
-def _only_weights_require_grad(model: nn.Module, layers: Sequence[Layer]) -> Iterator[None]:
-    """Let gradients flow to the watched weights and nowhere else: no work for biases and norms."""
-    before = [(p, p.requires_grad) for p in model.parameters()]
-    watched = {id(layer.weight) for layer in layers}
-    try:
-        for p, _ in before:
-            p.requires_grad_(id(p) in watched)
-        with torch.enable_grad(), recomputable(model):
-            yield
-    finally:
-        for p, flag in before:
-            p.requires_grad_(flag)
-
-
-@contextmanager
-def recomputable(model: nn.Module) -> Iterator[None]:
-    """Where gradient checkpointing is on, let gradients begin at the embeddings: some kinds of it need that."""
-    recomputed = any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
-    if not recomputed or not callable(getattr(model, "get_input_embeddings", None)):
-        yield
-        return
-    embeddings = model.get_input_embeddings()  # type: ignore[operator]
-    handle = embeddings.register_forward_hook(lambda module, args, output: output.requires_grad_())
-    try:
-        yield
-    finally:
-        handle.remove()
+        return len(self.numbers)
 
 
 def _check_losses(losses: torch.Tensor, first: int) -> None:
@@ -371,9 +311,3 @@ def _check_losses(losses: torch.Tensor, first: int) -> None:
         raise PruningError(
             f"the loss of sample {first + bad} of a calibration batch is {float(losses[bad])}; it must be finite"
         )
-
-
-def _bytes_of(calls: dict[int, list[_Call]]) -> int:
-    """Bytes of all that was kept, what came into several layers once."""
-    tensors = [tensor for listed in calls.values() for call in listed for tensor in (call.inputs, call.output_grad)]
-    return sum({tensor.data_ptr(): tensor.nbytes for tensor in tensors if tensor is not None}.values())

@@ -33,7 +33,7 @@ _TABLES = """
 CREATE TABLE run (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE rounds (
     number INTEGER PRIMARY KEY, asked INTEGER NOT NULL, masks TEXT NOT NULL, begun REAL NOT NULL,
-    accepted INTEGER, loss REAL, history TEXT
+    accepted INTEGER, loss REAL, history TEXT, weights INTEGER, weights_checksum TEXT
 );
 CREATE TABLE blocks (
     round INTEGER NOT NULL, block INTEGER NOT NULL, pruned INTEGER NOT NULL,
@@ -65,6 +65,10 @@ def check_free(folder: str | Path) -> None:
         )
 
 
+# Since schema 3: the round after which refitted weights were written to the run folder, and their checksum.
+_WEIGHTS = ("ALTER TABLE rounds ADD COLUMN weights INTEGER", "ALTER TABLE rounds ADD COLUMN weights_checksum TEXT")
+
+
 @dataclass(eq=False)
 class RoundRecord:
     """What the journal holds of one round.
@@ -79,6 +83,7 @@ class RoundRecord:
         answers: state of each block [n], or None.
         applied: of a merged round, the state that each block's weights went to [n]; None where they stayed.
         merged: whether the round was accepted, the loss after it, and its rows of history; None while it is open.
+        saved: where survivors are refitted, the round after which the present weights were written, and their checksum.
     """
 
     number: int
@@ -92,6 +97,7 @@ class RoundRecord:
     answers: list[npt.NDArray[np.int8] | None] = field(default_factory=list)
     applied: list[npt.NDArray[np.int8] | None] = field(default_factory=list)
     merged: tuple[bool, float | None, list[dict[str, Any]]] | None = None
+    saved: tuple[int, str] | None = None
 
 
 class Journal:
@@ -180,7 +186,7 @@ class Journal:
                 )
                 settings = self.value("config") | {"cut_steps": 0}
                 values |= {"run": secrets.token_hex(8), "config": settings}
-            for statement in _LAYERS:
+            for statement in (*_LAYERS, *_WEIGHTS):
                 connection.execute(statement)
             connection.executemany(
                 "INSERT OR REPLACE INTO run VALUES (?, ?)", [(k, json.dumps(v)) for k, v in values.items()]
@@ -274,8 +280,9 @@ class Journal:
         loss: float | None,
         history: list[dict[str, Any]],
         applied: list[npt.NDArray[np.int8] | None],
+        saved: tuple[int, str] | None = None,
     ) -> None:
-        """Note that a round was merged, or refused, and the states that its blocks' weights went to."""
+        """Note that a round was merged, or refused, the states that its blocks' weights went to, and their file."""
         with self.writing() as connection:
             connection.executemany(
                 "UPDATE blocks SET applied = ? WHERE round = ? AND block = ?",
@@ -285,17 +292,19 @@ class Journal:
                 ],
             )
             connection.execute(
-                "UPDATE rounds SET accepted = ?, loss = ?, history = ? WHERE number = ?",
-                (int(accepted), loss, json.dumps(history, default=_plain), round_number),
+                "UPDATE rounds SET accepted = ?, loss = ?, history = ?, weights = ?, weights_checksum = ? "
+                "WHERE number = ?",
+                (int(accepted), loss, json.dumps(history, default=_plain), *(saved or (None, None)), round_number),
             )
 
     def rounds(self) -> Iterator[RoundRecord]:
         """The rounds on record, in order."""
         with self.reading() as connection:
             rows = connection.execute(
-                "SELECT number, asked, masks, accepted, loss, history FROM rounds ORDER BY number"
+                "SELECT number, asked, masks, accepted, loss, history, weights, weights_checksum FROM rounds "
+                "ORDER BY number"
             )
-            for number, asked, masks, accepted, loss, history in rows.fetchall():
+            for number, asked, masks, accepted, loss, history, weights, weights_checksum in rows.fetchall():
                 blocks = connection.execute(
                     "SELECT pruned, parameter, flat_index, checksum, answer, applied FROM blocks "
                     "WHERE round = ? ORDER BY block",
@@ -315,6 +324,7 @@ class Journal:
                     answers=[_unpacked(block[4], len(own)) for block, own in zip(blocks, index, strict=True)],
                     applied=[_unpacked(block[5], len(own)) for block, own in zip(blocks, index, strict=True)],
                     merged=None if accepted is None else (bool(accepted), loss, json.loads(history)),
+                    saved=None if weights is None else (weights, weights_checksum),
                 )
 
     # The ledger of calls to services

@@ -20,15 +20,15 @@ BoolArray = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, eq=False)
 class Move:
-    """Changes of one layer's mask: the weights that change [m], and whether each is kept afterwards [m]."""
+    """Changes of one layer's mask: the weights that change [m], and whether each is kept afterwards [m].
+
+    `values` [m] are what the kept ones are set to; None for their restore values.
+    """
 
     layer: int
     index: IndexArray
     kept: BoolArray
-
-    def undone(self) -> Move:
-        """The move that takes this one back."""
-        return Move(self.layer, self.index, ~self.kept)
+    values: torch.Tensor | None = None
 
 
 def moves_of(parameter: npt.NDArray[np.int32], index: IndexArray, before: BoolArray, after: BoolArray) -> list[Move]:
@@ -49,7 +49,7 @@ def moves_of(parameter: npt.NDArray[np.int32], index: IndexArray, before: BoolAr
 
 
 @torch.no_grad()
-def apply(moves: Sequence[Move], layers: Sequence[Layer], masks: Masks, restore: Sequence[torch.Tensor]) -> None:
+def apply(moves: Sequence[Move], layers: Sequence[Layer], masks: Masks, restore: Sequence[torch.Tensor]) -> list[Move]:
     """Write moves into the masks and the weights: restored weights get their restore value, pruned ones zero.
 
     Args:
@@ -57,16 +57,25 @@ def apply(moves: Sequence[Move], layers: Sequence[Layer], masks: Masks, restore:
         layers: the layers, by number.
         masks: changed in place.
         restore: restore values of each layer, shaped like its weight.
+
+    Returns:
+        The moves that take these back.
     """
+    back = []
     for move in moves:
         layer = layers[move.layer]
         masks.assign(layer.name, move.index, move.kept)
         where = torch.from_numpy(move.index)
         kept = torch.from_numpy(move.kept)
-        values = restore[move.layer].reshape(-1)[where.to(restore[move.layer].device)]
+        values = move.values
+        if values is None:
+            values = restore[move.layer].reshape(-1)[where.to(restore[move.layer].device)]
         flat = layer.weight.detach().view(-1)
+        where = where.to(flat.device)
+        back.append(Move(move.layer, move.index, ~move.kept, flat[where]))
         # Chosen, not multiplied: a negative value times zero is a negative zero.
-        flat[where.to(flat.device)] = torch.where(kept.to(flat.device), values.to(flat.device, flat.dtype), 0.0)
+        flat[where] = torch.where(kept.to(flat.device), values.to(flat.device, flat.dtype), 0.0)
+    return back
 
 
 @torch.no_grad()

@@ -37,6 +37,7 @@ def block_problem(
     rho: float,
     relative_rho: bool,
     cut: int = 0,
+    groups: npt.NDArray[np.int64] | None = None,
     labels: Labels,
     provenance: Mapping[str, Any],
 ) -> BlockProblem:
@@ -50,6 +51,7 @@ def block_problem(
         rho: damping of the change of the weights.
         relative_rho: whether rho is in units of the block's mean diagonal of H, or absolute as in the paper's code.
         cut: how many weights more are to be pruned than now; at 0 the density is kept.
+        groups: group of each weight, 0..g-1, each of which keeps its own number of pruned weights [n]; None for none.
         labels: which weights these are.
         provenance: for the record.
 
@@ -71,7 +73,8 @@ def block_problem(
     return BlockProblem.low_rank(
         A,
         linear,
-        int(pruned.sum()) + cut,
+        int(pruned.sum()) + cut if groups is None else np.bincount(groups[pruned], minlength=int(groups.max()) + 1),
+        groups=groups,
         offset=offset,
         labels=labels,
         provenance={**provenance, "rho": damping, "n": n},

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 _MODEL, _SETTINGS, _SPENDING = "Model and data", "Settings", "Services that bill"
-_BY_LAYER = "Layer by layer (transformers models)"
+_BY_LAYER = "Objective, method, pattern"
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress and no table.")]
 Json = Annotated[bool, typer.Option("--json", help="Write the result to standard output as JSON, and nothing else.")]
@@ -167,6 +167,16 @@ TimeLimit = Annotated[
         metavar="SECONDS",
         rich_help_panel=_SETTINGS,
         help="Seconds for each block; a fixed amount of work if not given.",
+        show_default=False,
+    ),
+]
+DispatchTo = Annotated[
+    str | None,
+    typer.Option(
+        "--dispatch",
+        metavar="WAY[?workers=N]",
+        rich_help_panel=_SETTINGS,
+        help="Where the blocks of a round are solved: serial, threads, processes, ray[?address=HOST:PORT].",
         show_default=False,
     ),
 ]

@@ -35,7 +35,7 @@ class Reached(Exception):
 class Prefix:
     """Runs a model on its batches, and leaves out the decoder blocks that are done.
 
-    A block may be left out if it reaches those after it by its output alone. This is tried out on the first batch, for
+    A block may be left out if it reaches those after it by its output alone. This is tried out on the first sample, for
     each block anew; a model that does not pass is run from its start.
 
     Args:
@@ -44,7 +44,7 @@ class Prefix:
     """
 
     def __init__(self, model: nn.Module, batches: Sequence[Inputs]) -> None:
-        self._model, self._batches = model, batches
+        self._model, self._batches = model, [*batches, first_sample(batches[0])]
         self._lists = [m for m in model.modules() if isinstance(m, nn.ModuleList)]
         self._done: list[nn.Module] = []
         self._outputs: list[_Kept] = []  # of the last block that is done, one a batch
@@ -73,10 +73,11 @@ class Prefix:
         with evaluation_mode(self._model):
             for number in range(len(self._batches)):
                 self._store(number, self._output(block, number))
-            expected = Prefix(self._model, self._batches[:1])._output(following, 0)
+            probe = len(self._batches) - 1
+            expected = Prefix(self._model, [self._batches[probe]])._output(following, 0)
             modules = list(home)
             self._done = modules[: next(i for i, each in enumerate(modules) if each is block) + 1]
-            if not _alike(expected, self._output(following, 0)):
+            if not _alike(expected, self._output(following, probe)):
                 logger.info("blocks of this model speak to later ones by more than their outputs: it is run in full")
                 self._usable, self._done, self._outputs = False, [], []
 
@@ -106,6 +107,13 @@ def run(model: nn.Module, batch: Inputs) -> Any:
         return run_model(model, batch.inputs)
     device = next(model.parameters()).device
     return model(**{key: value.to(device) for key, value in batch.items()})
+
+
+def first_sample(batch: Inputs) -> Inputs:
+    """The first sample of a batch, as a batch."""
+    if isinstance(batch, Batch):
+        return next(batch.split(1))
+    return {key: value[:1] for key, value in batch.items()}
 
 
 def keywords_of(batch: Inputs) -> Any:

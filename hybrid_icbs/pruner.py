@@ -3,60 +3,50 @@
 from __future__ import annotations
 
 import copy
-import itertools
 import logging
 import math
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import dimod
-import numpy as np
-import numpy.typing as npt
+import torch
 from torch import nn
 
 import solvers
-from hybrid_icbs.blocks import Answer, Block, build_blocks, checksum
-from hybrid_icbs.calibration import (
-    Batch,
-    Loss,
-    batch_norm_statistics,
-    device_of,
-    recalibrate_batch_norm,
-    restore_batch_norm,
-)
+from hybrid_icbs.batch_norm import fresh_statistics
+from hybrid_icbs.blocks import Answer, build_blocks
+from hybrid_icbs.calibration import Batch, Loss, device_of
+from hybrid_icbs.choosing import choose_blocks, first_masks
 from hybrid_icbs.config import Config
 from hybrid_icbs.errors import PruningError, StaleBlock
 from hybrid_icbs.fingerprint import fingerprint
-from hybrid_icbs.gradients import GradientPass, measure_gradients
+from hybrid_icbs.gradients import measure_gradients
 from hybrid_icbs.journal import Journal, RoundRecord
-from hybrid_icbs.layers import Layer, find_layers, has_batch_norm
+from hybrid_icbs.layers import find_layers, has_batch_norm
 from hybrid_icbs.mapped import restore_values
-from hybrid_icbs.merge import Guard, apply, moves_of, write_masks
+from hybrid_icbs.masks import Masks
+from hybrid_icbs.merge import Guard, write_masks
 from hybrid_icbs.pretrained import data_for, loss_for
+from hybrid_icbs.progress import Progress, check_rebuilt
 from hybrid_icbs.result import TOOLKITS, PruneResult
-from hybrid_icbs.schedule import CutSchedule, LayerSchedule
+from hybrid_icbs.rounds import OpenRound, open_round
+from hybrid_icbs.samples import REFITS, Samples
 from hybrid_icbs.scores import initial_masks, least_cut, score_weights
-from hybrid_icbs.selection import Chosen, HoldBack, choose_candidates, with_cut
+from hybrid_icbs.selection import with_cut
+from hybrid_icbs.solving import RunSolver, solve_round
+from hybrid_icbs.states import PresentValues, State, Values, drop_values, kept_values, save_values
+from hybrid_icbs.survivors import Refit, refit
 from problems import BlockProblem
 from solvers.account import Account, accounting
+from solvers.dispatch import Dispatch, opened
 from solvers.errors import BudgetReached
 from solvers.ledger import MemoryLedger
 from solvers.run import on_interrupt
 
 logger = logging.getLogger(__name__)
-
-RECALIBRATION_SAMPLES = 10_000
-"""Samples over which batch-norm statistics are averaged: their error is then far below that of one training batch."""
-
-BATCH_SAMPLES, BATCH_SEQUENCES = 200, 32
-"""Samples on which the gradients of a round are measured, and sequences where the samples are text."""
-
-GUARD_SAMPLES, GUARD_SEQUENCES = 5000, 64
-"""The most that the guard holds back where nothing is said."""
 
 
 class Pruner:
@@ -146,9 +136,11 @@ class Pruner:
             config = Config.of(**journal.config.model_dump() | given)
             pruner._prepare(model, data, config, loss, inplace)
             journal.check_identity(pruner._identity())
-            pruner._solver_on_record = journal.value("backend")
-            pruner.backend = (pruner._solver_on_record or {}).get("settings", "")
-            pruner._replay(journal)
+            pruner._solver = RunSolver(config, journal.value("backend"))
+            unmerged = pruner._progress.replay(journal, pruner.layers, pruner.restore)
+            if unmerged:
+                pruner._journal = journal
+                pruner._reopen(unmerged)
             if given:
                 journal.set_config(config)
         except BaseException:
@@ -165,27 +157,19 @@ class Pruner:
                 "through blocks: `prune` runs it, hybrid_icbs.rows.row_problems makes block problems of a layer's rows"
             )
         self._journal = None  # on a resume: nothing is recorded twice while the record is replayed
-        self._solver_on_record: dict[str, str] | None = None
         self.config = config
         self.loss = loss or loss_for(model)
         self.data = data_for(model, data)
-        self.batch_size = config.batch_size or (BATCH_SEQUENCES if self.data.sequences else BATCH_SAMPLES)
+        self._samples = Samples.of(self.data, config)
         self.model = model if inplace else copy.deepcopy(model)
         self.layers = find_layers(self.model, config.include, config.exclude or None)
         self._fingerprint = fingerprint(self.model.state_dict())
         self.restore = restore_values(self.layers)
-        self.history: list[dict[str, Any]] = []
-        self.rounds = 0
-        self.steps = 0
         self.interrupted = False
         self.budget_reached: str | None = None
-        self.backend = ""
-        self._damping = 1.0
-        self._open: list[Block] = []
-        self._round: RoundRecord | None = None
-        self._held = HoldBack(self.layers, config.hold_back)
-        self._schedule = LayerSchedule([layer.size for layer in self.layers])
-        guarded, self._pool = self._split()
+        self._solver = RunSolver(config)
+        self._round: OpenRound | None = None
+        guarded = self._samples.guarded
         self.guard = Guard(self.model, self.data, guarded, self.loss) if len(guarded) else None
         self.dense_score = self.guard.score() if self.guard else None
         if self.dense_score and not math.isfinite(self.dense_score.loss):
@@ -193,21 +177,47 @@ class Pruner:
                 f"the dense model's loss on the guard's samples is {self.dense_score.loss}; look for values that are "
                 "not finite in the calibration data, the weights or the loss"
             )
-        batch = self._batch()
-        scores = score_weights(self.model, self.layers, config.init, batch, self.loss, config.seed)
-        self.masks = initial_masks(scores, self.layers, config.density, config.start_comparison)
-        self.start_densities = {name: self.masks.density(name) for name in self.masks}
-        write_masks(self.layers, self.masks, self.restore)
+        scores = score_weights(self.model, self.layers, config.init, self._batch(0), self.loss, config.seed)
+        masks = first_masks(scores, self.layers, config)
+        self.start_densities = {name: masks.density(name) for name in masks}
+        write_masks(self.layers, masks, self.restore)
         self.start_score = self.guard.score() if self.guard else None
-        self.guard_loss = self.start_score.loss if self.start_score else None
-        self._best_loss, self._best = self.guard_loss, self.masks.copy()
-        total = sum(layer.size for layer in self.layers)
-        self._kept = self.masks.kept()
-        self._cuts = CutSchedule(config, total, self._kept)
-        if self._cuts.start > self._kept:
-            self.masks = initial_masks(scores, self.layers, self._cuts.start / total, config.start_comparison)
-            write_masks(self.layers, self.masks, self.restore)
-            self.guard_loss = self.guard.score().loss if self.guard else None
+        self._progress = Progress(config, self.layers, masks, self.start_score.loss if self.start_score else None)
+        start, total = self._progress.cuts.start, sum(layer.size for layer in self.layers)
+        if start > self._progress.kept:
+            denser = initial_masks(scores, self.layers, start / total, config.start_comparison)
+            write_masks(self.layers, denser, self.restore)
+            self._progress.masks, self._progress.guard_loss = denser, self._loss()
+
+    @property
+    def masks(self) -> Masks:
+        """Which weights are kept now."""
+        return self._progress.masks
+
+    @property
+    def guard_loss(self) -> float | None:
+        """Loss on the guard's samples now; None without a guard."""
+        return self._progress.guard_loss
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """A line for each block that was merged or refused."""
+        return self._progress.history
+
+    @property
+    def rounds(self) -> int:
+        """Rounds that were merged or refused."""
+        return self._progress.rounds
+
+    @property
+    def steps(self) -> int:
+        """Blocks that were merged or refused."""
+        return self._progress.steps
+
+    @property
+    def backend(self) -> str:
+        """The solver with its settings; empty while no block is solved."""
+        return self._solver.settings
 
     # Ask and tell
 
@@ -224,44 +234,39 @@ class Pruner:
         Raises:
             PruningError: the blocks of the last ask are not all told.
         """
-        if self._open:
+        if self._round:
             raise PruningError(
-                f"{len(self.pending())} of {len(self._open)} blocks of the last ask are not told; pending() lists them"
+                f"{len(self.pending())} of {len(self._round.blocks)} blocks of the last ask are not told; pending() "
+                "lists them"
             )
         count = min(count or self.config.round_size, self.config.steps - self.steps)
         if count <= 0:
             return []
         begun = time.perf_counter()
-        picked = self._schedule.next(count) if self.config.scope == "layer" else []
+        progress = self._progress
+        picked = progress.schedule.next(count) if self.config.scope == "layer" else []
         layers = [self.layers[n] for n in dict.fromkeys(picked)] or self.layers
-        gradients = measure_gradients(self.model, layers, self._batch(), self.loss)
+        gradients = measure_gradients(self.model, layers, self._batch(self.rounds), self.loss)
         measured = time.perf_counter()
-        fixed_before = set(self._held.fixed)
-        chosen = self._choose(gradients, layers, picked, count)
-        chosen = with_cut(chosen, self.masks.kept() - self._cuts.kept(self.steps + len(chosen)))
+        fixed_before = set(progress.held.fixed)
+        values = self._values_if_kept()
+        scores = gradients.scores(layers, values)
+        chosen = choose_blocks(scores, layers, self.masks, progress.held, self.config, picked, count)
+        chosen = with_cut(chosen, self.masks.kept() - progress.cuts.kept(self.steps + len(chosen)))
         origin: dict[str, Any] = {"round": self.rounds, "masks": self.masks.checksum()}
-        self._open = build_blocks(chosen, gradients, self.layers, self.restore, self.config, self._damping, origin)
-        problems = self.pending()
+        blocks = build_blocks(chosen, gradients, self.layers, values, self.config, progress.damping, origin)
+        self._round = open_round(self.rounds, count, origin["masks"], chosen, blocks)
         for c in chosen:
-            self._held.add(c.parameter, c.index)
-        self._round = RoundRecord(
-            number=self.rounds,
-            asked=count,
-            masks=origin["masks"],
-            parameter=[c.parameter for c in chosen],
-            index=[c.index for c in chosen],
-            pruned=[c.pruned for c in chosen],
-            checksums=[checksum(problem) for problem in problems],
-            fixed={n: bits for n, bits in self._held.fixed.items() if n not in fixed_before},
-        )
-        self._spent = {"gradients": measured - begun, "problems": time.perf_counter() - measured}
+            progress.held.add(c.parameter, c.index)
+        self._round.record.fixed.update({n: b for n, b in progress.held.fixed.items() if n not in fixed_before})
+        self._round.seconds.update(gradients=measured - begun, problems=time.perf_counter() - measured)
         if self._journal:
-            self._journal.asked(self._round)
-        return problems
+            self._journal.asked(self._round.record)
+        return self.pending()
 
     def pending(self) -> list[BlockProblem]:
         """Blocks of the last ask that wait for their answers."""
-        return [block.problem for block in self._open if block.answer is None]
+        return self._round.pending() if self._round else []
 
     def tell(self, problem: BlockProblem, answer: Answer) -> None:
         """Give the answer of a block; a round merges when its last answer is here, in the order of asking.
@@ -274,15 +279,26 @@ class Pruner:
             StaleBlock: the block is not of the round that is open, so its weights may have changed since.
             PruningError: the state is not feasible, or the block was told already.
         """
-        block = self._find(problem)
+        block = self._round.find(problem) if self._round else None
+        if self._round is None or block is None:
+            origin = problem.provenance
+            raise StaleBlock(
+                f"block {origin.get('block')} of round {origin.get('round')} is not open (round {self.rounds} "
+                f"{f'waits for {len(self.pending())} answers' if self._round else 'has not been asked'}); "
+                "the weights may have changed since it was asked, so its answer cannot be merged"
+            )
         block.give(answer)
         if self._journal:
-            self._journal.told(self.rounds, self._open.index(block), block)
+            self._journal.told(self.rounds, self._round.blocks.index(block), block)
         if not self.pending():
             self._merge()
 
     def run(
-        self, backend: str | solvers.Solver | None = None, *, after_round: Callable[[Pruner], None] | None = None
+        self,
+        backend: str | solvers.Solver | None = None,
+        *,
+        dispatch: str | Dispatch | None = None,
+        after_round: Callable[[Pruner], None] | None = None,
     ) -> None:
         """Ask, solve and tell until the budget of steps is used up, or Ctrl-C, which ends after the round in progress.
 
@@ -291,35 +307,41 @@ class Pruner:
         Args:
             backend: a backend's name or a solver; None for the config's. Blocks that are larger than it takes are
                 decomposed.
+            dispatch: where the blocks of a round are solved, by name, or ready (and left open); None: as the config
+                says. It changes no answer.
             after_round: called after each merged round.
 
         Raises:
             RemoteError: a service could not be reached, or kept failing. The open round keeps what was answered, and
                 the journal every call: `run` again, or a resume, goes on where this ended, and pays for nothing twice.
             ServiceError: a service refused a call; likewise.
+            WorkerLost: a block's worker was lost again and again; likewise.
         """
         solver: solvers.Solver | None = None
         self.budget_reached = None
-        with on_interrupt(self._interrupt), accounting(self.account):
+        with (
+            on_interrupt(self._interrupt), accounting(self.account), opened(dispatch, self.config.dispatch) as way
+        ):  # fmt: skip
             while not self.interrupted:
                 problems = self.pending() or self.ask()
                 if not problems:
                     break
+                assert self._round is not None
                 solver = solver or self._settled(self.solver(problems[0], backend))
                 begun = time.perf_counter()
                 try:
-                    answers = self._solve(solver, problems)
+                    answers = solve_round(solver, self._round.blocks, self.rounds, self.config, way)
                 except BudgetReached as reached:
                     self.budget_reached = str(reached)
                     break
-                self._spent["solve"] = time.perf_counter() - begun
+                self._round.seconds["solve"] = time.perf_counter() - begun
                 for problem, answer in zip(problems, answers, strict=True):
                     if answer.info.get("ended_by") == "interrupt":
                         # Cut short, it is not what a resumed run would find: its block stays open for that.
                         self.interrupted = True
                     else:
                         self.tell(problem, answer)
-                if self._open:
+                if self._round:
                     break
                 if after_round:
                     after_round(self)
@@ -340,32 +362,10 @@ class Pruner:
 
         A problem that is larger than the solver takes gets :class:`solvers.Decompose` around it.
         """
-        options = self.config.backend_options if backend is None else {}
-        named = backend or self.config.backend
-        if named != "auto":
-            return solvers.fitted(solvers.get_solver(named, **options), problem)
-        if self._solver_on_record:  # picked when the run began; another number of processors may favour another
-            return solvers.get_solver(self._solver_on_record["name"])
-        if options:
-            raise PruningError(f"backend_options {sorted(options)} need a backend by name; backend is 'auto'")
-        picked = solvers.fastest_local(problem)
-        logger.info("backend auto: %s", picked)
-        return picked
+        return self._solver.pick(problem, backend)
 
     def _settled(self, solver: solvers.Solver) -> solvers.Solver:
-        """Hold a resumed run to the solver with which it began."""
-        settings = repr(solver)
-        recorded = self._solver_on_record
-        if self._journal and recorded and recorded["settings"] != settings:
-            raise PruningError(
-                f"the run began with {recorded['settings']}, not {settings}; go on with the same solver, by "
-                "Pruner.resume(...).run(solver) where it is not a backend's name"
-            )
-        self.backend = settings
-        if recorded is None:
-            self._solver_on_record = {"name": solver.backend, "settings": settings}
-            self.note("backend", self._solver_on_record)
-        return solver
+        return self._solver.settle(solver, binding=self._journal is not None, note=self.note)
 
     def finish(self) -> None:
         """Put the best state of the path into the model, and recompute batch-norm statistics where there are any.
@@ -373,34 +373,22 @@ class Pruner:
         A run that ended while it was still lowering its density is cut to the end by magnitude, or takes the masks of
         the start where the guard finds these better.
         """
-        if self.masks.kept() > self._kept:
-            self.masks = least_cut(self.masks, self.layers, self.restore, self._kept)
-            write_masks(self.layers, self.masks, self.restore)
-            self.guard_loss = self.guard.score().loss if self.guard else None
-            if self._best_loss is not None and self.guard_loss is not None and self.guard_loss < self._best_loss:
-                self._best_loss, self._best = self.guard_loss, self.masks.copy()
-        if self._best_loss is not None and self.guard_loss != self._best_loss:
-            self.masks, self.guard_loss = self._best.copy(), self._best_loss
-            write_masks(self.layers, self.masks, self.restore)
-        self._recalibrate()
-
-    def _recalibrate(self) -> None:
-        """Recompute batch-norm statistics for the final masks, unless told not to or the guard measures a higher loss.
-
-        The masks were chosen under the dense model's statistics and may have come to fit them better than fresh ones.
-        """
+        progress = self._progress
+        if self.masks.kept() > progress.kept:
+            values = self._values_if_kept()
+            progress.masks = least_cut(self.masks, self.layers, values, progress.kept)
+            write_masks(self.layers, self.masks, values)
+            progress.guard_loss = loss = self._loss()
+            if progress.best_loss is not None and loss is not None and loss < progress.best_loss:
+                progress.best_loss, progress.best = loss, State(self.masks.copy(), self._kept_values())
+        if progress.best_loss is not None and self.guard_loss != progress.best_loss:
+            progress.masks, progress.guard_loss = progress.best.masks.copy(), progress.best_loss
+            progress.best.put(self.layers, self.restore)
         wanted = self.config.recalibrate_bn
-        if not (has_batch_norm(self.model) if wanted is None else wanted):
-            return
-        statistics = batch_norm_statistics(self.model)
-        recalibrate_batch_norm(self.model, self.data, self._pool[:RECALIBRATION_SAMPLES])
-        if self.guard and self.guard_loss is not None:
-            loss = self.guard.score().loss
-            if wanted is None and self.config.guard == "refuse" and loss > self.guard_loss:
-                logger.info("fresh batch-norm statistics would raise the loss to %.4f: left out", loss)
-                restore_batch_norm(self.model, statistics)
-            else:
-                self.guard_loss = loss
+        if has_batch_norm(self.model) if wanted is None else wanted:
+            must = wanted or self.config.guard != "refuse"
+            pool = self._samples.pool
+            progress.guard_loss = fresh_statistics(self.model, self.data, pool, self.guard, self.guard_loss, must=must)
 
     def result(self) -> PruneResult:
         """What the run has come to so far."""
@@ -439,146 +427,54 @@ class Pruner:
             max_calls=self.config.max_calls, max_charge=self.config.max_charge,
         )  # fmt: skip
 
-    # How a round comes about
-
-    def _choose(self, gradients: GradientPass, layers: list[Layer], picked: list[int], count: int) -> list[Chosen]:
-        scores = gradients.scores(layers, self.restore)
-        for layer in layers:
-            if layer.number not in self._held.fixed and (self.config.fixed_pruned or self.config.fixed_kept):
-                kept = self.masks.flat(layer.name)
-                self._held.fix(
-                    layer.number, scores[layer.number], kept, self.config.fixed_pruned, self.config.fixed_kept
-                )
-        n = self.config.block_size
-        if self.config.scope == "global":
-            chosen = choose_candidates(scores, layers, self.masks, self._held, n, count)
-        else:
-            chosen = [
-                c
-                for layer in layers
-                for c in choose_candidates(scores, [layer], self.masks, self._held, n, picked.count(layer.number))
-            ]
-        if not chosen:
-            raise PruningError(
-                f"no block can be formed: {self.masks.kept()} of {sum(layer.size for layer in self.layers)} weights "
-                "are kept; a block needs free weights of both kinds. Choose a density further from 0 and 1"
-            )
-        return chosen
-
-    def _solve(self, solver: solvers.Solver, problems: list[BlockProblem]) -> list[dimod.SampleSet]:
-        waiting = [b for b, block in enumerate(self._open) if block.answer is None]
-        seed = int(np.random.SeedSequence([self.config.seed, self.rounds]).generate_state(1)[0])
-        # Counted from the first block that waits: a resumed round seeds its blocks as an unbroken one does.
-        return solver.solve_many(
-            problems,
-            seed=seed + waiting[0],
-            time_limit=self.config.time_limit,
-            initial_states=[self._open[b].fallback for b in waiting],
-        )
-
     # How a round ends
 
     def _merge(self) -> None:
-        begun = time.perf_counter()
-        fallback = [move for block in self._open for move in block.moves(fallback=True)]
-        before = self.guard_loss
-        if self.guard and any(block.cut for block in self._open):
-            # A cut raises the loss: the answer has to be better than a cut of the same size by magnitude.
-            apply(fallback, self.layers, self.masks, self.restore)
-            before = self.guard.score().loss
-            apply([move.undone() for move in fallback], self.layers, self.masks, self.restore)
-        moves = [move for block in self._open for move in block.moves()]
-        apply(moves, self.layers, self.masks, self.restore)
-        merged = time.perf_counter()
-        after = self.guard.score().loss if self.guard else None
-        refused = self.config.guard == "refuse" and before is not None and after is not None and not after <= before
-        if refused:
-            apply([move.undone() for move in moves], self.layers, self.masks, self.restore)
-            apply(fallback, self.layers, self.masks, self.restore)
-        self._spent |= {"merge": merged - begun, "guard": time.perf_counter() - merged}
-        rows = self._rows(before, after, not refused)
+        assert self._round is not None
+        refuses = self.config.guard == "refuse"
+        merged = self._round.merge(self.layers, self.masks, self.restore, self.guard, self.guard_loss, refuses=refuses)
+        loss, values, saved = merged.loss, None, None
+        begun, refitted = time.perf_counter(), self._refit(loss)
+        if refitted:
+            loss, values = refitted.loss, refitted.values
+            self._round.seconds["refit"] = time.perf_counter() - begun
+        rows = self._round.rows(merged, refitted, steps=self.steps, density=self.masks.density())
         if self._journal:
-            applied = [(block.fallback if block.cut else None) if refused else block.answer for block in self._open]
-            self._journal.merged(self.rounds, not refused, before if refused else after, rows, applied)
-        self._close_round(rows, not refused, before if refused else after)
+            if values is not None:  # on disk before the record that names them
+                saved = save_values(self._journal.folder, self.rounds, self.layers, values)
+            self._journal.merged(self.rounds, merged.accepted, loss, rows, merged.applied, saved)
+        self._progress.close_round(rows, merged.accepted, loss, values, saved)
+        if self._journal and saved:
+            drop_values(self._journal.folder, [saved, self._progress.best.saved])
+        self._round = None
 
-    def _close_round(self, rows: list[dict[str, Any]], accepted: bool, loss: float | None) -> None:
-        self.history += rows
-        self.steps += len(self._open)
-        self.rounds += 1
-        self._open, self._round = [], None
-        if self.config.adapt_rho and self.config.guard == "refuse":
-            # The model of the loss holds near the present weights only: trust it less after a refusal, as
-            # Levenberg and Marquardt do. The bounds keep a long series of either from overshooting for good.
-            self._damping = min(max(self._damping * (0.5 if accepted else 2.0), 2.0**-10), 2.0**10)
-        self.guard_loss = loss
-        lowest = loss is not None and (self._best_loss is None or loss <= self._best_loss)
-        if accepted and lowest and self.masks.kept() == self._kept:  # not while the density is still being lowered
-            self._best_loss, self._best = loss, self.masks.copy()
+    def _refit(self, loss: float | None) -> Refit | None:
+        """Refit the survivors of the round, where the settings say so and there is a guard to bear it out."""
+        if self.config.update == "none" or self.guard is None or loss is None:
+            return None
+        batch = self._samples.batch(self.rounds, device_of(self.model), stream=REFITS)
+        return refit(self.model, self.layers, self.masks, batch, self.loss, self.guard, loss)
 
-    def _rows(self, before: float | None, after: float | None, accepted: bool) -> list[dict[str, Any]]:
-        return [
-            {
-                "step": self.steps + b + 1,
-                "round": self.rounds,
-                "block": b,
-                "layers": ",".join(block.problem.provenance["layers"]),
-                "n": block.problem.n,
-                "cardinality": block.problem.cardinality,
-                "swaps": block.swaps,
-                "cut": block.cut,
-                "energy": block.energy,
-                "predicted": block.predicted,
-                "loss_before": before,
-                "loss_after": after,
-                "accepted": accepted,
-                "density": self.masks.density(),
-                "backend": block.info.get("backend", ""),
-                **{f"seconds_{key}": round(value, 6) for key, value in self._spent.items()},
-            }
-            for b, block in enumerate(self._open)
-        ]
+    def _values_if_kept(self) -> Sequence[torch.Tensor]:
+        """The value of each weight if it is kept, by layer."""
+        if self.config.update == "none":
+            return self.restore
+        return PresentValues(self.layers, self.masks, self.restore)
 
-    def _find(self, problem: BlockProblem) -> Block:
-        origin = problem.provenance
-        for block in self._open:
-            own = block.problem.provenance
-            if problem is block.problem or all(
-                origin.get(key) == own[key] for key in ("round", "block", "masks", "weights")
-            ):
-                if block.answer is not None:
-                    raise PruningError(f"block {own['block']} of round {own['round']} has its answer already")
-                return block
-        raise StaleBlock(
-            f"block {origin.get('block')} of round {origin.get('round')} is not open (round {self.rounds} "
-            f"{'waits for ' + str(len(self.pending())) + ' answers' if self._open else 'has not been asked'}); "
-            "the weights may have changed since it was asked, so its answer cannot be merged"
-        )
+    def _kept_values(self) -> Values | None:
+        return None if self.config.update == "none" else kept_values(self.layers, self.masks)
+
+    def _loss(self) -> float | None:
+        return self.guard.score().loss if self.guard else None
 
     # Where a run starts, and starts again
 
-    def _split(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Samples of the guard, and those from which gradients are measured."""
-        order = np.random.default_rng([self.config.seed, 0]).permutation(len(self.data))
-        if self.config.guard == "off":
-            return order[:0], order
-        most = GUARD_SEQUENCES if self.data.sequences else GUARD_SAMPLES
-        size = min(most, len(order) // 3) if self.config.guard_size is None else self.config.guard_size
-        if not 0 < size < len(order):
-            raise PruningError(
-                f"a guard of {size} samples leaves none of {len(order)} for gradients; give more calibration data, a "
-                'smaller guard_size, or guard="off"'
-            )
-        return order[:size], order[size:]
-
-    def _batch(self) -> Batch:
-        rng = np.random.default_rng([self.config.seed, 1, self.rounds])
-        size = min(self.batch_size, len(self._pool))
-        return self.data.take(rng.choice(self._pool, size, replace=False), device_of(self.model))
+    def _batch(self, number: int) -> Batch:
+        return self._samples.batch(number, device_of(self.model))
 
     def _identity(self) -> dict[str, Any]:
         """What must be the same when a run is resumed: the dense model, the data and the first masks."""
-        first = self.data.take(self._pool[: self.batch_size])
+        first = self._samples.first()
         return {
             "weights": self._fingerprint,
             "samples": len(self.data),
@@ -587,40 +483,12 @@ class Pruner:
             "layers": {layer.name: list(layer.weight.shape) for layer in self.layers},
         }
 
-    def _replay(self, journal: Journal) -> None:
-        for record in journal.rounds():
-            if record.merged is None:
-                self._journal = journal
-                self._reopen(record)
-                break
-            if self.config.scope == "layer":
-                self._schedule.next(record.asked)
-            self._held.fixed.update(record.fixed)
-            accepted, loss, rows = record.merged
-            for parameter, index, pruned, applied in zip(
-                record.parameter, record.index, record.pruned, record.applied, strict=True
-            ):
-                self._held.add(parameter, index)
-                if applied is not None:
-                    before = np.arange(len(index)) >= pruned
-                    apply(moves_of(parameter, index, before, applied == 0), self.layers, self.masks, self.restore)
-            self._open = [None] * len(record.index)  # type: ignore[list-item] # counted, then cleared
-            self._close_round(rows, accepted, loss)
-
     def _reopen(self, record: RoundRecord) -> None:
         """Build the blocks of an unfinished round anew and give them the answers that are on record."""
         self.ask(record.asked)
         assert self._round is not None
-        pairs = itertools.zip_longest(self._round.index, record.index)
-        same = all(a is not None and b is not None and np.array_equal(a, b) for a, b in pairs)
-        if self._round.masks != record.masks or not same:
-            raise PruningError(
-                f"round {record.number} of the run cannot be built again: other weights are chosen now. Was it begun "
-                "on another machine, or with another number of threads? Start a new run folder"
-            )
-        if self._round.checksums != record.checksums:
-            logger.warning("the blocks of round %d differ in the last digits from those on record", record.number)
-        for block, answer in zip(self._open, record.answers, strict=True):
+        check_rebuilt(self._round.record, record)
+        for block, answer in zip(self._round.blocks, record.answers, strict=True):
             if answer is not None:
                 block.give(answer)
         if not self.pending():

@@ -12,13 +12,14 @@ from torch import nn
 import solvers
 from hybrid_icbs.by_layer import prune_by_layer, resume_by_layer
 from hybrid_icbs.calibration import Loss
-from hybrid_icbs.config import Config
+from hybrid_icbs.config import BY_LAYER_UNDISPATCHED, Config
 from hybrid_icbs.errors import PruningError
 from hybrid_icbs.journal import Journal
 from hybrid_icbs.pretrained import data_for
 from hybrid_icbs.pruner import Pruner
 from hybrid_icbs.result import PruneResult
 from hybrid_icbs.scores import Score
+from solvers.dispatch import Dispatch, get_dispatch
 
 
 def prune(
@@ -35,6 +36,7 @@ def prune(
     block_size: int = 1024,
     batch_size: int | None = None,
     init: Score = "magnitude",
+    dispatch: str | Dispatch | None = None,
     loss: Loss | None = None,
     tokenizer: Any = None,
     seq_len: int | None = None,
@@ -65,6 +67,9 @@ def prune(
         block_size: weights in a block, n.
         batch_size: samples on which the gradients of a block are measured, N; None for 200, of text 32 sequences.
         init: score of the masks with which the run starts: "magnitude", "wanda", "gradient" or "random".
+        dispatch: where the blocks of a round (`round_size`) are solved: "serial", "threads?workers=4",
+            "processes?workers=2", "ray?address=auto", or a :class:`solvers.dispatch.Dispatch`, which is left open; None
+            for what the solver's capabilities say. It changes no answer.
         loss: (outputs, targets) -> losses of each sample [N]; None for cross entropy, of a language model the mean over
             a sequence's own tokens.
         tokenizer: makes texts into token ids, and is saved with the model.
@@ -75,9 +80,9 @@ def prune(
         out: a new run folder: journal, masks, model, metrics and report; a run that is stopped resumes from there.
         progress: show a progress bar (on standard error).
         inplace: prune the given model, not a copy.
-        settings: `method`, `objective`, `update` and `pattern` prune layer by layer (see :mod:`hybrid_icbs.by_layer`);
-            any other setting of :class:`~hybrid_icbs.config.Config`, such as `max_charge`, the seconds that a
-            service may bill the run.
+        settings: `method` and `objective` prune layer by layer (see :mod:`hybrid_icbs.by_layer`); `update` refits the
+            weights that survive, `pattern` keeps N of every M; any other setting of
+            :class:`~hybrid_icbs.config.Config`, such as `max_charge`, the seconds that a service may bill the run.
 
     Returns:
         The pruned model with masks, history and report.
@@ -103,15 +108,19 @@ def prune(
         include=tuple(include) if include is not None else None,
         exclude=tuple(exclude) if exclude is not None else None,
         seed=seed,
+        dispatch=dispatch if isinstance(dispatch, str) else None,
         **settings,
     )
+    if isinstance(dispatch, Dispatch) and config.by_layer:
+        raise PruningError(BY_LAYER_UNDISPATCHED)
+    get_dispatch(dispatch).refuse_what_is_missing()
     if config.backend != "auto":
         solvers.checked(solver or config.backend, **config.backend_options)
     data = data_for(model, data, tokenizer, seq_len=seq_len, seed=seed)
     if config.by_layer:
         return prune_by_layer(model, data, config, loss=loss, inplace=inplace, out=out, progress=progress)
     pruner = Pruner(model, data, config, loss=loss, inplace=inplace, out=out)
-    return complete(pruner, solver, progress=progress)
+    return complete(pruner, solver, dispatch=dispatch, progress=progress)
 
 
 def resume(
@@ -122,6 +131,7 @@ def resume(
     loss: Loss | None = None,
     tokenizer: Any = None,
     seq_len: int | None = None,
+    dispatch: str | Dispatch | None = None,
     progress: bool = True,
     inplace: bool = False,
 ) -> PruneResult:
@@ -134,6 +144,7 @@ def resume(
         loss: the same loss.
         tokenizer: the same, for texts.
         seq_len: the same, for texts.
+        dispatch: where blocks are solved from now on; None: as before.
         progress: show a progress bar.
         inplace: prune the given model, not a copy.
 
@@ -148,21 +159,31 @@ def resume(
         config = journal.config
     data = data_for(model, data, tokenizer, seq_len=seq_len, seed=config.seed)
     if config.by_layer:
+        if dispatch is not None:
+            raise PruningError(BY_LAYER_UNDISPATCHED)
         return resume_by_layer(out, model, data, loss=loss, inplace=inplace, progress=progress)
-    return complete(Pruner.resume(out, model, data, loss=loss, inplace=inplace), progress=progress)
+    pruner = Pruner.resume(out, model, data, loss=loss, inplace=inplace)
+    return complete(pruner, dispatch=dispatch, progress=progress)
 
 
-def complete(pruner: Pruner, solver: solvers.Solver | None = None, *, progress: bool = True) -> PruneResult:
+def complete(
+    pruner: Pruner,
+    solver: solvers.Solver | None = None,
+    *,
+    dispatch: str | Dispatch | None = None,
+    progress: bool = True,
+) -> PruneResult:
     """Run a pruner to the end of its budget and gather the result; into its run folder too, if it has one.
 
     Args:
         pruner: new, or resumed.
         solver: a solver to use; None for the config's backend.
+        dispatch: where blocks are solved; None: as the config says.
         progress: show a progress bar.
     """
     try:
         with _progress_bar(pruner, progress) as after_round:
-            pruner.run(solver, after_round=after_round)
+            pruner.run(solver, dispatch=dispatch, after_round=after_round)
         pruner.finish()
         result = pruner.result()
         if result.out is not None:

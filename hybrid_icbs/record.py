@@ -204,8 +204,8 @@ def _best_kept(
             if applied is not None:
                 change = (applied == 0).astype(np.int64) - (np.arange(len(applied)) >= pruned)
                 now = now + np.bincount(parameter, change, len(now)).astype(np.int64)
-        accepted, loss, _ = record.merged
-        if accepted and now.sum() == total and (loss is None or least is None or loss <= least):
+        _, loss, _ = record.merged
+        if now.sum() == total and (loss is None or least is None or loss <= least):
             best, least = now, loss
     if now.sum() > total:
         best, least = now, None

@@ -14,7 +14,7 @@ from hybrid_icbs import baselines
 from hybrid_icbs.curvature import damped, inverted
 from hybrid_icbs.layers import Layer
 from hybrid_icbs.patterns import Pattern
-from hybrid_icbs.update import EXACT_UP_TO, refit
+from hybrid_icbs.update import EXACT_UP_TO, TOLERANCE, TOLERANCE_HALF, refit
 from hybrid_icbs.windows import search_windows
 from problems import BlockProblem, Labels, SharedMatrix
 
@@ -75,6 +75,7 @@ def prune_matrix(
         seed: for the tabu search of "icbs" without update.
         threads: of the row search; None for all processors.
     """
+    tolerance = TOLERANCE if W.dtype.itemsize > 2 else TOLERANCE_HALF
     W, gram = W.double(), gram.double()
     if pattern:
         counts = [W.shape[1] // pattern.of * pattern.pruned] * len(W)
@@ -92,7 +93,7 @@ def prune_matrix(
     else:
         pruned = _search_plain(W, gram, counts, pattern, ridge, seed, threads)
     if update == "backsolve":
-        new = refit(W, damped(gram, damping), ~pruned, start=new)
+        new = refit(W, damped(gram, damping), ~pruned, start=new, tolerance=tolerance)
     elif new is None:
         new = W.masked_fill(pruned, 0.0)
     return PrunedMatrix(~pruned, new)

@@ -30,7 +30,9 @@ class CutSchedule:
 
     def __init__(self, config: Config, total: int, final: int) -> None:
         steps, each = config.cut_steps, config.block_size // 4
-        if steps is None:
+        if config.pattern is not None:  # says how many weights each group keeps, at every moment
+            steps = 0
+        elif steps is None:
             steps = config.steps // 6
             if config.scope != "global" or steps * each < final:
                 steps = 0

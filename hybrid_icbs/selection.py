@@ -27,12 +27,14 @@ class Chosen:
         index: flat index of each weight in its layer, int64 [n].
         pruned: how many of them are pruned now; the rest is kept.
         cut: how many more are to be pruned than now.
+        groups: group of each weight, where so many of each stay pruned as are now [n]; None for one group of all.
     """
 
     parameter: npt.NDArray[np.int32]
     index: IndexArray
     pruned: int
     cut: int = 0
+    groups: IndexArray | None = None
 
 
 def with_cut(chosen: Sequence[Chosen], cut: int) -> list[Chosen]:

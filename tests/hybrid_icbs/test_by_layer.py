@@ -94,8 +94,6 @@ def test_the_command_writes_a_folder_that_transformers_loads(tmp_path: Path, mon
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"update": "backsolve"}, 'update = .backsolve. needs objective = "layer"'),
-        ({"pattern": "2:4"}, 'pattern = .2:4. needs objective = "layer"'),
         ({"objective": "layer", "pattern": "4:2"}, "pattern '4:2' must be N:M"),
         ({"objective": "layer", "density": 0.3, "pattern": "2:4"}, "keeps 0.5 of the weights, not 0.3"),
         ({"objective": "layer", "scope": "global"}, 'scope = "global" needs objective = "joint"'),

@@ -61,7 +61,7 @@ def test_each_block_cuts_its_part_and_the_end_is_exact(classifier: nn.Module, di
 def test_a_bad_answer_is_refused_and_the_cut_made_by_magnitude(classifier: nn.Module, digits: Tensors) -> None:
     pruner = Pruner(classifier, digits, Config.of(**CUT))
     (problem,) = pruner.ask()
-    masks, cut = pruner.masks.copy(), pruner._open[0].cut
+    masks, cut = pruner.masks.copy(), pruner._round.blocks[0].cut
     labels = problem.labels
     upside_down = BlockProblem(-problem.form.dense(), -problem.single_energies, problem.cardinality)
     pruner.tell(problem, solve(upside_down, "tabu", seed=0))

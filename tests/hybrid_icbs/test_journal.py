@@ -33,7 +33,9 @@ def begin(model: nn.Module, data: Tensors, folder: Path, **settings: Any) -> Pru
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("way", "seed"), [("layer", 0), ("layer", 1), ("global", 2), ("cut", 3), ("by layer", 4)])
+@pytest.mark.parametrize(
+    ("way", "seed"), [("layer", 0), ("layer", 1), ("global", 2), ("cut", 3), ("by layer", 4), ("refit", 5)]
+)
 def test_a_run_killed_at_random_moments_ends_in_the_masks_of_one_never_killed(
     tmp_path: Path, way: str, seed: int
 ) -> None:
@@ -66,7 +68,7 @@ def test_ctrl_c_in_the_middle_of_a_solve_leaves_its_block_for_the_resume(
 
     with monkeypatch.context() as patch:
         patch.setattr(SimulatedAnnealing, "_search", interrupted)
-        part.run()
+        part.run(dispatch="serial")  # one block after the other: the fourth is in the midst of the second round
     assert part.interrupted
     assert part.rounds == 1
     assert len(part.pending()) == 1  # the third block was solved before, the fourth was cut short

@@ -51,4 +51,3 @@ def test_moves_name_what_changes_layer_by_layer() -> None:
     moves = moves_of(parameter, index, np.array([True, False, True, False]), np.array([False, False, True, True]))
     assert [(m.layer, m.index.tolist(), m.kept.tolist()) for m in moves] == [(0, [7], [False]), (1, [9], [True])]
     assert isinstance(moves[0], Move)
-    assert moves[0].undone().kept.tolist() == [True]

@@ -98,7 +98,7 @@ def test_ask_and_tell_by_hand_equals_run(classifier: nn.Module, digits: Tensors)
     while asked := by_hand.ask():
         seed = int(np.random.SeedSequence([0, by_hand.rounds]).generate_state(1)[0])
         answers = [
-            solvers.solve(problem, "tabu", children=5, seed=seed + b, initial_states=by_hand._open[b].before)
+            solvers.solve(problem, "tabu", children=5, seed=seed + b, initial_states=by_hand._round.blocks[b].before)
             for b, problem in enumerate(asked)
         ]
         for b in reversed(range(len(asked))):  # answers may come in any order
@@ -114,8 +114,8 @@ def test_blocks_of_a_round_are_disjoint_and_stand_on_the_same_weights(classifier
     pairs = [(int(a), int(b)) for own in labels if own for a, b in zip(own.parameter, own.index, strict=True)]
     assert len(pairs) == len(set(pairs)) == sum(problem.n for problem in asked)
     before = p.masks.checksum()
-    p.tell(asked[2], p._open[2].before)
-    p.tell(asked[0], p._open[0].before)
+    p.tell(asked[2], p._round.blocks[2].before)
+    p.tell(asked[0], p._round.blocks[0].before)
     assert p.masks.checksum() == before  # early answers wait
     assert p.pending() == [asked[1]]
 
@@ -123,7 +123,7 @@ def test_blocks_of_a_round_are_disjoint_and_stand_on_the_same_weights(classifier
 def test_a_round_with_the_answer_as_it_is_changes_nothing(classifier: nn.Module, digits: Tensors) -> None:
     p = pruner(classifier, digits)
     before, (problem,) = p.masks.checksum(), p.ask()
-    p.tell(problem, p._open[0].before)
+    p.tell(problem, p._round.blocks[0].before)
     assert p.masks.checksum() == before
     assert p.history[0]["swaps"] == 0
     assert p.history[0]["predicted"] == 0.0
@@ -170,7 +170,7 @@ def test_answers_come_back_through_files(classifier: nn.Module, digits: Tensors,
 def test_an_answer_to_an_old_block_is_stale(classifier: nn.Module, digits: Tensors) -> None:
     p = pruner(classifier, digits)
     (old,) = p.ask()
-    p.tell(old, p._open[0].before)
+    p.tell(old, p._round.blocks[0].before)
     with pytest.raises(StaleBlock, match="block 0 of round 0 is not open"):
         p.tell(old, solvers.solve(old, "tabu", seed=0))
     p.ask()
@@ -183,13 +183,13 @@ def test_a_block_of_another_run_is_stale(classifier: nn.Module, digits: Tensors)
     mine.ask()
     (foreign,) = other.ask()
     with pytest.raises(StaleBlock):
-        mine.tell(foreign, other._open[0].before)
+        mine.tell(foreign, other._round.blocks[0].before)
 
 
 def test_wrong_answers_are_refused_and_nothing_is_lost(classifier: nn.Module, digits: Tensors) -> None:
     p = pruner(classifier, digits)
     a, _ = p.ask(2)
-    state = p._open[0].before.copy()
+    state = p._round.blocks[0].before.copy()
     with pytest.raises(PruningError, match="blocks of the last ask are not told"):
         p.ask()
     with pytest.raises(PruningError, match="shape"):
@@ -253,7 +253,7 @@ def test_the_paper_preset_runs_layer_by_layer_without_a_guard(classifier: nn.Mod
     assert {name: p.masks.density(name) for name in p.masks} == start
     assert p.guard is None
     assert all(row["accepted"] and "," not in row["layers"] for row in p.history)
-    assert sorted(p._held.fixed) == [0, 1, 2]
+    assert sorted(p._progress.held.fixed) == [0, 1, 2]
 
 
 def test_global_scope_moves_budget_between_layers(classifier: nn.Module, digits: Tensors) -> None:

@@ -193,6 +193,8 @@ def test_a_journal_from_before_there_were_calls_is_opened(
     with sqlite3.connect(tmp_path / FILE) as old:
         old.execute("DROP TABLE calls")
         old.execute("ALTER TABLE blocks DROP COLUMN applied")
+        old.execute("ALTER TABLE rounds DROP COLUMN weights")
+        old.execute("ALTER TABLE rounds DROP COLUMN weights_checksum")
         old.execute("DELETE FROM run WHERE key = 'run'")
         old.execute("UPDATE run SET value = '1' WHERE key = 'schema'")
     old.close()

@@ -1,0 +1,274 @@
+"""A pool of processes that outlives its workers: one that is killed is replaced, and its task begun again."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
+from typing import Any, ClassVar, TypeVar
+
+from problems import BlockProblem
+from solvers.base import Solver
+from solvers.checks import at_least
+from solvers.dispatch import worker
+from solvers.dispatch.base import LOOK_SECONDS, RETRIES, Dispatch, Handle
+from solvers.dispatch.errors import WorkerLost
+from solvers.dispatch.local import shares, thread_variables
+from solvers.dispatch.parcels import SentHandle, SentOnce, pack, pickled, segments
+from solvers.errors import SolverError
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+logger = logging.getLogger(__name__)
+
+_PATIENCE = 5.0  # seconds in which a worker that is asked to end does so; then it is killed
+
+
+class SharedHandle(SentHandle[T]):
+    """Something in shared memory."""
+
+    def __reduce__(self) -> Any:
+        self.get()
+        return _Arrived, (self._packed.data, self._packed.parts)
+
+
+class _Arrived(Handle[Any]):
+    """The handle in a worker."""
+
+    def __init__(self, data: bytes, names: list[str]) -> None:
+        self._data, self._names = data, names
+
+    def get(self) -> Any:
+        """A copy whose large arrays are those of all workers."""
+        return worker.received(self._data, self._names)
+
+
+class Processes(Dispatch):
+    """A pool of processes of this machine, started when there is work and kept until it is closed.
+
+    Workers are new interpreters, so a script that uses them needs its `if __name__ == "__main__":`.
+
+    Args:
+        workers: tasks under way at once; None for one a processor.
+        threads: threads that each worker may use; None for an even share of the processors.
+        retries: how often a task is begun again after its worker was lost.
+
+    Raises:
+        OptionError: a setting that is not a whole number in its range.
+    """
+
+    name: ClassVar[str] = "processes"
+
+    def __init__(self, workers: int | None = None, threads: int | None = None, retries: int = RETRIES) -> None:
+        self.workers, self.threads = shares(workers, threads)
+        at_least(0, retries=retries)
+        self.retries = retries
+        self._pool: list[_Worker] = []
+        self._segments = segments()
+        self._warm: set[str] = set()
+        self._lost_at_start = 0
+        self._busy = False
+        weakref.finalize(self, _end, self._pool, self._segments)  # where nobody closes it, at the latest at the exit
+
+    def close(self) -> None:
+        """End the workers, whatever they are at, and free the shared memory."""
+        _end(self._pool, self._segments)
+
+    def share(self, obj: T) -> Handle[T]:
+        """Copy the large arrays into shared memory, which all workers map."""
+        return SharedHandle(obj, pack(obj, self._segments.put), self._release)
+
+    def _release(self, names: list[str]) -> None:
+        gone = self._segments.release(names)
+        for one in self._pool if gone else []:
+            with contextlib.suppress(OSError):  # a worker that is gone holds nothing
+                one.connection.send(("forget", gone))
+
+    def _prepare(self, solver: Solver, problems: list[BlockProblem]) -> None:
+        """Start the workers, and meanwhile let the kernels be compiled once, here, so that they find them on disk."""
+        while len(self._pool) < min(self.workers, len(problems)):
+            self._pool.append(_Worker.started(self.threads))
+        if repr(solver) not in self._warm:
+            solver._warm_up(problems[0])
+            self._warm.add(repr(solver))
+
+    # Calls
+
+    def _map(self, function: Callable[[T], R], tasks: Iterator[T], told: Callable[[], bool]) -> Iterator[tuple[int, R]]:
+        if self._busy:
+            raise SolverError("a pool of processes does one piece of work at a time; end the other iteration first")
+        self._busy = True
+        calls = (_Call(place, pickled((function, task))) for place, task in enumerate(tasks))
+        waiting: deque[_Call] = deque()
+        stopped = False
+        try:
+            while True:
+                self._hand_out(calls, waiting, stopped)
+                if not any(one.call for one in self._pool) and not waiting:
+                    return
+                for one in self._heard(LOOK_SECONDS):
+                    message = one.message()
+                    if message is None:
+                        self._replace(one, waiting)
+                    elif message[:1] == worker.READY:
+                        one.ready, self._lost_at_start = True, 0
+                    else:
+                        place, one.call = one.call.place, None  # type: ignore[union-attr]
+                        yield place, worker.opened(message)
+                if not stopped and told():
+                    stopped = True
+                    self._tell_to_stop()
+        finally:
+            self._busy = False
+            for one in [one for one in self._pool if one.call]:
+                self._pool.remove(one)
+                one.end(0.0)
+
+    def _hand_out(self, calls: Iterator[_Call], waiting: deque[_Call], stopped: bool) -> None:
+        free = self.workers - sum(one.call is not None for one in self._pool)
+        while len(waiting) < free and (call := next(calls, None)) is not None:
+            waiting.append(call)
+        while len(self._pool) < self.workers and sum(one.call is None for one in self._pool) < len(waiting):
+            self._pool.append(_Worker.started(self.threads))
+        for one in self._pool:
+            if waiting and one.ready and one.call is None:
+                one.call = waiting.popleft()
+                with contextlib.suppress(OSError):  # one that is gone is found out where answers are awaited
+                    one.connection.send(("call", one.call.payload, stopped))
+
+    def _heard(self, seconds: float) -> list[_Worker]:
+        """Workers that have something to say, or are gone."""
+        awaited: dict[Any, _Worker] = {}
+        for one in self._pool:
+            awaited[one.connection] = awaited[one.process.sentinel] = one
+        heard = multiprocessing.connection.wait(list(awaited), timeout=seconds)
+        return list(dict.fromkeys(awaited[thing] for thing in heard))
+
+    def _tell_to_stop(self) -> None:
+        for one in self._pool:
+            with contextlib.suppress(OSError):
+                one.connection.send(("stop",))
+
+    def _replace(self, lost: _Worker, waiting: deque[_Call]) -> None:
+        """Take a worker out, and put its call back in front; the next round of `_map` starts another."""
+        self._pool.remove(lost)
+        how = lost.end(_PATIENCE)
+        if not lost.ready:
+            self._lost_at_start += 1
+            if self._lost_at_start > self.retries or how.startswith("exit"):
+                raise WorkerLost(
+                    f"a worker process ended while it started ({how}); a script that uses processes needs its calls "
+                    'under `if __name__ == "__main__":`, and what it imports must be importable there'
+                )
+            return
+        call = lost.call
+        if call is None:
+            return
+        call.lost += 1
+        if call.lost > self.retries:
+            raise WorkerLost(
+                f"task {call.place} lost its worker {call.lost} times, at last by {how}; where memory is short, fewer "
+                "workers (workers=) or smaller blocks help"
+            )
+        logger.warning("task %d has lost its worker (%s) and is begun again", call.place, how)
+        waiting.appendleft(call)
+
+
+@dataclass
+class _Call:
+    """A task under way, pickled with its function."""
+
+    place: int
+    payload: bytes
+    lost: int = 0
+
+
+@dataclass(eq=False)
+class _Worker:
+    """A worker process, from here."""
+
+    process: SpawnProcess
+    connection: Connection
+    ready: bool = False
+    call: _Call | None = None
+
+    @classmethod
+    def started(cls, threads: int) -> _Worker:
+        """Start a process; it tells when it is ready."""
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        process = context.Process(target=worker.main, args=(theirs, threads), name="dispatch", daemon=True)
+        with _environment(thread_variables(threads)), _interrupts_held():
+            process.start()
+        theirs.close()
+        return cls(process, ours)
+
+    def message(self) -> bytes | None:
+        """What the worker has sent; None where it is gone."""
+        try:
+            return self.connection.recv_bytes() if self.connection.poll() else None
+        except (EOFError, OSError):
+            return None
+
+    def end(self, patience: float) -> str:
+        """Make sure that the process is over; how it ended, in words."""
+        self.connection.close()
+        self.process.join(patience)
+        if self.process.is_alive():
+            self.process.kill()
+            self.process.join()
+        code = self.process.exitcode or 0
+        self.process.close()
+        return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+
+
+def _end(pool: list[_Worker], shared: SentOnce[str]) -> None:
+    for one in pool:
+        one.connection.close()  # which ends the process
+    for one in pool:
+        one.end(_PATIENCE)
+    pool.clear()
+    shared.clear()
+
+
+_starting = threading.Lock()
+
+
+@contextlib.contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    """Variables for a process that is started meanwhile."""
+    with _starting:
+        before = {name: os.environ.get(name) for name in values}
+        os.environ.update(values)
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                if value is None:
+                    del os.environ[name]
+                else:
+                    os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Keep Ctrl-C from a process that is started meanwhile, which inherits it, until it says otherwise."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
