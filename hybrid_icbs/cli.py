@@ -6,16 +6,18 @@ Torch and everything heavy is imported inside the commands, so that help comes a
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
+from hybrid_icbs import cli_instances
 from hybrid_icbs.console import WrongUse, command, show, show_json, working, wrong_use
 from hybrid_icbs.options import (
     BatchSize,
     BlockSize,
     Data,
     Density,
+    DispatchTo,
     Exclude,
     Include,
     Init,
@@ -52,6 +54,7 @@ app = typer.Typer(
     help="Prune neural networks by combinatorial optimisation: solvers are exchanged with one flag.\n\n"
     "Begin with [bold]hybrid-icbs demo[/]. Exit codes: 0 done, 2 wrong use, 1 failed.",
 )
+app.add_typer(cli_instances.app)
 
 
 def main() -> None:
@@ -126,6 +129,7 @@ def prune(
     time_limit: TimeLimit = None,
     config: SettingsFile = None,
     settings: Set = None,
+    dispatch: DispatchTo = None,
     max_calls: MaxCalls = None,
     max_charge: MaxCharge = None,
     dry_run: Annotated[
@@ -173,7 +177,7 @@ def prune(
             config, settings, solving=not dry_run, density=density, sparsity=sparsity, backend=backend, steps=steps,
             preset=preset, scope=scope, block_size=block_size, batch_size=batch_size, init=init, include=include,
             exclude=exclude, seed=seed, time_limit=time_limit, max_calls=max_calls, max_charge=max_charge,
-            method=method, objective=objective, update=update, pattern=pattern,
+            method=method, objective=objective, update=update, pattern=pattern, dispatch=dispatch,
         )  # fmt: skip
         sources = sources_of(
             model, data, model_fn=model_fn, loss=loss, test=test, seq_len=seq_len, samples=samples, seed=settled.seed
@@ -192,6 +196,7 @@ def prune(
 @command
 def resume(
     folder: RunFolder,
+    dispatch: DispatchTo = None,
     max_calls: MaxCalls = None,
     max_charge: MaxCharge = None,
     quiet: Quiet = False,
@@ -207,13 +212,13 @@ def resume(
     from hybrid_icbs.commands import finish, reopen, resume_layers, show_finished
 
     with wrong_use():
-        if resume_layers(folder, quiet=quiet, as_json=as_json):
+        if resume_layers(folder, dispatch, quiet=quiet, as_json=as_json):
             return
         pruner, tested = reopen(folder, progress=not quiet, max_calls=max_calls, max_charge=max_charge)
     if pruner is None:
         show_finished(folder, quiet=quiet, as_json=as_json)
     else:
-        finish(pruner, tested, quiet=quiet, as_json=as_json)
+        finish(pruner, tested, dispatch, quiet=quiet, as_json=as_json)
 
 
 @app.command()
@@ -355,6 +360,71 @@ def solve(
         show_json(record)
     elif not quiet:
         show(*answer_lines(record))
+
+
+@app.command()
+@command
+def compare(
+    given: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="BLOCKS...",
+            help="Block files, folders of them, MDPLIB files, a run's folder, or instances:PATTERN of those that ship.",
+        ),
+    ],
+    backends: Annotated[str, typer.Option(help="Solvers, with commas between them.")] = "sa,tabu",
+    time_limit: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SECONDS",
+            help="Seconds of each solve, one or several with commas (1); none for each solver's own amount of work.",
+            show_default=False,
+        ),
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="Solves of each block, solver and time limit.")] = 5,
+    first_seed: Annotated[int, typer.Option(help="The first seed.")] = 0,
+    out: Annotated[
+        Path, typer.Option(help="Folder of the race; one that was stopped goes on, one that is there grows.")
+    ] = Path("runs/race"),
+    threads: Annotated[int, typer.Option(help="Processors of each solve.")] = 1,
+    start: Annotated[
+        Literal["cold", "mask"], typer.Option(help="From nothing, or from the state that leaves the network as it is.")
+    ] = "cold",
+    cardinality: Annotated[
+        int | None, typer.Option(help="The demanded number of ones, for .bqm files from elsewhere.", show_default=False)
+    ] = None,
+    count: Annotated[int, typer.Option(min=1, help="Blocks of a run's folder.")] = 4,
+    dispatch: Annotated[
+        str,
+        typer.Option(help="How solves are handed out: serial, or threads, processes?workers=4, ray, that share time."),
+    ] = "serial",
+    max_calls: MaxCalls = None,
+    max_charge: MaxCharge = None,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    r"""Race solvers on block problems, by one protocol, and make a page of it.
+
+    Each solver works in a process of its own; warm-up is not timed, energies are
+    recomputed. results.csv gets a row for each solve, report.html shows who leads
+    and what is noise, submission.csv has QOBLIB's columns.
+
+    The same command goes on where a race was stopped or killed; with more
+    backends, seeds, limits or blocks it adds only their rows.
+
+    [bold]hybrid-icbs compare blocks --backends sa,tabu --time-limit 2 --out runs/race[/]
+
+    [bold]hybrid-icbs compare "instances:*-n32-*" --time-limit 0.1,1 --seeds 10 \
+      --backends "tabu,sa?restarts=32,qaoa?reps=3,ocean-tabu" --out runs/small[/]
+    """
+    from hybrid_icbs.comparing import race, show_race
+
+    comparison = race(
+        given, backends, time_limit, count=count, progress=not quiet, seeds=seeds, first_seed=first_seed, out=out,
+        threads=threads, start=start, cardinality=cardinality, dispatch=dispatch, max_calls=max_calls,
+        max_charge=max_charge,
+    )  # fmt: skip
+    show_race(comparison, quiet=quiet, as_json=as_json)
 
 
 @app.command()

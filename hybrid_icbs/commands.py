@@ -14,7 +14,7 @@ import problems
 import solvers
 from hybrid_icbs.by_layer import prune_by_layer, resume_by_layer
 from hybrid_icbs.calibration import Loss
-from hybrid_icbs.config import Config
+from hybrid_icbs.config import BY_LAYER_UNDISPATCHED, Config
 from hybrid_icbs.console import WrongUse, show, show_json, working, wrong_use
 from hybrid_icbs.evaluation import Evaluation
 from hybrid_icbs.forecast import forecast_notes, forecast_table, forecasts
@@ -27,6 +27,7 @@ from hybrid_icbs.result import PruneResult
 from hybrid_icbs.sources import Sources
 from hybrid_icbs.tables import score_table
 from solvers.account import Account, accounting
+from solvers.dispatch import WorkerLost, get_dispatch
 from solvers.ledger import FileLedger, fingerprint
 
 CALLS = ".calls.jsonl"
@@ -76,6 +77,8 @@ def configure(file: Path | None, pairs: Sequence[str] | None, *, solving: bool =
     config = Config.of(**options) if file is None else Config.read(file, **options)
     if config.backend != "auto":
         solvers.checked(config.backend, ready=solving, **config.backend_options)
+    if solving:
+        get_dispatch(config.dispatch).refuse_what_is_missing()
     return config
 
 
@@ -155,12 +158,14 @@ def reopen(
     return pruner, None if test_data is None else Test(test_data, scores or {})
 
 
-def finish(pruner: Pruner, test: Test | None, *, quiet: bool, as_json: bool) -> None:
-    """Run a pruner to its end, or to Ctrl-C, and show what came out."""
+def finish(
+    pruner: Pruner, test: Test | None, dispatch: str | None = None, *, quiet: bool, as_json: bool
+) -> None:  # fmt: skip
+    """Run a pruner to its end, or to Ctrl-C, and show what came out; its blocks are solved where the config says."""
     begun = time.perf_counter()
     try:
-        result = complete(pruner, progress=not quiet)
-    except (solvers.RemoteError, solvers.ServiceError, solvers.UnavailableError) as error:
+        result = complete(pruner, dispatch=dispatch, progress=not quiet)
+    except (solvers.RemoteError, solvers.ServiceError, solvers.UnavailableError, WorkerLost) as error:
         if pruner.out is None:
             raise
         raise type(error)(f"{error}. Nothing is lost: `hybrid-icbs resume {pruner.out}` goes on") from error
@@ -198,19 +203,23 @@ def prune_layers(sources: Sources, config: Config, out: Path | None, *, quiet: b
     _show_layers(result, None if test_data is None else Test(test_data, scores), loss, begun, quiet, as_json)
 
 
-def resume_layers(folder: Path, *, quiet: bool, as_json: bool) -> bool:
+def resume_layers(folder: Path, dispatch: str | None = None, *, quiet: bool, as_json: bool) -> bool:
     """Go on with a run by layer and show what came out.
 
     Returns:
         Whether the folder holds such a run that had not come to its end; of any other nothing is done.
 
     Raises:
-        WrongUse: the folder holds no run, or one whose model and data are not on record.
+        WrongUse: the folder holds no run, or one whose model and data are not on record; or it is by layer, and was to
+            be dispatched.
     """
     begun = time.perf_counter()
+    get_dispatch(dispatch).refuse_what_is_missing()
     with closing(Journal.open(run_folder(folder))) as journal:
         if not journal.config.by_layer or journal.value("end") is not None:
             return False
+        if dispatch is not None:
+            raise WrongUse(BY_LAYER_UNDISPATCHED)
         recorded, scores = journal.value("sources"), journal.value("test_scores")
     sources = _recorded(folder, recorded)
     with _goes_on(folder):

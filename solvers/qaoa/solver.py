@@ -48,8 +48,8 @@ class Qaoa(Solver):
     samples; penalty included for mixer x), `circuit` (qubits, two-qubit gates, depth, for the device or else in rz,
     sx, x, cx between all pairs), `mixer`, `sampler`, `shots`, `evaluations`, `penalty`, `warm_start` (energy of the
     classical solution) and `jobs` (ids of remote jobs). `raw` tells of the samples as measured: `energy` (the best
-    feasible one), `feasible` (their share), `mean` (over the feasible ones), and whether repair and polish lowered the
-    best energy, `lowered`.
+    feasible one), `feasible` (their share), `mean` (over the feasible ones), the best energies after repair and after
+    polish, `repaired` and `polished`, and whether these two lowered the best energy, `lowered`.
 
     Args:
         reps: layers of cost and mixer, p.
@@ -340,15 +340,18 @@ class Qaoa(Solver):
         if best is not None:
             run.record(best)
         states, repaired = repair(problem, _most_promising(problem, samples))
+        lowest = mended = float(problem.energy(states).min())
         if self.polish:
             states = polish(problem, states, _soon(run))
-        lowest = float(problem.energy(states).min())
+            lowest = float(problem.energy(states).min())
         run.record(lowest)
         raw = {
             "energy": best,
             "feasible": float(kept.mean()),
             "mean": float(energies.mean()) if len(energies) else None,
             "lowered": best is None or lowest < best,
+            "repaired": mended,
+            "polished": lowest if self.polish else None,
         }
         return raw, states, repaired
 

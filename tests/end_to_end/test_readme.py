@@ -31,9 +31,12 @@ def test_the_library_example_runs_as_printed(tmp_path):
 
 def test_every_command_and_option_that_is_shown_exists():
     shown = re.findall(r"^    hybrid-icbs ([a-z]+)(.*)$", README, re.MULTILINE)
-    assert {command for command, _ in shown} == {command.callback.__name__ for command in app.registered_commands}
+    groups = {group.typer_instance.info.name for group in app.registered_groups}
+    commands = {command.callback.__name__ for command in app.registered_commands}
+    assert {command for command, _ in shown} == commands | groups
     for command, rest in shown:
-        text = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "200"}).stdout
+        words = [command, rest.split()[0]] if command in groups else [command]
+        text = CliRunner().invoke(app, [*words, "--help"], env={"COLUMNS": "200"}).stdout
         for option in re.findall(r" (--[a-z-]+)", rest):
             assert option in text, f"{command} has no {option}"
 

@@ -90,7 +90,7 @@ def answer(*arguments):
 
 def test_every_command_teaches_by_example():
     commands = [command.callback.__name__ for command in app.registered_commands]
-    assert commands == ["demo", "prune", "resume", "blocks", "solve", "backends", "report"]
+    assert commands == ["demo", "prune", "resume", "blocks", "solve", "compare", "backends", "report"]
     for command in commands:
         assert f"hybrid-icbs {command}" in call(command, "--help").stdout.split("Options")[0]
 
@@ -225,12 +225,14 @@ def test_a_folder_with_a_run_is_not_pruned_into(folder):
 def begun(steps_done):
     """A run of the command line that stopped after some steps."""
     from hybrid_icbs.commands import configure, sources_of, start
+    from hybrid_icbs.solving import solve_round
 
     sources = sources_of("nets:trained", "nets:calibration", test="nets:test")
     pruner, _ = start(sources, configure(None, None, density=0.2, **SETTINGS), Path("x"), progress=False)
     for _ in range(steps_done):
         solver = pruner.solver(pruner.ask()[0])
-        for problem, solved in zip(pruner.pending(), pruner._solve(solver, pruner.pending()), strict=True):
+        answers = solve_round(solver, pruner._round.blocks, pruner.rounds, pruner.config)
+        for problem, solved in zip(pruner.pending(), answers, strict=True):
             pruner.tell(problem, solved)
     pruner.close()
 

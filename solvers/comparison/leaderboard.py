@@ -1,0 +1,68 @@
+"""The leaderboard of a race, for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from solvers.comparison import words
+
+if TYPE_CHECKING:
+    from rich.console import Group
+    from rich.table import Table
+
+    from solvers.comparison.comparison import Comparison
+    from solvers.comparison.measures import Place
+
+
+def leaderboard(comparison: Comparison) -> Group:
+    """Backends in order, a table for each time limit; 80 columns hold it."""
+    from rich.console import Group
+
+    limits = dict.fromkeys(place.time_limit for place in comparison.board)
+    count = len(comparison.counting)
+    over = f"over {count} problem{'' if count == 1 else 's'}"
+    return Group(*(
+        _table(
+            f"leaderboard {over}, {'own amount of work' if limit is None else f'{limit:g} s a solve'}",
+            [place for place in comparison.board if place.time_limit == limit],
+        )
+        for limit in limits
+    ))  # fmt: skip
+
+
+def _table(title: str, places: Sequence[Place]) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    made = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    made.add_column("backend", overflow="fold", min_width=9)
+    for head in ("mean\ngap", "reached\nbest", "feasible", "time to\nbest, 99 %", "energy vs\nthe first",
+                 "speed vs\nthe first"):  # fmt: skip
+        made.add_column(head, justify="right", no_wrap=True)
+    for place in places:
+        against = ["" if test is None else words.score(test) for test in (place.quality, place.speed)]
+        made.add_row(
+            place.backend, words.percent(place.gap), f"{place.successful}/{place.runs}",
+            f"{place.feasible}/{place.runs}", words.seconds(place.time), *against,
+        )  # fmt: skip
+    return made
+
+
+def footnotes(comparison: Comparison) -> list[str]:
+    """What must be read with the table: the protocol, settings, and cautions."""
+    protocol, race = comparison.race.protocol, comparison.race
+    start = "cold start" if protocol.start == "cold" else "start from the current mask"
+    lines = [
+        f"protocol {protocol.threads} thread{'s' if protocol.threads > 1 else ''} a solve, {start}, {protocol.dispatch}"
+    ]
+    for text, record in race.backends.items():
+        tuned = ", ".join(f"{key}={value}" for key, value in record["tuned"].items())
+        if tuned:
+            lines.append(f"tuned    {text}: {tuned}")
+    setup = {text: sum(row.setup for row in comparison.rows if row.backend == text) for text in race.backends}
+    lines.append(
+        f"set-up   {', '.join(f'{text} {words.seconds(spent)}' for text, spent in setup.items())}, in no time above"
+    )
+    lines += [f"note     {caution}" for caution in words.cautions(comparison)]
+    return lines

@@ -1,0 +1,262 @@
+"""From rows to figures: what each backend reached on each problem, and what it did over all of them."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import statistics as plain
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from problems import BestKnown
+from solvers.comparison.facts import Facts
+from solvers.comparison.results import Row
+from solvers.comparison.statistics import Interval, SignTest, holm, sign_test, time_to_solution
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A problem as the race has left it.
+
+    Attributes:
+        facts: what was known of it before.
+        best: the lowest energy on record or found by the race, whether proven, and who found it.
+        contradicted: a proof on record that the race went below, or a proof of the race against another; else "".
+    """
+
+    facts: Facts
+    best: BestKnown
+    contradicted: str = ""
+
+    @property
+    def easy(self) -> bool:
+        """Whether more than half of the plain descents find the best energy."""
+        return self.facts.easy(self.best.energy)
+
+    def gap(self, energy: float) -> float:
+        """0 at the best energy, 1 at the mean of random feasible states."""
+        return self.facts.gap(energy, self.best.energy)
+
+    def reached(self, row: Row, gap: float = 0.0) -> float:
+        """Seconds after which a run's gap was no more than this; infinity where it never was."""
+        if not row.scored:
+            return math.inf
+        return next((seconds for seconds, energy in row.incumbents if self.gap(energy) <= gap), math.inf)
+
+
+@dataclass(frozen=True)
+class Figures:
+    """One backend on one problem within one time limit.
+
+    Attributes:
+        problem, backend, time_limit: which.
+        runs: solves.
+        feasible: runs with a feasible answer.
+        successful: runs that reached the best known energy.
+        failed: runs that ended in an error.
+        best, median: energies over the feasible runs; None without one.
+        best_gap, median_gap: gaps of those two.
+        time: seconds to the best known energy with probability 0.99: TTS99 where that is the proven optimum, and by the
+            same formula a time to target otherwise.
+        proven: whether it is the proven optimum.
+        seconds: median seconds of a run.
+        setup: seconds of warming up, all runs together.
+        queue: median seconds in a service's queue; None without one.
+        hits: seconds to the best known energy of each run, by seed.
+    """
+
+    problem: str
+    backend: str
+    time_limit: float | None
+    runs: int
+    feasible: int
+    successful: int
+    failed: int
+    best: float | None
+    median: float | None
+    best_gap: float | None
+    median_gap: float | None
+    time: Interval
+    proven: bool
+    seconds: float | None
+    setup: float
+    queue: float | None
+    hits: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Place:
+    """One backend over all problems within one time limit, as the leaderboard has it.
+
+    Attributes:
+        backend, time_limit: which.
+        problems: how many count: those that are not easy, unless all are.
+        runs, feasible, successful: over these.
+        gap: mean over the problems of the median gap; 1 where no run was feasible.
+        worst_gap: the largest of these.
+        time: median over the problems of time to solution or target.
+        unreached: problems whose best known energy no run reached.
+        setup: seconds of warming up.
+        quality: against the first of the board by median energy, problem by problem; None for the first itself.
+        speed: likewise by time to solution.
+    """
+
+    backend: str
+    time_limit: float | None
+    problems: int
+    runs: int
+    feasible: int
+    successful: int
+    gap: float
+    worst_gap: float
+    time: float
+    unreached: int
+    setup: float
+    quality: SignTest | None = None
+    speed: SignTest | None = None
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two backends, problem by problem, within one time limit; p-values adjusted for all pairs (Holm)."""
+
+    first: str
+    second: str
+    time_limit: float | None
+    quality: SignTest
+    speed: SignTest
+
+
+def standing(facts: Facts, rows: Iterable[Row]) -> Standing:
+    """What a problem's best known energy is after some rows; that of a random state where nobody has found any."""
+    scored = [(row.energy, row) for row in rows if row.energy is not None]
+    best, contradicted = facts.best_known, ""
+    if scored:
+        energy, row = min(scored, key=lambda pair: pair[0])
+        if best is None or energy < best.energy - facts.tolerance(best.energy):
+            if best is not None and best.proven:
+                contradicted = f"{row.backend} went below the optimum on record, {best.energy:.12g}, said to be proven"
+            best = BestKnown(energy, False, f"{row.backend}, in this race")
+        for _, row in scored:
+            if row.lower_bound is None:
+                continue
+            if row.lower_bound > best.energy + facts.tolerance(best.energy):
+                contradicted = f"{row.backend} claims to have proven that nothing is below {row.lower_bound:.12g}"
+            elif not best.proven and row.lower_bound >= best.energy - facts.tolerance(best.energy):
+                found_by = (
+                    best.found_by if row.backend in best.found_by else f"{best.found_by}; proven by {row.backend}"
+                )
+                best = BestKnown(best.energy, True, found_by)
+    return Standing(facts, best or BestKnown(facts.random_mean, False, "nobody"), contradicted)
+
+
+def figures(standing: Standing, rows: Sequence[Row]) -> Figures:
+    """The figures of the rows of one problem, backend and time limit; one at least."""
+    rows = sorted(rows, key=lambda row: row.seed)
+    energies = sorted(row.energy for row in rows if row.energy is not None)
+    # A run's own energy, not the mean of two: the median of an even number is the worse of the middle ones.
+    best, median = (energies[0], energies[len(energies) // 2]) if energies else (None, None)
+    hits = tuple(standing.reached(row) for row in rows)
+    spent = [row.seconds for row in rows if row.seconds is not None]
+    queued = [row.queue for row in rows if row.queue is not None]
+    return Figures(
+        rows[0].problem, rows[0].backend, rows[0].time_limit, len(rows), len(energies),
+        sum(hit < math.inf for hit in hits), sum(row.status == "failed" for row in rows), best, median,
+        None if best is None else standing.gap(best), None if median is None else standing.gap(median),
+        time_to_solution(hits), standing.best.proven, plain.median(spent) if spent else None,
+        sum(row.setup for row in rows), plain.median(queued) if queued else None, hits,
+    )  # fmt: skip
+
+
+def counting(standings: Mapping[str, Standing]) -> list[str]:
+    """Names of the problems that headlines are made of: those that are not easy, or all where all are."""
+    hard = [name for name, each in standings.items() if not each.easy]
+    return hard or list(standings)
+
+
+def board(all_figures: Sequence[Figures], standings: Mapping[str, Standing]) -> list[Place]:
+    """The leaderboard: by time limit, then by mean gap, then by time to solution."""
+    names = counting(standings)
+    places: list[Place] = []
+    limits = sorted({each.time_limit for each in all_figures}, key=lambda limit: math.inf if limit is None else limit)
+    for limit in limits:
+        by_backend: dict[str, dict[str, Figures]] = {}
+        for each in all_figures:
+            if each.time_limit == limit and each.problem in names:
+                by_backend.setdefault(each.backend, {})[each.problem] = each
+        ranked = sorted((_place(backend, limit, own) for backend, own in by_backend.items()), key=_rank)
+        for place in ranked:
+            first = by_backend[ranked[0].backend]
+            if place is ranked[0]:
+                places.append(place)
+                continue
+            quality, speed = _against(by_backend[place.backend], first, standings)
+            places.append(replace(place, quality=quality, speed=speed))
+    return places
+
+
+def pairs(all_figures: Sequence[Figures], standings: Mapping[str, Standing]) -> list[Pair]:
+    """Every two backends of a time limit, by sign tests over the problems that both have raced on."""
+    names = counting(standings)
+    found: list[Pair] = []
+    for limit in dict.fromkeys(each.time_limit for each in all_figures):
+        by_backend: dict[str, dict[str, Figures]] = {}
+        for each in all_figures:
+            if each.time_limit == limit and each.problem in names:
+                by_backend.setdefault(each.backend, {})[each.problem] = each
+        found += [
+            Pair(a, b, limit, *_against(by_backend[a], by_backend[b], standings))
+            for a, b in itertools.combinations(by_backend, 2)
+        ]
+    adjusted = [holm([getattr(pair, kind).p for pair in found]) for kind in ("quality", "speed")]
+    return [
+        Pair(pair.first, pair.second, pair.time_limit, _with_p(pair.quality, q), _with_p(pair.speed, s))
+        for pair, q, s in zip(found, *adjusted, strict=True)
+    ]
+
+
+def on_one_problem(first: Sequence[Row], second: Sequence[Row], standing: Standing) -> tuple[SignTest, SignTest]:
+    """Two backends on one problem and time limit, seed by seed: by energy, and by seconds to the best known one."""
+    theirs = {row.seed: row for row in second}
+    both = [(row, theirs[row.seed]) for row in first if row.seed in theirs]
+    tolerance = standing.facts.tolerance(standing.best.energy)
+    energies = [[math.inf if row.energy is None else row.energy for row in pair] for pair in both]
+    hits = [[standing.reached(row) for row in pair] for pair in both]
+    return (
+        sign_test([a for a, _ in energies], [b for _, b in energies], tolerance),
+        sign_test([a for a, _ in hits], [b for _, b in hits]),
+    )
+
+
+def _place(backend: str, limit: float | None, own: Mapping[str, Figures]) -> Place:
+    every = list(own.values())
+    gaps = [1.0 if each.median_gap is None else each.median_gap for each in every]
+    times = sorted(each.time.value for each in every)
+    return Place(
+        backend, limit, len(every), sum(each.runs for each in every), sum(each.feasible for each in every),
+        sum(each.successful for each in every), sum(gaps) / len(gaps), max(gaps), times[len(times) // 2],
+        sum(each.successful == 0 for each in every), sum(each.setup for each in every),
+    )  # fmt: skip
+
+
+def _rank(place: Place) -> tuple[float, float, float, str]:
+    return -place.problems, place.gap, place.time, place.backend
+
+
+def _against(
+    mine: Mapping[str, Figures], theirs: Mapping[str, Figures], standings: Mapping[str, Standing]
+) -> tuple[SignTest, SignTest]:
+    """Two backends over the problems that both have: by median energy, and by time to the best known one."""
+    both = [name for name in mine if name in theirs]
+    tolerances = [standings[name].facts.tolerance(standings[name].best.energy) for name in both]
+
+    def medians(of: Mapping[str, Figures]) -> list[float]:
+        found = [of[name].median for name in both]
+        return [math.inf if median is None else median for median in found]
+
+    quality = sign_test(medians(mine), medians(theirs), tolerances)
+    return quality, sign_test([mine[n].time.value for n in both], [theirs[n].time.value for n in both])
+
+
+def _with_p(test: SignTest, p: float) -> SignTest:
+    return SignTest(test.wins, test.losses, test.ties, p)

@@ -1,0 +1,259 @@
+"""The race itself: what is still to be solved is solved, one task after the other, and every row is on disk at once."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+
+import problems
+from problems import BlockProblem, ProblemError
+from solvers.base import Solver
+from solvers.checks import at_least
+from solvers.comparison import protocol as settings
+from solvers.comparison.comparison import Comparison
+from solvers.comparison.entrants import Entrant, entered
+from solvers.comparison.facts import Facts
+from solvers.comparison.inputs import Given, Source, current_mask, gathered
+from solvers.comparison.protocol import Protocol, Race, checked_limits
+from solvers.comparison.results import FILE, Results, Row
+from solvers.comparison.spending import CALLS
+from solvers.comparison.track import RaceTask, race_task, tracks_closed
+from solvers.dispatch import Dispatch, get_dispatch
+from solvers.errors import OptionError
+from solvers.ledger import fingerprint
+from solvers.repair import repair
+from solvers.run import MAX_SEED
+
+OnProgress = Callable[[str, int, int], None]
+"""Told what is going on, how many tasks are done, and how many there are."""
+
+
+def compare(
+    given: Given | Source | Mapping[str, BlockProblem] | Iterable[Given | Source],
+    backends: str | Solver | Iterable[str | Solver] = ("sa", "tabu"),
+    *,
+    time_limits: float | Sequence[float | None] | None = 1.0,
+    seeds: int = 5,
+    first_seed: int = 0,
+    threads: int = 1,
+    start: str = "cold",
+    out: str | os.PathLike[str] | None = None,
+    cardinality: int | None = None,
+    dispatch: str | Dispatch = "serial",
+    max_calls: int | None = None,
+    max_charge: float | None = None,
+    on_progress: OnProgress | None = None,
+) -> Comparison:
+    """Race backends on block problems by one protocol, and measure them.
+
+    Each backend works in a process of its own with the same number of processors; its imports and compilation come
+    before the clock. Backends take turns on each problem and seed, so that a machine that slows down slows all of them.
+    Energies are recomputed, infeasible answers are counted and never scored.
+
+    With a folder, each row is on disk before the next solve begins: the same call goes on where a race was stopped or
+    killed, and one with more backends, seeds, time limits or problems adds only their rows.
+
+    Args:
+        given: a problem, a file (NAME.npz, NAME.bqm, an MDPLIB file), a folder of such, "instances:PATTERN" for those
+            that ship, or several of these; or problems by name.
+        backends: texts such as "sa?restarts=32" or "dimod:package.Sampler", or solvers.
+        time_limits: seconds for each solve, one or several; None for each backend's own amount of work.
+        seeds: how many solves of each problem, backend and time limit.
+        first_seed: the first of them.
+        threads: processors and threads of a solve.
+        start: "cold", or "mask" for the state that leaves the network's masks as they are.
+        out: folder of race.json, results.csv, submission.csv and report.html; None keeps nothing.
+        cardinality: for .bqm files from elsewhere.
+        dispatch: "serial" for one solve at a time; "threads", "processes?workers=4", "ray" and all else that
+            :func:`solvers.dispatch.get_dispatch` takes for several, whose times then share the machine. Calls to
+            services are made one after the other all the same.
+        max_calls: calls to services that the race may make in all.
+        max_charge: seconds that services may bill it in all.
+        on_progress: told of every task before it begins.
+
+    Returns:
+        The comparison, `interrupted` where Ctrl-C ended it. With `out` its files are written.
+
+    Raises:
+        OptionError: a backend, option or number that cannot be used, or a folder that holds a race by another protocol.
+        UnavailableError: a backend lacks something; the message says what.
+        ProblemError: a problem that cannot be used.
+        FileFormatError: a damaged file.
+        SolverError: another race is writing into the folder.
+
+    Example:
+        >>> from problems import BlockProblem
+        >>> problem = BlockProblem([[0, 2, 1], [0, 0, 1], [0, 0, 0]], cardinality=2)
+        >>> race = compare({"small": problem}, ["exact"], time_limits=None, seeds=1)
+        >>> race.rows[0].energy
+        1.0
+    """
+    way = get_dispatch(dispatch)
+    way.refuse_what_is_missing()
+    asked = Protocol(threads, start, way.name, way.workers)
+    limits = checked_limits(time_limits)
+    at_least(1, seeds=seeds)
+    at_least(0, first_seed=first_seed)
+    if first_seed + seeds - 1 > MAX_SEED:
+        raise OptionError(f"first_seed {first_seed} is too large for {seeds} seeds; {MAX_SEED} is the largest")
+    entrants = entered(backends, threads)
+    remote = [entrant.text for entrant in entrants if entrant.solver.capabilities.remote]
+    if remote and out is None:
+        raise OptionError(f"{remote[0]} calls a service; give out=, a folder in which its calls are on record")
+    listed = gathered(given, cardinality)
+    folder = None if out is None else _folder(Path(out))
+    tell = on_progress or _nobody
+    with Results(None if folder is None else folder / FILE) as results, tempfile.TemporaryDirectory() as spool:
+        race = _opened(folder, asked, results)
+        for entrant in entrants:
+            race.admit_backend(entrant.text, entrant.record(), folder)
+        lineup = _Lineup(race, folder, results, Path(spool))
+        interrupted = False
+        try:
+            for place, each in enumerate(listed):
+                tell(f"looking at {each.name}", place, len(listed))
+                lineup.admit(each)
+            if folder is not None:
+                race.write(folder)
+            tasks = list(lineup.tasks(entrants, limits, range(first_seed, first_seed + seeds), max_calls, max_charge))
+            with way, tracks_closed():
+                lineup.run(tasks, way, tell)
+        except KeyboardInterrupt:
+            interrupted = True
+        comparison = Comparison(
+            race, results.rows, folder, interrupted=interrupted, put_off=lineup.put_off, left=lineup.left
+        )
+        if folder is not None and comparison.rows:
+            comparison.write(folder)
+    return comparison
+
+
+@dataclass
+class _Lineup:
+    """The problems of a race, ready for its processes, and the tasks that are left."""
+
+    race: Race
+    folder: Path | None
+    results: Results
+    spool: Path
+    files: dict[str, Path] = field(default_factory=dict)
+    starts: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    put_off: dict[str, str] = field(default_factory=dict)
+    left: int = 0
+
+    def admit(self, given: Given) -> None:
+        """Look at a problem, and write it where the racing processes read it."""
+        problem = given.load()
+        known = self.race.problems.get(given.name)
+        if known is None or known.fingerprint != fingerprint(problem):
+            self.race.admit_problem(Facts.of(given.name, given.origin, problem, given.descent), self.folder)
+        if self.race.protocol.start == "mask":
+            state = repair(problem, current_mask(given, problem))[0][0]
+            self.starts[given.name] = tuple(np.flatnonzero(state).tolist())
+        # One file for every backend: none of them gets a problem that another one does not.
+        self.files[given.name] = problems.save(problem, self.spool / f"p{len(self.files)}")
+
+    def tasks(
+        self,
+        entrants: Sequence[Entrant],
+        limits: Sequence[float | None],
+        seeds: range,
+        max_calls: int | None,
+        max_charge: float | None,
+    ) -> Iterator[RaceTask]:
+        """What has no row yet: problem by problem, and on each the backends in turn."""
+        done = {row.key for row in self.results.rows}
+        protocol = self.race.protocol
+        for name, file in self.files.items():
+            for seed in seeds:
+                for limit in limits:
+                    for entrant in entrants:
+                        if (name, entrant.text, limit, seed) in done:
+                            continue
+                        calls = None
+                        if entrant.solver.capabilities.remote and self.folder is not None:
+                            calls = {
+                                "file": str(self.folder / CALLS), "run": f"compare-{self.race.token}",
+                                "task": _digest(f"{entrant.text} {limit}"), "max_calls": max_calls,
+                                "max_charge": max_charge,
+                            }  # fmt: skip
+                        yield RaceTask(
+                            name, entrant.text, limit, seed, entrant.recipe, str(file), protocol.threads,
+                            protocol.fair, self.starts.get(name), calls,
+                        )  # fmt: skip
+
+    def run(self, tasks: Sequence[RaceTask], way: Dispatch, tell: OnProgress) -> None:
+        """Do the tasks, each row on disk as it comes."""
+        self.left = len(tasks)
+        for task, outcome in self._in_turn(tasks, tell) if way.name == "serial" else self._at_once(tasks, way, tell):
+            if isinstance(outcome, Row):
+                self.results.append(outcome)
+                self.left -= 1
+            else:
+                self.put_off[task.backend] = outcome
+        tell("", len(tasks), len(tasks))
+
+    def _at_once(
+        self, tasks: Sequence[RaceTask], way: Dispatch, tell: OnProgress
+    ) -> Iterator[tuple[RaceTask, Row | str]]:
+        # One process at a time may hold the record of calls to services.
+        yield from self._in_turn([task for task in tasks if task.calls is not None], tell)
+        others = [task for task in tasks if task.calls is None]
+        if way.name == "ray":  # its machines may share no disk
+            sent = {file: way.share(problems.load(file)) for file in dict.fromkeys(task.file for task in others)}
+            others = [replace(task, sent=sent[task.file]) for task in others]
+        done = len(tasks) - len(others)
+        tell(f"{way.workers} solves at once", done, len(tasks))
+        for place, outcome in way.map(race_task, others):
+            done += 1
+            tell(f"{others[place].backend} on {others[place].problem}", done, len(tasks))
+            yield others[place], outcome
+
+    def _in_turn(self, tasks: Sequence[RaceTask], tell: OnProgress) -> Iterator[tuple[RaceTask, Row | str]]:
+        for done, task in enumerate(tasks):
+            if task.backend in self.put_off:  # a service that is down, or a budget that is spent, stays so
+                continue
+            tell(f"{task.backend} on {task.problem}, seed {task.seed}", done, len(tasks))
+            yield task, race_task(task)
+
+
+def _opened(folder: Path | None, asked: Protocol, results: Results) -> Race:
+    """The race of a folder, or a new one."""
+    if folder is None or not (folder / settings.FILE).exists():
+        if results.rows:
+            raise OptionError(
+                f"{folder} has a {FILE} with {len(results.rows)} rows, but no {settings.FILE} that tells how they came "
+                "about; choose another folder"
+            )
+        return Race(asked)
+    race = Race.read(folder)
+    race.admit_protocol(asked, folder)
+    strangers = {row.problem for row in results.rows} - race.problems.keys()
+    strangers |= {row.backend for row in results.rows} - race.backends.keys()
+    if strangers:
+        raise ProblemError(
+            f"{folder / FILE}: {sorted(strangers)[0]!r} is not in {settings.FILE}: the two do not belong together"
+        )
+    return race
+
+
+def _folder(path: Path) -> Path:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise OptionError(f"{path} is a file; a folder for the race's results is needed") from error
+    return path
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def _nobody(what: str, done: int, total: int) -> None:
+    return

@@ -1,0 +1,257 @@
+"""results.csv: one row for each (problem, backend, time limit, seed), on disk before the next one begins."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import math
+import os
+import types
+import typing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from problems import FileFormatError
+from problems.storage import opened
+from solvers.errors import SolverError
+
+FILE = "results.csv"
+
+Key = tuple[str, str, float | None, int]
+"""Problem, backend, time limit and seed."""
+
+_LARGEST = 1 << 32  # bytes of a results.csv
+_STATUS = ("ok", "infeasible", "failed")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One solve. Seconds are wall-clock unless told otherwise; None where a figure does not exist.
+
+    Attributes:
+        problem: name of the problem.
+        backend: text of the backend.
+        time_limit: seconds; None for the backend's own amount of work.
+        seed: of the solve.
+        status: "ok", "infeasible" (an answer without a feasible state: counted, never scored) or "failed".
+        energy: of the best feasible state, recomputed by the problem.
+        seconds: of the search; of a service, its own run or access time, queue left out.
+        setup: imports, compilation and whatever else came before the clock started.
+        wall: of the search as this machine saw it, queue and transfers included.
+        queue: seconds that a service let the call wait.
+        upload: seconds of the upload.
+        access: seconds on the QPU.
+        charge: seconds that a service bills.
+        ended_by: what ended the search.
+        solver: what ran, where it is more than the backend's name says: a decomposition perhaps.
+        states: distinct states of the answer.
+        infeasible: how many of them broke the cardinality.
+        samples: what the toolkit had sampled before repair and polish.
+        raw_feasible: share of those that kept the cardinality.
+        raw: best feasible energy among them.
+        repaired: best energy after repair.
+        polished: best energy after repair and polish.
+        control_raw: best energy among as many random feasible states.
+        control_polished: the same after the polish that the samples got.
+        lower_bound: no feasible state is lower, by the solver's proof.
+        threads: processors that the racing process had.
+        machine: where it ran.
+        at: when it was done, ISO 8601, UTC.
+        error: why it failed.
+        incumbents: [seconds, energy] at each improvement.
+    """
+
+    problem: str
+    backend: str
+    time_limit: float | None
+    seed: int
+    status: str
+    energy: float | None = None
+    seconds: float | None = None
+    setup: float = 0.0
+    wall: float | None = None
+    queue: float | None = None
+    upload: float | None = None
+    access: float | None = None
+    charge: float | None = None
+    ended_by: str = ""
+    solver: str = ""
+    states: int = 0
+    infeasible: int = 0
+    samples: int | None = None
+    raw_feasible: float | None = None
+    raw: float | None = None
+    repaired: float | None = None
+    polished: float | None = None
+    control_raw: float | None = None
+    control_polished: float | None = None
+    lower_bound: float | None = None
+    threads: int = 1
+    machine: str = ""
+    at: str = ""
+    error: str = ""
+    incumbents: tuple[tuple[float, float], ...] = ()
+
+    @property
+    def key(self) -> Key:
+        """What no other row has."""
+        return self.problem, self.backend, self.time_limit, self.seed
+
+    @property
+    def scored(self) -> bool:
+        """Whether there is an energy to score."""
+        return self.status == "ok"
+
+
+COLUMNS = tuple(field.name for field in dataclasses.fields(Row))
+
+
+class Results:
+    """The rows of a race, in a file that is only ever appended to; a lock keeps a second race out.
+
+    A line that a kill cut short is dropped when the file is opened again, and its solve is done again.
+
+    Args:
+        path: the file, made where it does not exist; None to keep rows in memory.
+
+    Raises:
+        FileFormatError: the file holds something else; the message names the line.
+        SolverError: another process races into it.
+        OSError: it cannot be read or written.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self.rows: list[Row] = []
+        self._file: BinaryIO | None = None
+        if path is None:
+            return
+        path.touch(exist_ok=True)
+        with opened(path) as (_, size):
+            if size > _LARGEST:
+                raise FileFormatError(f"{path}: size: {size} bytes are more than the {_LARGEST} that are taken")
+        self._file = path.open("r+b", buffering=0)
+        try:
+            _hold(self._file, path)
+            text = self._file.read()
+            whole = text.rfind(b"\n") + 1
+            self.rows = parsed(text[:whole], path)
+            self._file.truncate(whole)
+            if not whole:
+                self._write(_line(COLUMNS))
+        except BaseException:
+            self._file.close()
+            raise
+
+    def append(self, row: Row) -> None:
+        """Add a row; when this returns it survives a kill."""
+        self._write(_line([_text(getattr(row, name)) for name in COLUMNS]))
+        self.rows.append(row)
+
+    def close(self) -> None:
+        """Let the file go."""
+        if self._file is not None:
+            self._file.close()
+
+    def __enter__(self) -> Results:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def _write(self, line: bytes) -> None:
+        if self._file is None:
+            return
+        self._file.seek(0, os.SEEK_END)
+        end = self._file.tell()
+        try:
+            view = memoryview(line)
+            while view:
+                view = view[self._file.write(view) :]
+            os.fsync(self._file.fileno())
+        except OSError:  # a full disk: half a line must not stand before the next one
+            self._file.truncate(end)
+            raise
+
+
+def parsed(text: bytes, path: Path) -> list[Row]:
+    """The rows of a results.csv.
+
+    Raises:
+        FileFormatError: another head, a cell of another kind, or a solve that is there twice; names the line.
+    """
+    try:
+        lines = text.decode("utf-8").split("\n")[:-1]
+    except UnicodeDecodeError as error:
+        raise FileFormatError(f"{path}: is not UTF-8 text: {error}") from error
+    if not lines:
+        return []
+    if lines[0].encode() + b"\n" != _line(COLUMNS):
+        raise FileFormatError(f"{path}: line 1: the columns are not those of this version's results.csv")
+    rows: dict[Key, Row] = {}
+    csv.field_size_limit(max(csv.field_size_limit(), 1 << 24))
+    for number, line in enumerate(lines[1:], 2):
+        try:
+            (cells,) = csv.reader([line], strict=True)
+            row = Row(**{name: _value(name, cell) for name, cell in zip(COLUMNS, cells, strict=True)})
+            if row.status not in _STATUS or (row.scored and row.energy is None):
+                raise ValueError(f"status {row.status!r}")
+        except (ValueError, TypeError, csv.Error) as error:
+            raise FileFormatError(f"{path}: line {number}: is not a row of a race: {str(error)[:200]}") from error
+        if row.key in rows:
+            raise FileFormatError(
+                f"{path}: line {number}: {row.backend} on {row.problem}, seed {row.seed}, is twice here"
+            )
+        rows[row.key] = row
+    return list(rows.values())
+
+
+def _line(cells: typing.Iterable[str]) -> bytes:
+    file = io.StringIO()
+    csv.writer(file, lineterminator="\n").writerow(cells)
+    return file.getvalue().encode("utf-8")
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, tuple):
+        return json.dumps(value, separators=(",", ":"))
+    return " ".join(str(value).split()) if isinstance(value, str) else repr(value)
+
+
+def _value(name: str, cell: str) -> Any:
+    if name == "incumbents":
+        pairs = tuple((float(seconds), float(energy)) for seconds, energy in json.loads(cell or "[]"))
+        if not all(math.isfinite(number) for pair in pairs for number in pair):
+            raise ValueError("incumbents must be finite")
+        return pairs
+    kind = _KINDS[name]
+    if isinstance(kind, types.UnionType):
+        if not cell:
+            return None
+        kind = typing.get_args(kind)[0]
+    value = kind(cell)
+    if kind is float and not math.isfinite(value):
+        raise ValueError(f"{name} is {cell}")
+    return value
+
+
+_KINDS = typing.get_type_hints(Row)
+
+
+def _hold(file: BinaryIO, path: Path) -> None:
+    """Lock a file for this process; the lock ends with the process, however it ends."""
+    try:
+        import fcntl
+    except ImportError as error:  # Windows
+        raise SolverError(f"{path}: a race into a folder needs the file locks of Linux or macOS") from error
+    try:
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        raise SolverError(
+            f"{path}: another race is writing into this folder; wait for it, or choose another"
+        ) from error

@@ -1,0 +1,128 @@
+"""Two parts of the page: samples before they were mended beside random states, and each problem by itself."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import TYPE_CHECKING
+
+from solvers.comparison import curves, words
+from solvers.comparison.drawing import chart
+from solvers.comparison.measures import Figures, Standing, on_one_problem
+from solvers.comparison.results import Row
+from solvers.comparison.tables import Cell, gap_cell, number_cell, table, text_cell
+
+if TYPE_CHECKING:
+    from solvers.comparison.comparison import Comparison
+
+_DRAWN = 60  # problems that get a plot of their own; a page of more would be megabytes
+
+
+def about_samples(comparison: Comparison) -> str:
+    """What quantum solvers sampled, raw, repaired and polished, beside random states that were polished likewise."""
+    rows = []
+    for (problem, backend, limit), own in comparison.groups.items():
+        sampled = [row for row in own if row.control_raw is not None]
+        if not sampled:
+            continue
+        standing = comparison.standings[problem]
+        shares = [row.raw_feasible for row in sampled if row.raw_feasible is not None]
+        kept = statistics.median(shares) if shares else None
+        rows.append([
+            text_cell(problem, "name"), text_cell(backend, "backend"), number_cell(words.limit(limit), limit),
+            number_cell(str(sampled[0].samples), sampled[0].samples),
+            number_cell("–" if kept is None else f"{100 * kept:.3g} %", kept),
+            *(_median_gap(standing, sampled, name) for name in _STAGES),
+        ])  # fmt: skip
+    if not rows:
+        return ""
+    head = (
+        "problem", "solver", "limit", "samples", "feasible samples", "raw gap", "repaired gap", "polished gap",
+        "random states, raw gap", "random states, polished gap",
+    )  # fmt: skip
+    note = (
+        "Gaps of the best state at each step, median over the seeds. The control is as many uniformly random feasible "
+        "states, chosen from and polished in the same way: a solver whose polished gap is no better than the "
+        "control's owes its result to the polish."
+    )
+    return (
+        "<h2>Samples before and after they were mended</h2>"
+        f"{table('Samples', head, rows)}<p class=note>{escape(note)}</p>"
+    )
+
+
+_STAGES = ("raw", "repaired", "polished", "control_raw", "control_polished")
+
+
+def _median_gap(standing: Standing, rows: Sequence[Row], name: str) -> Cell:
+    energies = [getattr(row, name) for row in rows if getattr(row, name) is not None]
+    if not energies:
+        return number_cell("–", None)
+    return gap_cell(standing.gap(statistics.median(energies)))
+
+
+def about_problems(comparison: Comparison, style: Mapping[str, int]) -> str:
+    """Each problem's facts, the gap along time on it, and whether its two best solvers differ there."""
+    by_problem: dict[str, list[Figures]] = {}
+    for each in comparison.figures:
+        by_problem.setdefault(each.problem, []).append(each)
+    parts = []
+    for at, (name, own) in enumerate(by_problem.items()):
+        standing = comparison.standings[name]
+        facts = "".join(f"<dt>{escape(key)}</dt><dd>{escape(value)}</dd>" for key, value in _facts(standing))
+        drawn = ""
+        if at < _DRAWN:
+            mine = curves.longest(own, [name])
+            drawn = chart(
+                curves.gaps_along_time(mine, comparison.groups, comparison.standings), style, x_label="seconds",
+                y_label="mean gap", gaps=True, seen=f"Gap along time on {name}",
+            )  # fmt: skip
+            drawn = f"<figure>{drawn}<figcaption>{escape(_two_best(comparison, own, standing))}</figcaption></figure>"
+        easy = ", easy" if standing.easy else ""
+        title = f"{name}: n = {standing.facts.n}, k = {standing.facts.ones}, {standing.facts.form}{easy}"
+        parts.append(f"<details><summary>{escape(title)}</summary><div><dl>{facts}</dl>{drawn}</div></details>")
+    return f"<h2>Problems</h2>{''.join(parts)}"
+
+
+def _facts(standing: Standing) -> list[tuple[str, str]]:
+    facts, best = standing.facts, standing.best
+    rate = facts.descent_rate(best.energy)
+    if rate is None:
+        easy = "unknown: descents from random states would take too long here"
+    else:
+        found = f"{round(rate * facts.tries)} of {facts.tries} plain descents from random states end in the best energy"
+        easy = f"{'yes' if standing.easy else 'no'}: {found}"
+    ones = f"{facts.ones} ({100 * facts.ones / max(1, facts.n):.3g} % of n)"
+    return [
+        ("n", f"{facts.n} variables"),
+        ("k", ones if facts.groups == 1 else f"{ones} in {facts.groups} groups"),
+        ("form", facts.form),
+        ("rank", "of the factor: " + str(facts.rank) if facts.rank is not None else "no factor: full matrix"),
+        ("density of Q", f"{100 * facts.density:.3g} % of the pairs are coupled"),
+        ("best known", f"{best.energy:.12g}, {'proven' if best.proven else 'not proven'}"),
+        ("found by", best.found_by or "not said"),
+        ("random states", f"mean energy {facts.random_mean:.8g}"),
+        ("easy", easy),
+        ("from", facts.origin),
+    ]
+
+
+def _two_best(comparison: Comparison, own: Sequence[Figures], standing: Standing) -> str:
+    """Whether the two best solvers of a problem differ on it, seed by seed."""
+    if not own:
+        return ""
+    longest = max((each.time_limit for each in own), key=lambda limit: float("inf") if limit is None else limit)
+    ranked = sorted(
+        (each for each in own if each.time_limit == longest),
+        key=lambda each: (float("inf") if each.median_gap is None else each.median_gap, each.time.value),
+    )
+    if len(ranked) < 2:
+        return ""
+    first, second = ranked[:2]
+    rows = [comparison.groups[each.problem, each.backend, each.time_limit] for each in (first, second)]
+    quality, speed = on_one_problem(rows[0], rows[1], standing)
+    return (
+        f"{first.backend} against {second.backend}, seed by seed: energy {words.verdict(quality)}; speed "
+        f"{words.verdict(speed)}."
+    )

@@ -1,0 +1,110 @@
+"""The table of a race in the columns that QOBLIB, the Quantum Optimization Benchmarking Library, asks of submissions.
+
+(Koch et al. 2025, arXiv 2504.03832; the columns are those of its CONTRIBUTING.md.) Runtimes are means over the runs,
+without queue and warm-up, as it demands. What only a person knows is left for that person: N/A.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from solvers.comparison.measures import Figures, Standing
+from solvers.comparison.results import Row
+
+COLUMNS = (
+    "Problem", "Submitter", "Affiliation", "Date", "Reference", "Best Objective Value", "Optimality Bound",
+    "Modeling Approach", "# Decision Variables", "# Binary Variables", "# Integer Variables", "# Continuous Variables",
+    "# Non-Zero Coefficients", "Coefficients Type", "Coefficients Range", "Workflow", "Algorithm Type", "Paradigm",
+    "# Runs", "# Feasible Runs", "# Successful Runs", "Success Threshold", "Hardware Specifications", "Total Runtime",
+    "Time to Solution", "CPU Runtime", "GPU Runtime", "QPU Runtime", "Other HW Runtime", "Remarks",
+)  # fmt: skip
+
+MISSING = "N/A"
+
+
+def submission(
+    all_figures: Sequence[Figures],
+    rows: Mapping[tuple[str, str, float | None], Sequence[Row]],
+    standings: Mapping[str, Standing],
+    backends: Mapping[str, Mapping[str, Any]],
+) -> str:
+    """One line for each problem, backend and time limit, as CSV.
+
+    A run is successful, as QOBLIB has it, where it reached the best energy of the same backend's runs (threshold 0).
+
+    Args:
+        all_figures: of the race.
+        rows: those behind each of them.
+        standings: of each problem.
+        backends: what ran under each text.
+    """
+    file = io.StringIO()
+    writer = csv.DictWriter(file, COLUMNS, restval=MISSING, lineterminator="\n")
+    writer.writeheader()
+    for each in all_figures:
+        own = rows[each.problem, each.backend, each.time_limit]
+        writer.writerow(_line(each, own, standings[each.problem], backends[each.backend]))
+    return file.getvalue()
+
+
+def _line(each: Figures, rows: Sequence[Row], standing: Standing, backend: Mapping[str, Any]) -> dict[str, Any]:
+    facts, classical = standing.facts, backend["paradigm"] == "Classical"
+    tolerance = facts.tolerance(standing.best.energy)
+    own_best = math.inf if each.best is None else each.best + tolerance
+    successes = [row for row in rows if row.energy is not None and row.energy <= own_best]
+    bounds = [row.lower_bound for row in rows if row.lower_bound is not None]
+    net = [row.seconds if row.queue is None or row.wall is None else row.wall - row.queue for row in rows]
+    total = _mean(net)
+    limit = "own amount of work" if each.time_limit is None else f"time limit {each.time_limit:g} s"
+    tuned = ", ".join(f"{key}={value}" for key, value in backend["tuned"].items()) or "defaults"
+    gpu = backend["device"].startswith("cuda")
+    known = f"{'proven optimum' if standing.best.proven else 'best known'} {standing.best.energy:.12g}"
+    return {
+        "Problem": each.problem,
+        "Date": max(row.at for row in rows)[:10] or MISSING,
+        "Best Objective Value": MISSING if each.best is None else repr(each.best),
+        "Optimality Bound": repr(max(bounds)) if bounds else MISSING,
+        "Modeling Approach": f"cardinality-constrained binary quadratic, {facts.form} ({facts.groups} cardinalities)",
+        "# Decision Variables": facts.n,
+        "# Binary Variables": facts.n,
+        "# Integer Variables": 0,
+        "# Continuous Variables": 0,
+        "# Non-Zero Coefficients": facts.coefficients,
+        "Coefficients Type": "integer" if facts.whole else "continuous",
+        "Coefficients Range": f"[{facts.least:g}, {facts.most:g}]",
+        "Workflow": f"{backend['name']} ({tuned}); {limit}; repair and polish to feasible local optima where needed",
+        "Algorithm Type": "Deterministic" if backend["name"] == "exact" else "Stochastic",
+        "Paradigm": backend["paradigm"],
+        "# Runs": each.runs,
+        "# Feasible Runs": each.feasible,
+        "# Successful Runs": len(successes),
+        "Success Threshold": 0,
+        "Hardware Specifications": "; ".join(dict.fromkeys(f"{row.machine}; {row.threads} used" for row in rows)),
+        "Total Runtime": _seconds(total),
+        "Time to Solution": _seconds(_mean([row.incumbents[-1][0] for row in successes])),
+        "CPU Runtime": _seconds(total if classical and not gpu else _mean([_local(row) for row in rows])),
+        "GPU Runtime": _seconds(total) if gpu else MISSING,
+        "QPU Runtime": _seconds(_mean([row.access for row in rows])),
+        "Other HW Runtime": MISSING,
+        "Remarks": f"{each.successful} of {each.runs} runs reached the {known}",
+    }
+
+
+def _local(row: Row) -> float | None:
+    """Seconds on this side of a service; all of them where there is none."""
+    if row.wall is None or row.access is None or row.seconds is None:
+        return row.seconds
+    return max(0.0, row.wall - row.seconds - (row.queue or 0.0))
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _seconds(value: float | None) -> str:
+    return MISSING if value is None else f"{value:.6g}"

@@ -1,0 +1,138 @@
+"""How figures and differences are put into words, alike on the terminal and on the page."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from solvers.comparison.statistics import NOISE, Interval, SignTest
+
+if TYPE_CHECKING:
+    from solvers.comparison.comparison import Comparison
+    from solvers.comparison.measures import Place
+
+
+def percent(gap: float | None) -> str:
+    """A gap in per cent; 0 is the best known energy, 100 that of a random state."""
+    if gap is None:
+        return "none feasible"
+    if gap == 0.0:
+        return "0 %"
+    return f"{100 * gap:.3g} %" if gap < 10.0 else "> 1000 %"
+
+
+def seconds(value: float | None) -> str:
+    """Seconds in a unit that suits them."""
+    if value is None:
+        return "–"
+    if math.isinf(value):
+        return "not reached"
+    for unit, size in (("s", 1.0), ("ms", 1e-3)):
+        if value >= size:
+            return f"{value / size:.3g} {unit}"
+    return f"{value / 1e-6:.3g} µs"
+
+
+def interval(given: Interval) -> str:
+    """The ends of an interval."""
+    low, high = (seconds(end).replace("not reached", "∞") for end in (given.low, given.high))
+    return f"{low} to {high}"
+
+
+def limit(value: float | None) -> str:
+    """A time limit."""
+    return "own work" if value is None else f"{value:g} s"
+
+
+def verdict(test: SignTest) -> str:
+    """What a sign test says of a difference: of the first against the second."""
+    if test.wins + test.losses == 0:
+        return f"equal on all {test.ties}"
+    counted = f"better on {test.wins}, worse on {test.losses}, equal on {test.ties}"
+    return f"{counted}; p = {test.p:.2g}{', noise' if test.noise else ''}"
+
+
+def score(test: SignTest) -> str:
+    """The same in short, for a table: pairs won and lost by the first, and whether that is noise."""
+    if test.wins + test.losses == 0:
+        return "equal"
+    return f"{test.wins}:{test.losses} {'noise' if test.noise else f'p {test.p:.2g}'}"
+
+
+def headline(comparison: Comparison) -> list[str]:
+    """What the race says, a sentence for each time limit."""
+    sentences = []
+    for limit_ in dict.fromkeys(place.time_limit for place in comparison.board):
+        first, *others = [place for place in comparison.board if place.time_limit == limit_]
+        within = "With its own amount of work" if limit_ is None else f"Within {limit_:g} s"
+        text = f"{within}, {first.backend} leads: {_came(first)}."
+        if others:
+            text += f" {_next(others[0])}"
+        sentences.append(text)
+    return sentences
+
+
+def _came(place: Place) -> str:
+    time = "" if math.isinf(place.time) else f", which takes {seconds(place.time)} (median, for 99 %)"
+    return f"{place.successful} of {place.runs} runs reached the best known energy{time}; mean gap {percent(place.gap)}"
+
+
+def _next(place: Place) -> str:
+    assert place.quality is not None
+    assert place.speed is not None
+    if not place.quality.noise:
+        told = f"its energies are worse (sign test over {place.problems} problems, p = {place.quality.p:.2g})"
+    elif not place.speed.noise:
+        told = f"its energies differ by no more than noise, and it is slower (p = {place.speed.p:.2g})"
+    else:
+        told = (
+            f"the difference is noise, in energies (p = {place.quality.p:.2g}) and in speed (p = {place.speed.p:.2g})"
+        )
+    return f"Second is {place.backend}: {told}."
+
+
+def cautions(comparison: Comparison) -> list[str]:
+    """What a reader must know before believing the figures."""
+    found = []
+    protocol = comparison.race.protocol
+    if not protocol.fair:
+        found.append(
+            f"Up to {protocol.workers} solves ran at once ({protocol.dispatch}) and shared the machine: times do not "
+            "compare."
+        )
+    if len(comparison.machines) > 1:
+        found.append(f"Rows come from several machines, whose times differ: {'; '.join(comparison.machines)}.")
+    easy = [name for name, each in comparison.standings.items() if each.easy]
+    if easy and len(easy) < len(comparison.standings):
+        found.append(
+            f"{_count(len(easy), 'problem')} of {len(comparison.standings)} are easy (plain descent from a random "
+            "state mostly ends in the best known energy) and count in no headline."
+        )
+    elif easy:
+        found.append("All problems are easy: plain descent from a random state mostly ends in the best known energy.")
+    unproven = sum(not each.best.proven for each in comparison.standings.values())
+    if unproven:
+        found.append(f"On {_count(unproven, 'problem')} the best known energy is not proven: a better one may exist.")
+    found += [f"{name}: {each.contradicted}." for name, each in comparison.standings.items() if each.contradicted]
+    for backend in comparison.race.backends:
+        failed = [row for row in comparison.rows if row.backend == backend and row.status == "failed"]
+        infeasible = sum(row.status == "infeasible" for row in comparison.rows if row.backend == backend)
+        if failed:
+            found.append(f"{backend} failed in {_count(len(failed), 'run')}: {failed[0].error}")
+        if infeasible:
+            found.append(f"{backend} answered without a feasible state in {_count(infeasible, 'run')}.")
+    found += [f"{backend} could not go on: {why}" for backend, why in comparison.put_off.items()]
+    runs = {len(rows) for rows in comparison.groups.values()}
+    if len(runs) > 1:
+        found.append(f"Not all have the same number of runs ({min(runs)} to {max(runs)}): the race is not complete.")
+    few = len(comparison.counting)
+    if few < 6 and len(comparison.race.backends) > 1:
+        found.append(
+            f"A sign test over {_count(few, 'problem')} cannot tell a difference from noise: even if one backend is "
+            f"better on all of them, p = {min(1.0, 2 * 0.5**few):.2g}, and below {NOISE:g} takes six."
+        )
+    return found
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -1,0 +1,34 @@
+"""What docs/comparing-solvers.md prints is true: its Python runs as it stands, and its files and options exist."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from typer.testing import CliRunner
+
+from hybrid_icbs.cli import app
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+TEXT = (DOCS / "comparing-solvers.md").read_text("utf-8")
+
+
+def test_the_example_runs_as_printed(tmp_path):
+    (example,) = re.findall(r"^```python\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", example], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[0] in ("tabu", "sa")
+    named = set(re.findall(r"`(race\.json|results\.csv|submission\.csv|report\.html)`", TEXT))
+    assert named == {path.name for path in (tmp_path / "runs/race").iterdir()}
+
+
+def test_options_and_linked_files_exist():
+    shown = CliRunner().invoke(app, ["compare", "--help"], env={"COLUMNS": "200"}).stdout
+    for option in set(re.findall(r"(--[a-z]+(?:-[a-z]+)*)", TEXT)):
+        assert option in shown, option
+    for target in re.findall(r"\]\(([^)]*)\)", TEXT):
+        assert target.startswith("https://") or (DOCS / target).is_file(), target

@@ -1,0 +1,95 @@
+"""Solvers that behave badly, and one that is what it should be: raced by test_race.py, in processes of their own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from dataclasses import dataclass
+from typing import ClassVar
+
+import dimod
+import numpy as np
+
+from problems import BlockProblem
+from solvers import Estimate, Outcome, Run, Solver
+
+
+@dataclass(frozen=True)
+class Guess(Solver):
+    """Random states; prints, as toolkits do."""
+
+    name: ClassVar[str] = "guess"
+
+    count: int = 20
+    threads: int | None = None
+
+    def estimate(self, problem: BlockProblem) -> Estimate:
+        return Estimate(0.0)
+
+    def _search(self, problem: BlockProblem, run: Run) -> Outcome:
+        print("thinking about it")
+        os.write(1, b"on the file descriptor too\n")
+        states = problem.random_states(self.count, run.generator())
+        info = {
+            "affinity": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
+            "variables": {name: value for name, value in os.environ.items() if name.endswith("_NUM_THREADS")},
+        }
+        if problem.n > 6:  # not the warm-up
+            print(info, file=sys.stderr)
+        return Outcome(states, info)
+
+
+@dataclass(frozen=True)
+class Dies(Guess):
+    """Ends its process with the second seed, by a signal."""
+
+    name: ClassVar[str] = "dies"
+
+    def _search(self, problem: BlockProblem, run: Run) -> Outcome:
+        if run.seed == 1:
+            os.kill(os.getpid(), signal.SIGSEGV)
+            time.sleep(60)
+        return super()._search(problem, run)
+
+
+@dataclass(frozen=True)
+class Raises(Guess):
+    """Raises with the second seed."""
+
+    name: ClassVar[str] = "raises"
+
+    def _search(self, problem: BlockProblem, run: Run) -> Outcome:
+        if run.seed == 1:
+            raise ZeroDivisionError("nobody foresaw this")
+        return super()._search(problem, run)
+
+
+@dataclass(frozen=True)
+class Cheats(Guess):
+    """Returns states that break the cardinality, with wonderful energies."""
+
+    name: ClassVar[str] = "cheats"
+
+    feasible: bool = False
+
+    def solve(self, problem, **settings):
+        states = np.ones((3, problem.n), np.int8)
+        if self.feasible:
+            states[2] = problem.random_states(1, settings["seed"])[0]
+        # Labels in another order, spins and claimed energies: all of it is a sampler's right.
+        answer = dimod.SampleSet.from_samples((states[:, ::-1], range(problem.n)[::-1]), "BINARY", energy=[-1e9] * 3)
+        answer.info.update(incumbents=[[0.0, -1e9]], timing={"solve": 0.01}, ended_by="work")
+        return answer.change_vartype("SPIN", inplace=False)
+
+
+@dataclass(frozen=True)
+class NotHere(Guess):
+    """Cannot be made in another process."""
+
+    name: ClassVar[str] = "not-here"
+
+    def __post_init__(self) -> None:
+        if os.environ.get("OMP_NUM_THREADS") == "1" and "solvers.comparison.child" in sys.orig_argv:
+            raise ImportError("its library is missing here")

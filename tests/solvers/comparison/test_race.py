@@ -1,0 +1,390 @@
+"""Races of real processes: one protocol, what dies and cheats, and that a race goes on where it was stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import problems
+import solvers
+from problems import BlockProblem, instances
+from solvers import OptionError
+from solvers.comparison import Comparison
+from solvers.comparison import race as race_module
+from solvers.comparison.results import COLUMNS
+from solvers.comparison.track import RaceTask, close_tracks, race_task
+
+SMALL = {"a": instances.random(16, 8, 1), "b": instances.random(20, 5, 2, rank=6)}
+
+
+def race(given=SMALL, backends=("sa", "exact"), **settings):
+    return solvers.compare(given, backends, **{"time_limits": None, "seeds": 2, **settings})
+
+
+def what_counts(rows):
+    """Rows without what differs between two runs of one race: times."""
+    kept = ("problem", "backend", "time_limit", "seed", "status", "energy", "lower_bound", "solver", "states")
+    return sorted(tuple(getattr(row, name) for name in kept) for row in rows)
+
+
+@pytest.fixture(scope="module")
+def whole():
+    """A race that nothing disturbs."""
+    return race()
+
+
+def test_a_race_solves_everything_with_every_backend_and_seed(whole):
+    done = whole
+    assert {row.key for row in done.rows} == {(p, b, None, s) for p in "ab" for b in ("sa", "exact") for s in (0, 1)}
+    for row in done.rows:
+        answer = solvers.solve(SMALL[row.problem], row.backend, seed=row.seed)
+        assert row.energy == pytest.approx(answer.first.energy, rel=1e-12)
+        assert row.status == "ok"
+        assert row.incumbents[-1][1] == row.energy
+        assert 0.0 <= row.incumbents[-1][0] <= row.seconds
+        assert row.setup >= 0.0
+        assert row.infeasible == 0
+    assert all(standing.best.proven for standing in done.standings.values())
+    assert all(figures.time.value < np.inf for figures in done.figures if figures.backend == "exact")
+    assert (done.left, done.interrupted, done.put_off) == (0, False, {})
+
+
+def test_a_race_is_the_same_with_the_same_seeds_and_goes_by_first_seed(whole):
+    later = race(first_seed=1)
+    assert {row.seed for row in later.rows} == {1, 2}
+    assert [cells for cells in what_counts(later.rows) if cells[3] == 1] == [
+        cells for cells in what_counts(whole.rows) if cells[3] == 1
+    ]
+
+
+def test_time_limits_are_raced_one_by_one():
+    done = race({"a": SMALL["a"]}, ["sa"], time_limits=[0.05, 0.02], seeds=1)
+    assert [row.time_limit for row in done.rows] == [0.02, 0.05]
+    assert [place.time_limit for place in done.board] == [0.02, 0.05]
+
+
+def test_a_block_too_large_for_a_solver_is_decomposed_and_the_row_says_so():
+    done = race({"large": instances.random(300, 150, 3)}, ["exact"], seeds=1, time_limits=0.1)
+    assert done.rows[0].status == "ok"
+    assert done.rows[0].solver == "decompose(exact)"
+
+
+# The racing process
+
+
+def test_a_solve_has_its_threads_and_processors_and_no_more(odd, tmp_path):
+    path = problems.save(SMALL["a"], tmp_path / "a")
+    recipe = {"class": "odd_solvers:Guess", "settings": {"count": 3, "threads": None}, "threads": 1}
+    task = RaceTask("a", "guess", None, 0, recipe, str(path), 1, True)
+    try:
+        row = race_task(task)
+        (track,) = race_module.race_task.__globals__["_own_tracks"]().values()
+        track._said.seek(0)
+        said = track._said.read().decode()
+        told = eval(next(line for line in said.splitlines() if line.startswith("{'affinity'")))
+    finally:
+        close_tracks()
+    assert row.status == "ok"
+    assert row.threads == 1
+    assert told["affinity"] in (1, None)
+    assert told["variables"]["OMP_NUM_THREADS"] == told["variables"]["NUMBA_NUM_THREADS"] == "1"
+    assert "thinking about it" in said  # what solvers print is not taken for their answers
+    assert "on the file descriptor too" in said
+
+
+def test_a_solver_object_is_made_again_in_the_racing_process(odd):
+    done = race({"a": SMALL["a"]}, [odd.Guess(count=7), "sa"], seeds=1)
+    assert [row.backend for row in done.rows] == ["guess?count=7", "sa"]
+    record = done.race.backends["guess?count=7"]
+    assert record["tuned"] == {"count": 7}
+    assert record["settings"]["threads"] == 1
+    states = SMALL["a"].random_states(7, np.random.default_rng(0))
+    assert done.rows[0].energy == pytest.approx(float(np.min(SMALL["a"].energy(states))))
+
+
+def test_a_solver_that_dies_or_raises_has_failed_rows_and_the_race_goes_on(odd):
+    done = race({"a": SMALL["a"]}, [odd.Dies(), odd.Raises(), odd.Guess()], seeds=3)
+    by_key = {(row.backend, row.seed): row for row in done.rows}
+    assert len(by_key) == 9
+    assert {key for key, row in by_key.items() if row.status == "failed"} == {("dies", 1), ("raises", 1)}
+    assert "SIGSEGV" in by_key["dies", 1].error
+    assert by_key["raises", 1].error == "ZeroDivisionError: nobody foresaw this"
+    assert by_key["dies", 2].status == "ok"  # in a new process
+    (place,) = [place for place in done.board if place.backend == "dies"]
+    assert (place.feasible, place.runs) == (2, 3)
+    text = " ".join(done.page().split())
+    assert "dies failed in 1 run: the racing process ended by SIGSEGV" in text
+
+
+def test_a_solver_that_cannot_be_made_there_fails_row_by_row(odd):
+    done = race({"a": SMALL["a"]}, [odd.NotHere(), odd.Guess()])
+    failed = [row for row in done.rows if row.backend == "not-here"]
+    assert [row.status for row in failed] == ["failed", "failed"]
+    assert all("its library is missing here" in row.error for row in failed)
+
+
+def test_infeasible_states_are_counted_and_never_scored_whatever_energies_they_claim(odd):
+    done = race({"a": SMALL["a"]}, [odd.Cheats(), odd.Cheats(feasible=True), odd.Guess()], seeds=2)
+    by_backend = {}
+    for row in done.rows:
+        by_backend.setdefault(row.backend, []).append(row)
+    for row in by_backend["cheats"]:
+        assert (row.status, row.energy, row.infeasible, row.states) == ("infeasible", None, 3, 3)
+    for row in by_backend["cheats?feasible=True"]:
+        state = SMALL["a"].random_states(1, row.seed)[0]
+        assert (row.status, row.infeasible) == ("ok", 2)
+        assert row.energy == pytest.approx(SMALL["a"].energy(state))
+        assert row.incumbents[-1][1] == row.energy
+    assert done.standings["a"].best.energy == min(row.energy for row in done.rows if row.energy is not None)
+    assert "answered without a feasible state in 2 runs" in done.page()
+
+
+def test_quantum_rows_tell_raw_repaired_and_polished_apart_beside_random_states():
+    problem = instances.random(8, 4, 5)
+    done = race({"q": problem}, ["qaoa?reps=1&shots=50&mixer=x&iterations=5", "sa"], seeds=1)
+    row, classical = done.rows
+    assert row.samples == 50
+    assert 0.0 < row.raw_feasible < 1.0
+    assert row.polished <= row.repaired <= row.raw
+    assert row.energy == row.polished
+    drawn = problem.random_states(50, np.random.default_rng([0, 1]))
+    assert row.control_raw == pytest.approx(float(np.min(problem.energy(drawn))))
+    assert row.control_polished <= row.control_raw
+    assert classical.control_raw is None
+    assert "Samples before and after they were mended" in done.page()
+    assert done.race.backends[row.backend]["paradigm"] == "Quantum Simulator"
+
+
+def test_a_race_starts_from_the_current_mask():
+    base = instances.random(30, 10, 4)
+    with_mask = BlockProblem(
+        base.form.dense(), base.linear, 10, provenance={"pruned_now": 10, "method": "test"}
+    )  # fmt: skip
+    mask = np.r_[np.ones(10, np.int8), np.zeros(20, np.int8)]
+    done = race({"m": with_mask}, ["tabu?children=1"], start="mask", seeds=1)
+    expected = solvers.solve(with_mask, "tabu?children=1", seed=0, initial_states=mask)
+    assert done.rows[0].energy == pytest.approx(expected.first.energy)
+    assert done.race.protocol.start == "mask"
+    assert "from the current mask" in done.page()
+    with pytest.raises(OptionError, match="no current mask on record"):
+        race({"m": base}, ["sa"], start="mask", seeds=1)
+
+
+# Going on
+
+
+def test_a_finished_race_does_nothing_again_and_grows_by_what_is_new(tmp_path):
+    first = race(backends="exact", out=tmp_path / "r")
+    text = (tmp_path / "r/results.csv").read_bytes()
+    again = race(backends="exact", out=tmp_path / "r")
+    assert (tmp_path / "r/results.csv").read_bytes() == text
+    assert again.rows == first.rows
+    more = race(backends=["exact", "ocean-sa?num_reads=2"], out=tmp_path / "r")
+    assert (tmp_path / "r/results.csv").read_bytes().startswith(text)
+    assert {row.backend for row in more.rows[4:]} == {"ocean-sa?num_reads=2"}
+    assert len(more.rows) == 8
+    grown = race(
+        {**SMALL, "c": instances.random(12, 6, 9)}, "exact", seeds=3, time_limits=[None, 0.05], out=tmp_path / "r"
+    )
+    new = {row.key for row in grown.rows[8:]}
+    wanted = {(p, "exact", t, s) for p in "abc" for t in (None, 0.05) for s in range(3)}
+    assert new == wanted - {row.key for row in more.rows}
+    assert {path.name for path in (tmp_path / "r").iterdir()} == {
+        "race.json", "results.csv", "submission.csv", "report.html",
+    }  # fmt: skip
+
+
+def test_what_was_written_can_be_read_without_racing(tmp_path):
+    done = race(backends="exact", out=tmp_path / "r")
+    read = Comparison.read(tmp_path / "r")
+    assert read.rows == done.rows
+    assert read.board == done.board
+    assert read.page() == done.page() == (tmp_path / "r/report.html").read_text("utf-8")
+    assert read.submission() == (tmp_path / "r/submission.csv").read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"threads": 2}, "holds a race with threads 1; this one asks for 2"),
+        ({"start": "mask"}, "holds a race with start 'cold'"),
+        ({"dispatch": "threads?workers=2"}, "holds a race with dispatch 'serial'"),
+        ({"given": {"a": instances.random(16, 8, 99)}}, "has raced another problem called 'a'"),
+        ({"given": {"a": instances.random(16, 7, 1)}}, "has raced another problem called 'a'"),
+    ],
+)
+def test_another_protocol_does_not_get_into_the_folder(tmp_path, change, message):
+    race(backends=["exact"], seeds=1, out=tmp_path / "r")
+    text = (tmp_path / "r/results.csv").read_bytes()
+    with pytest.raises(OptionError, match=message):
+        race(**{"backends": ["exact"], "out": tmp_path / "r", **change})
+    assert (tmp_path / "r/results.csv").read_bytes() == text
+
+
+def test_a_backend_whose_defaults_have_changed_does_not_mix_with_itself(tmp_path):
+    race(backends=["exact"], seeds=1, out=tmp_path / "r")
+    path = tmp_path / "r/race.json"
+    values = json.loads(path.read_text())
+    values["backends"]["exact"]["settings"]["max_nodes"] = 5
+    path.write_text(json.dumps(values))
+    with pytest.raises(OptionError, match="with another max_nodes than it has now"):
+        race(backends=["exact"], seeds=2, out=tmp_path / "r")
+
+
+def test_rows_without_their_settings_are_refused(tmp_path):
+    race(backends=["exact"], seeds=1, out=tmp_path / "r")
+    (tmp_path / "r/race.json").unlink()
+    with pytest.raises(OptionError, match=r"no race\.json"):
+        race(backends=["exact"], out=tmp_path / "r")
+
+
+SCRIPT = """
+import sys
+import solvers
+from problems import instances
+
+given = {"a": instances.random(16, 8, 1), "b": instances.random(20, 5, 2, rank=6)}
+solvers.compare(given, ["sa", "exact"], time_limits=None, seeds=2, out=sys.argv[1])
+"""
+
+
+def begun(folder, rows):
+    """A race in a process of its own, when it has written so many rows."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, str(folder)], stderr=subprocess.PIPE, cwd=Path(__file__).parents[3], text=True
+    )
+    path = folder / "results.csv"
+    end = time.monotonic() + 120
+    while not path.exists() or path.read_bytes().count(b"\n") < rows + 1:
+        assert process.poll() is None or path.read_bytes().count(b"\n") >= rows + 1, process.stderr.read()
+        assert time.monotonic() < end
+        time.sleep(0.002)
+    return process
+
+
+@pytest.mark.parametrize("rows", [0, 5])
+def test_a_killed_race_goes_on_and_ends_as_one_that_never_was(tmp_path, rows, whole):
+    process = begun(tmp_path / "r", rows)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() in (-signal.SIGKILL, 0)
+    process.stderr.close()
+    kept = (tmp_path / "r/results.csv").read_bytes()
+    kept = kept[: kept.rfind(b"\n") + 1]
+    assert kept.count(b"\n") > rows
+    _no_racing_process_is_left()
+    done = race(out=tmp_path / "r")
+    assert (tmp_path / "r/results.csv").read_bytes().startswith(kept)  # what was there was not solved again
+    assert what_counts(done.rows) == what_counts(whole.rows)
+    assert (tmp_path / "r/report.html").exists()
+
+
+def _no_racing_process_is_left():
+    """Racing processes end when nobody waits for them any more."""
+    if not Path("/proc").exists():
+        return
+    end = time.monotonic() + 30
+    while time.monotonic() < end:
+        mine = [
+            entry for entry in Path("/proc").iterdir()
+            if entry.name.isdigit() and _orphan(entry)
+        ]  # fmt: skip
+        if not mine:
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"{mine} go on without their race")
+
+
+def _orphan(entry):
+    try:
+        racing = b"solvers.comparison.child" in (entry / "cmdline").read_bytes()
+        return racing and (entry / "stat").read_text().rsplit(")", 1)[1].split()[1] == "1"
+    except OSError:
+        return False
+
+
+def test_ctrl_c_ends_a_race_with_what_there_is(tmp_path, monkeypatch, whole):
+    kept = race_module.race_task
+    calls = []
+
+    def interrupted(task):
+        calls.append(task)
+        if len(calls) == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        return kept(task)
+
+    monkeypatch.setattr(race_module, "race_task", interrupted)
+    done = race(out=tmp_path / "r")
+    assert done.interrupted
+    assert len(done.rows) == 2
+    assert done.left == 6
+    assert "The race is not finished: 6 solves left." in (tmp_path / "r/report.html").read_text("utf-8")
+    monkeypatch.setattr(race_module, "race_task", kept)
+    assert what_counts(race(out=tmp_path / "r").rows) == what_counts(whole.rows)
+
+
+# Dispatch
+
+
+@pytest.mark.parametrize("dispatch", ["threads?workers=2", "processes?workers=2"])
+def test_handed_out_tasks_have_the_same_rows_and_the_page_warns(dispatch, tmp_path, whole):
+    done = race(dispatch=dispatch, out=tmp_path / "r")
+    assert what_counts(done.rows) == what_counts(whole.rows)
+    assert done.race.protocol.workers == 2
+    assert "shared the machine: times do not compare" in done.page()
+    _no_racing_process_is_left()
+
+
+# Wrong use
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"backends": []}, "no backend is given"),
+        ({"backends": "taboo"}, "no backend 'taboo'; did you mean 'tabu'"),
+        ({"backends": ["sa", "sa"]}, "'sa' is given twice"),
+        ({"backends": "sa?sweep=3"}, "no option 'sweep'"),
+        ({"given": []}, "no block problem was given"),
+        ({"given": {"a": 5}}, "a is of type int"),
+        ({"given": [5]}, "5 is no block problem"),
+        ({"time_limits": 0}, "time limit 0 must be"),
+        ({"time_limits": [0.1, -1.0]}, "time limit -1.0 must be"),
+        ({"time_limits": []}, "no time limit"),
+        ({"time_limits": [0.1, 0.1]}, "name one twice"),
+        ({"seeds": 0}, "seeds 0 must be"),
+        ({"first_seed": -1}, "first_seed -1 must be"),
+        ({"first_seed": 2**63 - 1}, "too large for 2 seeds"),
+        ({"threads": 0}, "threads 0 must be"),
+        ({"start": "warm"}, "start 'warm' must be one of cold, mask"),
+        ({"dispatch": "cluster"}, "no dispatch 'cluster'"),
+        ({"backends": "leap"}, "leap"),
+    ],
+)
+def test_what_cannot_be_raced_is_refused_before_anything_is_solved(settings, message, monkeypatch, tmp_path):
+    monkeypatch.setenv("DWAVE_API_TOKEN", "none")
+    monkeypatch.setenv("DWAVE_CONFIG_FILE", str(tmp_path / "none.conf"))
+    (tmp_path / "none.conf").touch()
+    with pytest.raises(OptionError, match=message):
+        race(**settings)
+
+
+def test_a_class_of_this_very_module_cannot_be_raced(odd):
+    local = type("Local", (odd.Guess,), {"__module__": "__main__"})
+    with pytest.raises(OptionError, match="cannot be imported by the racing process"):
+        race({"a": SMALL["a"]}, [local()])
+    with pytest.raises(OptionError, match="cannot be handed to a racing process"):
+        race({"a": SMALL["a"]}, [solvers.Decompose("exact", size=4)])
+
+
+def test_the_columns_of_a_row_are_in_the_file(tmp_path):
+    race({"a": SMALL["a"]}, ["exact"], seeds=1, out=tmp_path / "r")
+    head = (tmp_path / "r/results.csv").read_text().split("\n")[0]
+    assert head.split(",") == list(COLUMNS)

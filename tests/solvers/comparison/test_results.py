@@ -1,0 +1,109 @@
+"""results.csv: every row comes back as it was, what a kill cut short is dropped, and what is damaged is told."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from problems import FileFormatError
+from solvers import SolverError
+from solvers.comparison.results import COLUMNS, Results, Row
+
+FINITE = st.floats(allow_nan=False, allow_infinity=False)
+TEXT = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), min_size=1, max_size=12)
+
+
+def rows_of(path):
+    with Results(path) as results:
+        return list(results.rows)
+
+
+def written(path, *rows):
+    with Results(path) as results:
+        for row in rows:
+            results.append(row)
+    return path
+
+
+FIRST = Row("p,1", 'dimod:a.B?x="1"', None, 0, "ok", -1.5, 0.25, incumbents=((0.1, 2.0), (0.2, -1.5)))
+SECOND = Row("p,1", "sa", 0.1, 2**63 - 1, "failed", error="ValueError: a, \"b\"\nand 'c'")
+
+
+def test_rows_come_back_to_the_bit(tmp_path):
+    path = written(tmp_path / "results.csv", FIRST, SECOND)
+    assert rows_of(path) == [FIRST, dataclasses.replace(SECOND, error="ValueError: a, \"b\" and 'c'")]
+    with path.open(newline="") as file:
+        assert [row["backend"] for row in csv.DictReader(file)] == [FIRST.backend, "sa"]
+
+
+@given(TEXT, TEXT, FINITE, FINITE, st.lists(st.tuples(FINITE, FINITE), max_size=4), st.none() | FINITE)
+def test_any_row_comes_back(tmp_path_factory, problem, backend, energy, seconds, pairs, queue):
+    row = Row(problem, backend, 1.0, 3, "ok", energy, seconds, queue=queue, incumbents=tuple(pairs))
+    path = tmp_path_factory.mktemp("race") / "results.csv"
+    assert rows_of(written(path, row)) == [row]
+
+
+def test_a_row_that_was_cut_short_is_dropped_wherever_it_was_cut(tmp_path):
+    whole = written(tmp_path / "whole.csv", FIRST, SECOND).read_bytes()
+    head, first, _ = whole.split(b"\n")[:3]
+    path = tmp_path / "cut.csv"
+    for end in range(0, len(whole), 5):
+        path.write_bytes(whole[:end])
+        kept = rows_of(path)
+        assert kept == [FIRST, SECOND][: max(0, whole[:end].count(b"\n") - 1)]
+        written(path, dataclasses.replace(FIRST, seed=7))  # what comes after stands on a line of its own
+        assert rows_of(path) == [*kept, dataclasses.replace(FIRST, seed=7)]
+    assert path.read_bytes().startswith(head + b"\n" + first + b"\n")
+
+
+def damaged(line, old, new):
+    def change(path):
+        lines = path.read_text("utf-8").split("\n")
+        assert old in lines[line - 1]
+        lines[line - 1] = lines[line - 1].replace(old, new, 1)
+        path.write_text("\n".join(lines), "utf-8")
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (damaged(1, "energy", "energies"), "line 1: the columns"),
+        (damaged(2, "-1.5", "low"), "line 2: is not a row"),
+        (damaged(2, "-1.5", "nan"), "line 2: is not a row"),
+        (damaged(2, "-1.5", ""), "line 2: is not a row"),
+        (damaged(2, ",ok,", ",good,"), "line 2: is not a row"),
+        (damaged(2, "[[0.1", "[0.1"), "line 2: is not a row"),
+        (damaged(2, "0.25", "0.25,1"), "line 2: is not a row"),
+        (lambda path: path.write_text(path.read_text() + path.read_text().split("\n")[1] + "\n"), "line 4.*is twice"),
+        (lambda path: path.write_bytes(b"\xff\xfe\n"), "not UTF-8"),
+        (lambda path: path.write_text("another,file\n1,2\n"), "line 1"),
+    ],
+)
+def test_damage_is_told_by_its_line(tmp_path, change, message):
+    path = written(tmp_path / "results.csv", FIRST, SECOND)
+    change(path)
+    with pytest.raises(FileFormatError, match=message):
+        Results(path)
+
+
+def test_two_races_cannot_write_into_one_file(tmp_path):
+    with Results(tmp_path / "results.csv"), pytest.raises(SolverError, match="another race"):
+        Results(tmp_path / "results.csv")
+    assert rows_of(tmp_path / "results.csv") == []
+
+
+def test_without_a_file_rows_are_kept_in_memory():
+    with Results(None) as results:
+        results.append(FIRST)
+        assert results.rows == [FIRST]
+
+
+def test_columns_are_the_row_s_fields():
+    assert COLUMNS[:6] == ("problem", "backend", "time_limit", "seed", "status", "energy")
+    assert COLUMNS[-1] == "incumbents"

@@ -1,0 +1,85 @@
+"""Time to solution, its intervals, and tests of differences, against figures worked out by hand."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from solvers.comparison.statistics import holm, sign_test, time_to_solution
+
+NEVER = math.inf
+
+
+def test_time_to_solution_is_the_formula_at_the_time_that_makes_it_least():
+    # Half of the runs are there after 1 s, all that ever are after 4 s.
+    found = time_to_solution([1.0, 4.0, 1.0, NEVER])
+    at_one, at_four = (t * math.log(0.01) / math.log(1 - s) for t, s in ((1.0, 0.5), (4.0, 0.75)))
+    assert found.value == pytest.approx(min(at_one, at_four))
+    assert found.value == pytest.approx(6.6438562)
+
+
+def test_when_every_run_is_there_the_last_one_s_time_is_enough():
+    assert time_to_solution([0.2, 0.1, 0.3]).value == pytest.approx(0.3)
+
+
+def test_when_no_run_is_there_the_time_is_infinite_and_so_are_its_ends():
+    found = time_to_solution([NEVER, NEVER])
+    assert (found.value, found.low, found.high) == (NEVER, NEVER, NEVER)
+    assert time_to_solution([]).value == NEVER
+
+
+def test_an_interval_is_drawn_from_a_seed_and_holds_the_value():
+    hits = [0.1 * i for i in range(1, 15)] + [NEVER] * 6
+    first, again = time_to_solution(hits, seed=3), time_to_solution(hits, seed=3)
+    assert first == again
+    assert first.low < first.value < first.high
+
+
+def test_an_interval_ends_at_infinity_where_resamples_miss_all_successes():
+    found = time_to_solution([0.5, NEVER, NEVER, NEVER])
+    assert found.value < found.high == NEVER
+
+
+@given(st.lists(st.floats(1e-6, 1e3) | st.just(NEVER), min_size=1, max_size=8), st.floats(0.1, 10.0))
+def test_time_to_solution_scales_with_the_clock(hits, factor):
+    once, scaled = time_to_solution(hits), time_to_solution([factor * hit for hit in hits])
+    for name in ("value", "low", "high"):
+        assert getattr(scaled, name) == pytest.approx(factor * getattr(once, name), rel=1e-9)
+
+
+def test_a_sign_test_counts_pairs_and_leaves_ties_out():
+    test = sign_test([1, 1, 1, 5, 2, NEVER, NEVER], [2, 2, 2, 4, 2, NEVER, 1])
+    assert (test.wins, test.losses, test.ties) == (3, 2, 2)
+    assert test.p == pytest.approx(1.0)
+    assert test.noise
+
+
+def test_a_sign_test_is_two_sided_and_exact():
+    assert sign_test([0] * 6, [1] * 6).p == pytest.approx(2 * 0.5**6)
+    assert sign_test([1] * 6, [0] * 6).p == pytest.approx(2 * 0.5**6)
+    assert not sign_test([0] * 6, [1] * 6).noise
+    assert sign_test([0] * 5, [1] * 5).noise  # five of five are not enough
+    assert sign_test([], []).p == 1.0
+
+
+def test_differences_within_the_tolerance_are_ties():
+    assert sign_test([1.0, 1.0], [1.0 + 1e-12, 2.0], [1e-9, 1e-9]).ties == 1
+    assert sign_test([1.0], [1.5], 1.0).ties == 1
+
+
+def test_p_values_of_several_tests_are_adjusted_together():
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+@given(st.lists(st.floats(0.0, 1.0), max_size=10))
+def test_adjusted_p_values_are_never_smaller_and_keep_their_order(values):
+    adjusted = holm(values)
+    assert all(a >= p and a <= 1.0 for a, p in zip(adjusted, values, strict=True))
+    order = sorted(range(len(values)), key=values.__getitem__)
+    assert all(adjusted[i] <= adjusted[j] for i, j in itertools.pairwise(order))
