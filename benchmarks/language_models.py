@@ -1,13 +1,14 @@
 """Perplexity of language models pruned layer by layer, method beside method.
 
     python benchmarks/language_models.py [--model llama,gpt2] [--seeds 3] [--points 0.5,0.6,0.7,2:4] [--threads 1]
-                                         [--only TEXT] [--ridge 0.3]
+                                         [--only TEXT] [--ridge 0.3] [--choosing]
 
 Models: "llama", the llama-shakespeare model of the measuring data (1.7 M weights), and "gpt2", a GPT-2 of 0.9 M weights
 that is trained here on the same text, 600 steps of 16 sequences. Calibration: 64 random sequences of 128 tokens of the
 training text. Perplexity: the first 300 sequences of 128 tokens of the validation text, stride = length, no BOS token,
 mean over the 127 predicted tokens. Linear weights of the decoder blocks are pruned; figures are means over seeds,
-seconds those of pruning a model once. A star marks a figure that misses its bar.
+seconds those of pruning a model once. A star marks a figure that misses its bar. With --choosing, perplexity is that of
+the training text's last tenth, which calibration then leaves out: settings are chosen there.
 
 The data are found through HYBRID_ICBS_DATA (default: ../shared/data beside the repository).
 """
@@ -70,9 +71,10 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--only", default="", help="rows whose name contains this text")
     parser.add_argument("--ridge", type=float, help="instead of the default")
+    parser.add_argument("--choosing", action="store_true", help="perplexity of held-out training text")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    text = Text()
+    text = Text(arguments.choosing)
     for name in arguments.model.split(","):
         model = {"llama": llama, "gpt2": gpt2}[name](text)
         table(name, model, text, arguments)
@@ -123,11 +125,14 @@ def verdict(model: str, label: str, point: str, score: float) -> str:
 class Text:
     """Training and validation text as tokens."""
 
-    def __init__(self) -> None:
+    def __init__(self, choosing: bool = False) -> None:
         tokenizer = AutoTokenizer.from_pretrained(DATA / "llama-shakespeare")
         self.vocabulary = len(tokenizer)
         read = [(DATA / "text" / f"shakespeare_{part}.txt").read_text("utf-8") for part in ("train", "valid")]
         self.train, valid = (torch.tensor(tokenizer(part)["input_ids"]) for part in read)
+        if choosing:
+            held_out = len(self.train) // 10
+            self.train, valid = self.train.split([len(self.train) - held_out, held_out])
         self.valid = valid[: len(valid) // LENGTH * LENGTH].view(-1, LENGTH)[:EVALUATION]
 
     def sequences(self, count: int, generator: torch.Generator) -> torch.Tensor:
