@@ -1,15 +1,19 @@
-"""The tabu search of :mod:`solvers.tabu` for many populations of many problems at once, in plain torch operations.
+"""The tabu search of :mod:`solvers.tabu` for many populations of many problems at once, on tensors.
 
-A step of all searches is a dozen operations on tensors [problem, row, variable], one row for each member of each
-population. It means the same as the compiled kernels: the best leaver, its best partner, tenures drawn at random; then
-children that keep what two members share. All children of a generation are searched side by side, until none of them
-has found a better state for so many steps; those that are done rest meanwhile. Every problem has random numbers of its
-own: neither the other problems of its batch nor the pace at which the clock is read changes what becomes of it.
+Tensors are [problem, row, variable], one row for each member of each population. All children of a generation are
+searched side by side, until none of them has found a better state for so many steps; those that are done rest
+meanwhile. Children keep what two members share, and go astray where that leaves them too little to search.
+
+The steps of all searches come in two forms that take the same steps, those of :mod:`solvers.kernels.tabu`: "torch", two
+dozen plain operations a step that run anywhere, and "triton", one launch of :mod:`solvers.kernels.tabu_triton` for
+thousands of steps. Every row has random numbers of its own: neither the other problems of its batch nor the pace at
+which the clock is read changes what becomes of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,11 +24,13 @@ from solvers.arrays import DenseArrays
 from solvers.goal import Goal
 from solvers.islands import Plan, tenures
 from solvers.run import Pace, Run
+from solvers.torch_random import below, numbers, units
 
 if TYPE_CHECKING:
     import torch
 
-_DRAWN = 64  # steps for which tenures are drawn at once
+_DRAWN = 64  # steps for which random numbers are drawn at once
+_MOST_STEPS = 1 << 30  # a step's number and all that is added to it fit into 32 bits
 _ROUNDING = 1e-6  # share of the largest field by which a state must be better: less may be the rounding of float32
 _LONGEST = 100  # times the patience, and four steps a variable: a generation is over by then
 
@@ -46,7 +52,16 @@ class Task:
     initial: StateArray | None = None
 
 
-def search(tasks: Sequence[Task], plan: Plan, populations: int, device: str) -> list[tuple[StateArray, int]]:
+def fused_takes(n: int, groups: int) -> bool:
+    """Whether the fused kernel can search such problems: of one group, with as many variables as fit into registers."""
+    from solvers.kernels import tabu_triton
+
+    return groups == 1 and n <= tabu_triton.LARGEST
+
+
+def search(
+    tasks: Sequence[Task], plan: Plan, populations: int, device: str, *, fused: bool = False
+) -> list[tuple[StateArray, int]]:
     """Search every problem by so many populations, all at once.
 
     Args:
@@ -54,11 +69,12 @@ def search(tasks: Sequence[Task], plan: Plan, populations: int, device: str) -> 
         plan: how much each population searches; whole generations are searched, `plan.children` or a little more.
         populations: populations of each problem that know nothing of one another.
         device: a torch device.
+        fused: whether the steps are those of the fused kernel, which must take all of the problems.
 
     Returns:
         For each problem the best state of each of its populations [populations, n] and how many children each had.
     """
-    batch = _Batch(tasks, plan, populations, device)
+    batch = Batch(tasks, plan, populations, device, fused=fused)
     children = 0
     while not children or (children < plan.children and batch.going()):
         batch.begin_generation(first=children == 0)
@@ -68,21 +84,30 @@ def search(tasks: Sequence[Task], plan: Plan, populations: int, device: str) -> 
     return [(states, children) for states in batch.best_states()]
 
 
-class _Batch:
-    """Tensors of all searches: P problems, M = populations x members rows of each, n variables."""
+class Batch:
+    """Tensors of all searches: P problems, M = populations x members rows of each, n variables in W columns.
 
-    def __init__(self, tasks: Sequence[Task], plan: Plan, populations: int, device: str) -> None:
+    Arguments are those of :func:`search`.
+    """
+
+    _Q: torch.Tensor
+    _rests: torch.Tensor
+
+    def __init__(
+        self, tasks: Sequence[Task], plan: Plan, populations: int, device: str, *, fused: bool = False
+    ) -> None:
         import torch
 
         self._torch, self._tasks, self._plan, self._device = torch, tasks, plan, torch.device(device)
         self._populations, self._members = populations, plan.population
         self._n = tasks[0].arrays.n
         self._rows = populations * plan.population
-        self._rngs = [np.random.default_rng([task.run.seed, 0]) for task in tasks]
-        self._generation = 0
-        self._Q = torch.stack([self._sent(np.array(task.arrays.matrix)) for task in tasks])
-        self._single = torch.stack([self._sent(task.arrays.single) for task in tasks])
+        self.take_steps = self._fused_steps if fused else self._plain_steps
+        self._lay_out_matrices(fused)
         self._lay_out_groups()
+        starts = [np.random.SeedSequence(task.run.seed).generate_state(1, np.uint64) for task in tasks]
+        self._seeds = self._sent(np.array(starts).view(np.int64))
+        self._generation = 0
         shape = len(tasks), self._rows, self._n
         self._members_x = torch.zeros(shape, dtype=torch.bool, device=self._device)
         self._members_energy = torch.full(shape[:2], torch.inf, dtype=torch.float64, device=self._device)
@@ -95,6 +120,21 @@ class _Batch:
     def _sent(self, array: np.typing.NDArray[np.generic]) -> torch.Tensor:
         return self._torch.from_numpy(np.ascontiguousarray(array)).to(self._device)
 
+    def _lay_out_matrices(self, fused: bool) -> None:
+        torch, n = self._torch, self._n
+        if fused:
+            from solvers.kernels import tabu_triton
+
+            self._width, self._block = tabu_triton.width(n), tabu_triton.block(n)
+        else:
+            self._width, self._block = n, 1 << (n - 1).bit_length()
+        shape = len(self._tasks), n, self._width
+        self._Q = torch.zeros(shape, dtype=torch.float32, device=self._device)
+        for Q, task in zip(self._Q, self._tasks, strict=True):
+            Q[:, :n] = self._sent(np.array(task.arrays.matrix))
+        self._single = torch.stack([self._sent(task.arrays.single) for task in self._tasks])
+        self._at = torch.arange(n, dtype=torch.int32, device=self._device)
+
     def _lay_out_groups(self) -> None:
         groups = [task.arrays.groups for task in self._tasks]
         slots = np.arange(self._n)
@@ -106,7 +146,7 @@ class _Batch:
             at = g.of[g.members]
             ones.append(slots - g.starts[at] < g.counts[at])
         self._slot_is_one = self._sent(np.array(ones))[:, None, :]
-        self._spans = [tenures(g) for g in groups]
+        self._tenures = self._sent(np.array([tenures(g) for g in groups], np.int32))
 
     def going(self) -> bool:
         """Whether any problem's run still goes on."""
@@ -118,60 +158,78 @@ class _Batch:
     def begin_generation(self, *, first: bool) -> None:
         """Make a start for every row."""
         torch = self._torch
-        keys = self._sent(np.array([rng.random((self._rows, self._n), np.float32) for rng in self._rngs]))
+        self._generation += 1
+        # Each row of each generation has two streams: one for its start, one for its steps.
+        rows = torch.arange(2 * self._rows, device=self._device) + 1
+        streams = numbers(numbers(self._seeds, self._generation), rows)
+        starts, self._streams = streams[:, : self._rows], streams[:, self._rows :].contiguous()
+        bits = numbers(starts[..., None], self._at.long() + 1)
         if first:
-            self._x = self._feasible(keys)
-            self._place_initial()
+            x = self._feasible(units(bits))
+            self._place_initial(x)
         else:
             anew = self._stale * self._members >= self._plan.patience
             self._stale.masked_fill_(anew, 0)
             anew = anew.repeat_interleave(self._members, dim=1)
             self._members_energy.masked_fill_(anew, torch.inf)
-            one, other = self._parents()
-            # Common ones come before the variables in which the two differ, common zeros after them.
-            taught = torch.where(one == other, torch.where(one, -1.0, 2.0), keys)
-            self._x = self._feasible(torch.where(anew[..., None], keys, taught))
-        self._fields, self._energy = self._evaluated(self._x)
-        self._child_x, self._child = self._x.clone(), self._energy.clone()
-        self._free_at = torch.zeros_like(self._x, dtype=torch.int32)
-        self._least = _ROUNDING * self._fields.abs().amax(dim=-1).double()
-        self._found_at = torch.zeros_like(self._members_energy, dtype=torch.int32)
-        self._generation += 1
-        self._tenure_rngs = [np.random.default_rng([task.run.seed, self._generation]) for task in self._tasks]
+            x = self._feasible(torch.where(anew[..., None], units(bits), self._taught(bits, starts)))
+        fields, self._energy = self._evaluated(x)
+        self._least = _ROUNDING * fields.abs().amax(dim=-1).double()
+        self._child, self._found_at = self._energy.clone(), torch.zeros_like(self._energy, dtype=torch.int32)
+        # A one that rests through step t is a t here, a zero -1 - t.
+        self._rests = self._widened(torch.where(x, 0, -1).int(), 2**31 - 1)
+        self._fields, self._child_x = self._widened(fields, 0.0), self._widened(x, False)
+
+    def _widened(self, tensor: torch.Tensor, value: float) -> torch.Tensor:
+        return self._torch.nn.functional.pad(tensor, (0, self._width - self._n), value=value).contiguous()
 
     def _feasible(self, keys: torch.Tensor) -> torch.Tensor:
         """States [P, M, n] whose ones are, in each group, the variables of least key (-1 .. 2)."""
-        order = (keys.double() + 4.0 * self._group).argsort(dim=-1)
+        if self._count_of_groups > 1:
+            keys = keys.double() + 4.0 * self._group
+        order = keys.argsort(dim=-1, stable=True)
         return self._torch.zeros_like(self._members_x).scatter_(-1, order, self._slot_is_one.expand_as(order))
 
-    def _place_initial(self) -> None:
+    def _place_initial(self, x: torch.Tensor) -> None:
         for p, task in enumerate(self._tasks):
             if task.initial is not None:
                 given = self._sent(task.initial[: self._members].astype(bool))
                 for start in range(0, self._rows, self._members):
-                    self._x[p, start : start + len(given)] = given
+                    x[p, start : start + len(given)] = given
 
-    def _parents(self) -> tuple[torch.Tensor, torch.Tensor]:
+    def _taught(self, bits: torch.Tensor, starts: torch.Tensor) -> torch.Tensor:
+        """Keys of children: common ones first, common zeros last, what is left to chance between them.
+
+        To chance are left the variables in which the parents differ, half of which change on average; and, where those
+        give fewer swaps than `plan.stray`, others by lot, twice as many of either kind as swaps are missing.
+        """
+        where = self._torch.where
+        one, other = self._parents(starts)
+        differ = one ^ other
+        ones = one.sum(dim=-1, keepdim=True)
+        missing = (self._plan.stray - 0.25 * differ.sum(dim=-1, keepdim=True)).clamp(min=0.0)
+        chance = 2.0 * missing / where(one, ones, self._n - ones)
+        lot = units(bits << 24)  # other bits than those of the keys
+        keys: torch.Tensor = where(differ | (lot < chance), units(bits), where(one, -1.0, 2.0))
+        return keys
+
+    def _parents(self, starts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Two distinct members of its own population for each row, bool [P, M, n] each."""
-        size, shape = self._members, (len(self._tasks), self._rows)
-        first, second = np.empty(shape, np.int64), np.empty(shape, np.int64)
-        base = np.repeat(np.arange(0, self._rows, size), size)
-        for p, rng in enumerate(self._rngs):
-            a, b = rng.integers(0, size, self._rows), rng.integers(0, size - 1, self._rows)
-            first[p], second[p] = base + a, base + b + (b >= a)
-        return self._rows_of(self._members_x, first), self._rows_of(self._members_x, second)
+        size = self._members
+        base = self._torch.arange(0, self._rows, size, device=self._device).repeat_interleave(size)
+        first, second = (below(numbers(starts, self._n + 1 + t), size - t) for t in range(2))
+        return self._rows_of(base + first), self._rows_of(base + second + (second >= first))
 
-    def _rows_of(self, states: torch.Tensor, rows: np.typing.NDArray[np.int64]) -> torch.Tensor:
-        return states.gather(1, self._sent(rows)[:, :, None].expand(-1, -1, self._n))
+    def _rows_of(self, rows: torch.Tensor) -> torch.Tensor:
+        return self._members_x.gather(1, rows[:, :, None].expand(-1, -1, self._n))
 
     def search_generation(self) -> None:
         """Search all children to their end, with a look at clock and targets every few milliseconds."""
         step, active = 0, True
-        longest = _LONGEST * self._plan.iterations + 4 * self._n
+        longest = min(_LONGEST * self._plan.iterations + 4 * self._n, _MOST_STEPS)
         while active and step < longest:
             chunk = self._pace.begin(longest - step)
-            for t in range(step, step + chunk):
-                self._step(t)
+            self.take_steps(step, step + chunk)
             step += chunk
             # Reading these waits for the device, so the pace is the device's.
             active = bool((step - self._found_at < self._plan.iterations).any())
@@ -181,61 +239,78 @@ class _Batch:
             if not self.going():
                 return
 
+    def _fused_steps(self, begin: int, end: int) -> None:
+        from solvers.kernels import tabu_triton
+
+        tabu_triton.take_steps(
+            self._Q, self._fields, self._rests, self._child_x.view(self._torch.uint8), self._energy, self._child,
+            self._found_at, self._least, self._streams, self._tenures, begin, end,
+            min(self._plan.iterations, _MOST_STEPS),
+        )  # fmt: skip
+
+    def _plain_steps(self, begin: int, end: int) -> None:
+        for t in range(begin, end):
+            if t == begin or t % _DRAWN == 0:
+                self._draw(t - t % _DRAWN)
+            self._step(t)
+
     def _step(self, t: int) -> None:
-        torch = self._torch
-        now = t + 1
-        if t % _DRAWN == 0:
-            self._draw_tenures()
-        free = self._free_at <= now
-        entering = torch.where(free & ~self._x, self._fields, torch.inf)
-        leaving = torch.where(free & self._x, -self._fields, torch.inf)
+        torch, inf = self._torch, self._torch.inf
+        now, drawn = t + 1, t % _DRAWN
+        entering = torch.where((self._rests < 0) & (self._rests >= -now), self._fields, inf)
+        leaving = torch.where((self._rests >= 0) & (self._rests < now), self._fields, -inf)
         if self._count_of_groups > 1:
             # The leaver is chosen together with the cheapest zero of its own group.
-            cheapest = torch.full((*leaving.shape[:2], self._count_of_groups), torch.inf, device=self._device)
-            groups = self._group.expand_as(self._x)
-            leaving = leaving + cheapest.scatter_reduce_(-1, groups, entering, "amin").gather(-1, groups)
-        out = leaving.argmin(dim=-1, keepdim=True)  # argmin and gather: min(dim) starts threads on the smallest tensor
+            cheapest = torch.full((*leaving.shape[:2], self._count_of_groups), inf, device=self._device)
+            groups = self._group.expand_as(self._rests)
+            leaving = leaving - cheapest.scatter_reduce_(-1, groups, entering, "amin").gather(-1, groups)
+        # Of equal ones that whose index is least once its bits are flipped at random: none is always the first.
+        keys = self._at ^ self._flips[drawn]
+        most = leaving.amax(dim=-1, keepdim=True)
+        out = torch.where(leaving == most, keys, self._block).amin(dim=-1, keepdim=True) ^ self._flips[drawn]
+        out = out.long()
         lost = self._matrix_rows(out)
         entering = entering - lost
         if self._count_of_groups > 1:
-            entering = torch.where(groups == groups.gather(-1, out), entering, torch.inf)
-        into = entering.argmin(dim=-1, keepdim=True)
-        cost = entering.gather(-1, into) - self._fields.gather(-1, out)
+            entering = torch.where(groups == groups.gather(-1, out), entering, inf)
+        low = entering.amin(dim=-1, keepdim=True)
+        into = torch.where(entering == low, keys, self._block).amin(dim=-1, keepdim=True) ^ self._flips[drawn]
+        into = into.long()
         active = (t - self._found_at < self._plan.iterations)[..., None]
-        moves = active & torch.isfinite(leaving.gather(-1, out)) & torch.isfinite(cost)
+        moves = active & torch.isfinite(most) & torch.isfinite(low)
+        cost = low.double() - self._fields.gather(-1, out).double()
         self._fields += torch.where(moves, self._matrix_rows(into) - lost, 0.0)
         # Where nothing moves, what is written is what was there.
-        self._x.scatter_(-1, out, self._x.gather(-1, out) & ~moves)
-        self._x.scatter_(-1, into, self._x.gather(-1, into) | moves)
-        for kind, moved in enumerate((into, out)):
-            rest = now + self._tenures[t % _DRAWN, :, :, kind, None]
-            self._free_at.scatter_(-1, moved, torch.where(moves, rest, self._free_at.gather(-1, moved)))
+        for moved, rests in ((out, -self._kept_away[drawn] - now), (into, self._kept[drawn] + now - 1)):
+            self._rests.scatter_(-1, moved, torch.where(moves, rests, self._rests.gather(-1, moved)))
         self._energy += torch.where(moves, cost, 0.0)[..., 0]
         better = self._energy < self._child - self._least
         self._found_at = torch.where(better, now, self._found_at)
         self._child = torch.where(better, self._energy, self._child)
-        self._child_x = torch.where(better[..., None], self._x, self._child_x)
+        self._child_x = torch.where(better[..., None], self._rests >= 0, self._child_x)
 
-    def _draw_tenures(self) -> None:
-        """Steps for which what enters and what leaves must rest, for the next steps: int32 [steps, P, M, 2]."""
-        shape = _DRAWN, self._rows, 2
-        drawn = [
-            spans[::2] + rng.integers(0, spans[1::2], shape)
-            for rng, spans in zip(self._tenure_rngs, self._spans, strict=True)
-        ]
-        self._tenures = self._sent(np.stack(drawn, axis=1).astype(np.int32))
+    def _draw(self, first: int) -> None:
+        """Flips of indices and tenures for the next steps, int32 [steps, P, M, 1], from the bits that kernels use."""
+        which = self._torch.arange(first + 1, first + 1 + _DRAWN, device=self._device)
+        bits = numbers(self._streams, which[:, None, None])[..., None]
+        stay, stay_spread, away, away_spread = self._tenures.long().T[:, :, None, None]
+        self._flips = (bits & (0xFFFF & (self._block - 1))).int()
+        self._kept_away = (away + (((bits >> 16) & 0xFFFF) * away_spread >> 16)).int()
+        self._kept = (stay + (((bits >> 32) & 0xFFFF) * stay_spread >> 16)).int()
 
     def _evaluated(self, states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Fields, float32 [P, M, n], and energies, float64 [P, M], of states."""
         ones = states.to(self._torch.float32)
         single = self._single[:, None, :]
         terms = single.to(self._torch.float32)
+        Q = self._Q[..., : self._n]
         if self._device.type == "cpu":
             # One product for each problem: there a batch of one is rounded otherwise than a batch of many.
-            each = zip(terms, ones, self._Q, strict=True)
-            fields = self._torch.stack([self._torch.addmm(term, one, Q) for term, one, Q in each])
+            each = zip(terms, ones, Q, strict=True)
+            fields = self._torch.stack([self._torch.addmm(term, one, matrix) for term, one, matrix in each])
         else:
-            fields = self._torch.baddbmm(terms, ones, self._Q)
+            with _whole_float32():
+                fields = self._torch.baddbmm(terms, ones, Q)
         return fields, 0.5 * ((fields + single) * ones).sum(-1)
 
     def _matrix_rows(self, variables: torch.Tensor) -> torch.Tensor:
@@ -245,13 +320,14 @@ class _Batch:
     def end_generation(self) -> None:
         """Keep the best of members and children, each state once, and the best of all."""
         torch = self._torch
-        self._child = self._evaluated(self._child_x)[1]  # anew: what a search adds up drifts with rounding
+        found = self._child_x[..., : self._n]
+        self._child = self._evaluated(found)[1]  # anew: what a search adds up drifts with rounding
         better = self._child < self._best
         self._best = torch.where(better, self._child, self._best)
-        self._best_x = torch.where(better[..., None], self._child_x, self._best_x)
+        self._best_x = torch.where(better[..., None], found, self._best_x)
         P, S, m, n = len(self._tasks), self._populations, self._members, self._n
         energy = torch.cat([self._members_energy.view(P, S, m), self._child.view(P, S, m)], dim=2)
-        states = torch.cat([self._members_x.view(P, S, m, n), self._child_x.view(P, S, m, n)], dim=2)
+        states = torch.cat([self._members_x.view(P, S, m, n), found.reshape(P, S, m, n)], dim=2)
         energy, order = energy.sort(dim=2, stable=True)
         states = states.gather(2, order[..., None].expand(-1, -1, -1, n))
         # Equal states stand side by side once sorted by energy, unless two distinct ones share it: then both stay.
@@ -271,12 +347,17 @@ class _Batch:
 
     # What was found
 
+    @property
+    def states(self) -> torch.Tensor:
+        """The present states of all searches, bool [P, M, n]."""
+        return self._rests[..., : self._n] >= 0
+
     def _note(self, lowest: list[float]) -> None:
         for p, (task, half) in enumerate(zip(self._tasks, lowest, strict=True)):
             if half < self._noted[p] and task.run.ended_by is None:
                 self._noted[p] = half
                 row = int(self._child[p].argmin())
-                task.goal.note(half, self._child_x[p, row].cpu().numpy().astype(np.int8))
+                task.goal.note(half, self._child_x[p, row, : self._n].cpu().numpy().astype(np.int8))
 
     def best_states(self) -> list[StateArray]:
         """The best state of each population of each problem."""
@@ -284,3 +365,25 @@ class _Batch:
         row = self._best.view(P, S, m).argmin(dim=2)[..., None, None].expand(-1, -1, 1, n)
         states = self._best_x.view(P, S, m, n).gather(2, row)[:, :, 0]
         return list(states.cpu().numpy().astype(np.int8))
+
+
+@contextlib.contextmanager
+def _whole_float32() -> Iterator[None]:
+    """Products of float32 matrices on a GPU as such: a setting for training may round their factors to 10 bits."""
+    import torch
+
+    products = torch.backends.cuda.matmul
+    if not hasattr(products, "fp32_precision"):  # torch before 2.9
+        before = products.allow_tf32
+        products.allow_tf32 = False
+        try:
+            yield
+        finally:
+            products.allow_tf32 = before
+        return
+    given = products.fp32_precision
+    products.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        products.fp32_precision = given

@@ -8,9 +8,14 @@ import pytest
 import solvers.run
 import solvers.tabu
 from problems import BlockProblem, instances
-from solvers import UnavailableError
+from solvers import UnavailableError, get_solver, tabu_torch, torch_random
+from solvers.arrays import dense_arrays, stream_of
+from solvers.goal import Goal
+from solvers.islands import Plan
+from solvers.kernels.random import next64
+from solvers.run import Run
 from solvers.tabu import TabuSearch
-from solvers.testing import optimum
+from solvers.testing import conformance_checks, optimum
 
 torch = pytest.importorskip("torch")
 
@@ -71,6 +76,38 @@ def test_a_population_that_gives_way_to_a_new_one_does_not_wait_for_its_neighbou
     assert [rows(solver.solve(p, seed=t)) for t, p in enumerate(listed)] == together
 
 
+@pytest.mark.parametrize("check", conformance_checks(), ids=str)
+def test_the_torch_form_keeps_the_contract(check):
+    reason = check(lambda: get_solver("tabu?engine=torch&population=3&children=9&iterations=10"))
+    if reason is not None:
+        pytest.skip(reason)
+
+
+def test_streams_are_those_of_the_compiled_kernels():
+    stream = stream_of(5, 0)
+    start = torch.from_numpy(stream.view(np.int64).copy())
+    compiled = [int(next64(stream)) for _ in range(40)]
+    drawn = torch_random.numbers(start, torch.arange(1, 41))
+    assert drawn.numpy().view(np.uint64).tolist() == compiled
+    assert torch_random.numbers(start, 40).numpy().view(np.uint64).tolist() == compiled[-1:]
+    assert torch_random.units(drawn).tolist() == pytest.approx([bits / 2**64 for bits in compiled], abs=2**-24)
+    assert torch_random.below(drawn, 10).tolist() == [bits * 10 >> 64 for bits in compiled]
+
+
+def test_children_of_parents_that_are_nearly_the_same_go_astray():
+    problem = instances.random(200, 60, seed=0)
+    arrays, run = dense_arrays(problem), Run(seed=0)
+    batch = tabu_torch.Batch([tabu_torch.Task(arrays, run, Goal(problem, run, arrays))], Plan(2, 2, 1, 6), 300, "cpu")
+    batch.begin_generation(first=True)
+    parent = batch.states[0, 0]
+    batch._members_x[:] = parent
+    batch.begin_generation(first=False)
+    swaps = (batch.states[0] & ~parent).sum(dim=1).double()
+    assert (batch.states.sum(dim=2) == 60).all()
+    assert swaps.mean().item() == pytest.approx(15, abs=1)
+    assert swaps.min() >= 5
+
+
 def test_a_larger_planted_optimum_is_found():
     problem = instances.planted(40, 12, seed=0)
     answer = TabuSearch(children=60, engine="torch").solve(problem, seed=0)
@@ -119,8 +156,9 @@ def test_auto_stays_with_the_compiled_kernels_for_few_searches():
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_a_gpu_reaches_the_same_optima():
-    listed = blocks(6, 12)
-    answers = TabuSearch(**SMALL, device="cuda").solve_many(listed, seed=0)
+@pytest.mark.parametrize("groups", [False, True])
+def test_a_gpu_reaches_the_same_optima(groups):
+    listed = blocks(6, 12, groups)
+    answers = TabuSearch(**SMALL, device="cuda", engine="torch").solve_many(listed, seed=0)
     assert [a.first.energy for a in answers] == pytest.approx([optimum(p) for p in listed], rel=1e-9)
-    assert {a.info["device"] for a in answers} == {"cuda"}
+    assert {(a.info["device"], a.info["engine"]) for a in answers} == {("cuda", "torch")}
