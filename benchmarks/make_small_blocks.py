@@ -1,6 +1,6 @@
-"""Make the small pruning blocks that ship in problems/data/pruning, with proven optima.
+"""Make the small pruning blocks that ship in problems/instances/small, with proven optima.
 
-    python benchmarks/make_small_blocks.py [--digits digits.npz] [--out problems/data/pruning]
+    python benchmarks/make_small_blocks.py [--digits digits.npz] [--out problems/instances/small]
 
 With --digits, an npz of images x [N, 64] or [N, 8, 8] (grey values 0..16) and labels y [N], a perceptron 64-32-16-10
 is trained on them. Without, the MLPNet checkpoint of the WoodFisher and CHITA papers (784-40-20-10, no biases) and
@@ -37,7 +37,7 @@ BLOCKS = [  # layer, variables, ones
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--digits", type=Path, help="npz of images x and labels y to train a perceptron on")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "problems" / "data" / "pruning")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parents[1] / "problems" / "instances" / "small")
     options = parser.parse_args()
     torch.manual_seed(0)
     torch.set_num_threads(1)

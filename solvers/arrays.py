@@ -15,6 +15,7 @@ their differences in float32. So each group's median is taken out of them, and s
 from __future__ import annotations
 
 import math
+import weakref
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -106,6 +107,13 @@ class DenseArrays(Arrays):
     exact_single: Float64Array
     exact_scale: float
 
+    def exact_energy(self, state: npt.NDArray[np.integer[Any]]) -> float:
+        """The energy of a state [n], counted in float64 on `exact`, up to the order of its terms."""
+        from solvers.kernels.states import matrix_energy
+
+        half = matrix_energy(self.exact, self.exact_single, state.astype(np.float64))
+        return 2.0 * float(half) / self.exact_scale + self.offset
+
     @cached_property
     def reach(self) -> Float32Array:
         """The largest coupling of each variable in `matrix`, at least 0 [n]."""
@@ -142,8 +150,9 @@ def dense_arrays(problem: BlockProblem, *, centred: bool = True) -> DenseArrays:
         problem: the problem.
         centred: whether energies need only be right for feasible states; flips, which leave them, need all.
     """
-    form, groups = problem.form, groups_of(problem)
+    form = problem.form
     if isinstance(form, LowRankForm):
+        groups = groups_of(problem)
         low_rank = factor_arrays(problem, centred=centred)
         dense = _multiplied_out(low_rank.factor, low_rank.linear.astype(np.float64), low_rank)
         if not centred:
@@ -153,6 +162,18 @@ def dense_arrays(problem: BlockProblem, *, centred: bool = True) -> DenseArrays:
     if isinstance(form, ScaledForm):
         return dense_arrays(problem.to_dense(), centred=centred)
     assert isinstance(form, DenseForm)
+    made = _made.get(problem) if centred else None
+    if made is None:
+        made = _made_of(problem, form, groups_of(problem), centred)
+        if centred and made.exact is made.matrix:  # nothing of the matrix's size is held by this
+            _made[problem] = made
+    return made
+
+
+_made: weakref.WeakKeyDictionary[BlockProblem, DenseArrays] = weakref.WeakKeyDictionary()
+
+
+def _made_of(problem: BlockProblem, form: DenseForm, groups: Groups, centred: bool) -> DenseArrays:
     singles, constant = _centred(problem.single_energies, groups) if centred else (problem.single_energies, 0.0)
     scale = math.ldexp(1.0, _safe_exponent(max(_largest(form.matrix), _largest(singles))))
     matrix = _as_float32(form.matrix, scale)
@@ -194,14 +215,35 @@ def restricted(arrays: FactorArrays, indices: Int32Array, fields: Float32Array, 
         Arrays of m variables whose energies are off by a constant.
     """
     part = x[indices].astype(np.float64)
-    used, group = np.unique(arrays.groups.of[indices], return_inverse=True)
-    ones = np.bincount(group, weights=part, minlength=len(used)).astype(np.int32)
-    groups = _laid_out(group.astype(np.int32), ones)
+    groups = _groups_of_part(arrays.groups, indices, part)
     rows = arrays.factor[indices]
     twin = FactorArrays(groups, arrays.scale, 0.0, factor=rows, linear=arrays.linear[indices])
     dense = _multiplied_out(rows, np.zeros(len(indices)), twin)
     single = fields[indices] - dense.matrix @ part  # a field less what the free ones add to it
     return replace(dense, single=single, exact_single=single)
+
+
+def restricted_factor(
+    arrays: FactorArrays, indices: Int32Array, residual: Float64Array, x: UintArray
+) -> FactorArrays:  # fmt: skip
+    """The low-rank problem of some variables while the others stay as they are; off by a constant, as `restricted`.
+
+    Args:
+        arrays, indices, x: as :func:`restricted` takes them.
+        residual: A'^T x of the state [r].
+    """
+    part = x[indices].astype(np.float64)
+    rows = arrays.factor[indices]
+    fixed = residual - part @ rows.astype(np.float64)  # what the others alone leave of it
+    linear = (arrays.linear[indices] + rows.astype(np.float64) @ fixed).astype(np.float32)
+    groups = _groups_of_part(arrays.groups, indices, part)
+    return FactorArrays(groups, arrays.scale, 0.0, factor=_read_only(rows), linear=_read_only(linear))
+
+
+def _groups_of_part(groups: Groups, indices: Int32Array, part: Float64Array) -> Groups:
+    used, group = np.unique(groups.of[indices], return_inverse=True)
+    ones = np.bincount(group, weights=part, minlength=len(used)).astype(np.int32)
+    return _laid_out(group.astype(np.int32), ones)
 
 
 def _multiplied_out(factor: Float32Array, linear: Float64Array, like: FactorArrays) -> DenseArrays:
@@ -254,8 +296,10 @@ def _centred(terms: Float64Array, groups: Groups) -> tuple[Float64Array, float]:
 
 
 def _largest(array: FloatArray) -> float:
-    """Largest magnitude, without a temporary array."""
-    return float(max(array.max(), -array.min())) if array.size else 0.0
+    """Largest magnitude, in one pass and without a temporary array."""
+    from solvers.kernels.states import largest
+
+    return float(largest(_read_only(np.ascontiguousarray(array).reshape(-1)))) if array.size else 0.0
 
 
 def _safe_exponent(largest: float, safe: int = SAFE_EXPONENT, most: int = _LARGEST_EXPONENT) -> int:

@@ -40,6 +40,8 @@ class Capabilities:
         remote: the problem leaves this machine.
         best_variables: size of sub-block with which it serves :class:`solvers.Decompose` best; None for the largest.
         device: where the search runs, "cpu", "cuda" or a service's name.
+        side_by_side: works in compiled code that leaves the interpreter to other threads, so that solves in several
+            threads of a process gain from several processors.
     """
 
     max_variables: int | None = None
@@ -51,6 +53,7 @@ class Capabilities:
     remote: bool = False
     device: str = "cpu"
     best_variables: int | None = None
+    side_by_side: bool = False
 
 
 @dataclass(frozen=True)
@@ -242,6 +245,10 @@ class Solver(abc.ABC):
                 states.append(found_states[best])
                 energies[p] = found[best]
         return states, energies
+
+    def solves_together(self, count: int) -> bool:
+        """Whether `solve_many` of so many problems is more than a loop: calls at a service, a batch on a GPU."""
+        return self.capabilities.remote or self.capabilities.device != "cpu"
 
     # What a subclass writes
 

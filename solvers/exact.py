@@ -65,7 +65,7 @@ class Exact(Solver):
     @property
     def capabilities(self) -> Capabilities:
         """Up to `LARGEST` variables, any form (low-rank problems are made dense), groups."""
-        return Capabilities(max_variables=LARGEST, low_rank=False, best_variables=24)
+        return Capabilities(max_variables=LARGEST, low_rank=False, best_variables=24, side_by_side=True)
 
     def estimate(self, problem: BlockProblem) -> Estimate:
         """The time of an enumeration, or of `max_nodes` nodes; trees often end much earlier."""

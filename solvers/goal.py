@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import weakref
 
 import numpy as np
 import numpy.typing as npt
 
 from problems import BlockProblem
-from solvers.arrays import Arrays
+from solvers.arrays import Arrays, DenseArrays
 from solvers.run import Run
 
 ROUNDING = 2e-6
@@ -24,11 +25,20 @@ not miss its own energy as a target."""
 
 _ROWS = 32  # of a dense matrix tell its size well enough
 
+_sizes: weakref.WeakKeyDictionary[BlockProblem, float] = weakref.WeakKeyDictionary()
+
 _HALTS = np.array([-1.0, -0.1, 0.0, 0.1, 1.0])  # at each of these shares of the slack a kernel returns once
 
 
 def size_of_terms(problem: BlockProblem) -> float:
     """How large the terms are that add up to an energy without its offset: those of a random state, by magnitude."""
+    known = _sizes.get(problem)
+    if known is None:
+        known = _sizes[problem] = _measured_size(problem)
+    return known
+
+
+def _measured_size(problem: BlockProblem) -> float:
     x = problem.random_states(1, 0)
     own = (np.abs(problem.linear) + np.abs(problem.single_energies)) @ x[0]
     ones = np.flatnonzero(x)
@@ -67,8 +77,14 @@ class Goal:
             half: the state's kernel energy.
             state: the state.
         """
-        self._run.record(self._problem.energy(state) if half <= self._near else self._arrays.energy(half))
+        self._run.record(self._confirmed(state) if half <= self._near else self._arrays.energy(half))
         # Near, but not there: from now on only what looks better than this is worth a halt.
         while self._levels and half <= self._levels[-1]:
             self._levels.pop()
         self.threshold = self._levels[-1] if self._levels else -math.inf
+
+    def _confirmed(self, state: npt.ArrayLike) -> float:
+        """The energy of a state [n] in float64: the problem's own, or counted as exactly by a compiled kernel."""
+        if isinstance(self._arrays, DenseArrays) and not self._problem.is_low_rank:
+            return self._arrays.exact_energy(np.asarray(state))
+        return float(self._problem.energy(state))

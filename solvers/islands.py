@@ -26,7 +26,8 @@ class Plan:
         population: members.
         children: tabu searches in all, those of the first members among them.
         iterations: tabu steps without a better state that end each.
-        patience: children in a row that do not enter, after which a new population begins at random.
+        patience: children in a row that do not enter, after which a population has no more to give.
+        brood: children after which it has had its turn whether it has more to give or not.
         stray: swaps by which a child differs from its parent at least; the other parent alone may give fewer.
     """
 
@@ -34,6 +35,7 @@ class Plan:
     children: int
     iterations: int
     patience: int
+    brood: int = UNENDING
     stray: int = 15
 
 
@@ -51,22 +53,26 @@ class Island:
         self, arrays: DenseArrays, plan: Plan, *, seed: int, stream: int = 0, initial: StateArray | None = None
     ) -> None:
         from solvers.kernels import population as kernel
+        from solvers.kernels.tabu import LARGE
 
         n, groups = arrays.n, arrays.groups
         self._evolve = kernel.evolve_matrix
         self._child_x, self._best_x = np.zeros(n, np.uint8), np.zeros(n, np.uint8)
-        self._best, self._account = np.array([np.inf]), np.zeros(3)
-        self._progress = np.zeros(6, np.int64)
+        self._best, self._account = np.array([np.inf]), np.zeros(4)
+        self._progress = np.zeros(kernel.COUNTS + kernel.LEVELS, np.int64)
+        room = (kernel.LEVELS, plan.population)
         self._before = (
             arrays.matrix, arrays.single, groups.of, groups.members, groups.starts, groups.counts,
             np.zeros((0, n), np.uint8) if initial is None else initial.astype(np.uint8),
-            np.zeros((plan.population, n), np.uint8), np.zeros((plan.population, n), np.float32),
-            np.zeros(plan.population), np.zeros(n, np.uint8), np.zeros(n, np.float32), np.zeros(n),
+            np.zeros((*room, n), np.uint8), np.zeros((*room, n), np.float32), np.zeros(room),
+            np.zeros(n, np.uint8), np.zeros(n, np.float32), np.zeros(n),
             np.zeros(n, np.int32), np.zeros(n, np.int32), np.zeros(n, np.int32), np.zeros(n, np.int32),
-            self._child_x, self._best_x, self._best, tenures(groups),
-            np.array([plan.iterations, plan.children, plan.patience, plan.stray]),
+            self._child_x, self._best_x, self._best, np.full(n, LARGE, np.float32), tenures(groups),
+            np.array([plan.iterations, plan.children, plan.patience, plan.stray, plan.brood]),
         )  # fmt: skip
-        self._after = self._progress, np.zeros(2, np.int64), self._account, stream_of(seed, stream)
+        self._after = (
+            self._progress, np.zeros(2, np.int64), np.zeros(2, np.int64), self._account, stream_of(seed, stream)
+        )  # fmt: skip
 
     @property
     def energy(self) -> float:

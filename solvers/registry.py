@@ -99,7 +99,7 @@ def get_solver(backend: str | Solver, **options: Any) -> Solver:
     known = [f.name for f in dataclasses.fields(cls) if f.init]
     for option in settings:
         if option not in known:
-            raise OptionError(f"{name} has no option {option!r}{_nearest(option, known)}")
+            raise OptionError(f"{name} has no option {option!r}{nearest(option, known)}")
     return cls(**settings)
 
 
@@ -165,7 +165,7 @@ def solver_class(name: str) -> type[Solver]:
     third_parties = _entry_points()
     if name not in third_parties:
         names = [*backends(), DIMOD_PREFIX + "package.Sampler"]
-        raise OptionError(f"no backend {name!r}{_nearest(name, names)}")
+        raise OptionError(f"no backend {name!r}{nearest(name, names)}")
     try:
         loaded = third_parties[name].load()
     except Exception as error:  # whatever a stranger's module raises while it is imported
@@ -175,8 +175,12 @@ def solver_class(name: str) -> type[Solver]:
     return loaded
 
 
-def parse(text: str) -> tuple[str, dict[str, str]]:
+def parse(text: str, kind: str = "backend") -> tuple[str, dict[str, str]]:
     """Split `NAME[?key=value&key=value]` into the name and its options as text.
+
+    Args:
+        text: what was given.
+        kind: what it names, for messages.
 
     Raises:
         OptionError: an option without a value, or given twice.
@@ -186,9 +190,9 @@ def parse(text: str) -> tuple[str, dict[str, str]]:
     for part in filter(None, query.split("&")):
         key, equals, value = part.partition("=")
         if not equals or not key:
-            raise OptionError(f"backend {text!r}: {part!r} must be key=value")
+            raise OptionError(f"{kind} {text!r}: {part!r} must be key=value")
         if key in options:
-            raise OptionError(f"backend {text!r} gives {key!r} twice")
+            raise OptionError(f"{kind} {text!r} gives {key!r} twice")
         options[key] = value
     return name, options
 
@@ -196,10 +200,15 @@ def parse(text: str) -> tuple[str, dict[str, str]]:
 def _typed(cls: type[Solver], options: dict[str, str]) -> dict[str, Any]:
     """Text values as the types that the solver's settings declare."""
     hints = typing.get_type_hints(cls)
-    return {key: _value(key, text, hints.get(key, str)) for key, text in options.items()}
+    return {key: value_of(key, text, hints.get(key, str)) for key, text in options.items()}
 
 
-def _value(key: str, text: str, hint: Any) -> Any:
+def value_of(key: str, text: str, hint: Any) -> Any:
+    """A text as a value of the type that an option declares.
+
+    Raises:
+        OptionError: the text is no such value.
+    """
     kinds = typing.get_args(hint) if typing.get_origin(hint) in (types.UnionType, Union) else (hint,)
     if type(None) in kinds and text.lower() == "none":
         return None
@@ -216,7 +225,8 @@ def _value(key: str, text: str, hint: Any) -> Any:
     raise OptionError(f"option {key}={text!r} must be {' or '.join(getattr(k, '__name__', str(k)) for k in kinds)}")
 
 
-def _nearest(given: str, known: list[str]) -> str:
+def nearest(given: str, known: list[str]) -> str:
+    """The end of a message on an unknown name: which one may have been meant, and which there are."""
     close = difflib.get_close_matches(given, known, n=1, cutoff=0.5)
     meant = f"; did you mean {close[0]!r}?" if close else "."
     return f"{meant} Known: {', '.join(known)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import functools
 import importlib.metadata
 import math
@@ -236,10 +237,21 @@ class Pace:
 
 
 def cpu_threads() -> int:
-    """Processors that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Processors that a solve may use: those of this process, or its share of them in a pool."""
+    return min(processors(), _allowed.get() or processors())
+
+
+def processors() -> int:
+    """Processors of this process."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def allow_threads(most: int) -> None:
+    """In this context, let :func:`cpu_threads` say `most` at the most: others use the other processors."""
+    _allowed.set(most)
+
+
+_allowed: contextvars.ContextVar[int | None] = contextvars.ContextVar("allowed_threads", default=None)
 
 
 @functools.cache

@@ -76,7 +76,7 @@ class SimulatedAnnealing(Solver, LocalSampler):
 
     @property
     def capabilities(self) -> Capabilities:
-        return Capabilities()
+        return Capabilities(side_by_side=True)
 
     def estimate(self, problem: BlockProblem) -> Estimate:
         # A proposal looks at two fields or reads two rows; about one in ten is accepted and changes all fields.
@@ -153,7 +153,7 @@ class _Annealer:
         self._proposal = 0.0
         if run.time_limit is not None:
             begun = time.perf_counter()
-            done = probe.anneal(np.full(1, self.hot, np.float32), np.zeros(2, np.int64), -math.inf, _SAMPLED)
+            done = probe.anneal(np.full(1, self.hot, np.float32), np.zeros(3, np.int64), -math.inf, _SAMPLED)
             self._proposal = (time.perf_counter() - begun) / max(1, done)
 
     def restart(self, t: int, sweeps: int | None = None) -> tuple[StateArray, float]:
@@ -171,7 +171,7 @@ class _Annealer:
         walk = self._walk(start, stream_of(run.seed, 1 + t))
         hot = self.hot if given is None else max(WARM * self.hot, self.cold)
         temperatures = np.geomspace(hot, self.cold, sweeps or self._solver.sweeps).astype(np.float32)
-        progress = np.zeros(2, np.int64)
+        progress = np.zeros(3, np.int64)
         pace, begun, proposals = Pace(), time.perf_counter(), 0
         while not run.should_end():
             done = walk.anneal(temperatures, progress, goal.threshold, pace.begin(1 << 62))

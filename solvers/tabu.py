@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import math
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -36,9 +38,9 @@ the population of 4, on real blocks of 1,024 and MDPLIB's instances of 500 varia
 them, 500 take two to three times as long to the best known energy; random ones of 2,000 are solved by either."""
 
 LEAST_BATCH_FOR_GPU = 2048
-"""Searches side by side from which device="auto" takes the GPU. A step there is some twenty kernels of about 10 us
-however many rows they work on, where a compiled step takes 0.3 to 1 us a row: they meet at 200 to 700 rows on one
-core, and a processor has several."""
+"""Searches side by side from which device="auto" takes the GPU. A step of the torch form is some thirty kernels of
+about 10 us however many rows they work on, where a compiled step takes 0.3 to 1 us a row: they meet at 300 to 1,000
+rows on one core, and a processor has several. The fused kernel should meet it far earlier; no one has measured that."""
 
 MOST_FOR_TORCH = 16_384
 """Variables up to which the torch engine makes a low-rank problem dense: 1 GB."""
@@ -47,6 +49,7 @@ BATCH_BYTES = 1 << 32
 """Memory for the matrices and states of one batch; more problems are searched in several."""
 
 _PATIENCE = 3  # times the population: so many children in a row without success, and a population has no more to give
+_BROOD = 10  # times the population: so many children, and it makes room for others even if it has
 _SUB_BLOCKS = 2  # of a large problem for each child that a population would have had
 _SUB_PLAN = Plan(population=2, children=4, iterations=LEAST_ITERATIONS, patience=UNENDING)  # of each sub-block
 _WIDEST = 8  # sub-blocks in a row without gain draw from 1, 2, 4, .. 128 times as many pairs, then from 1 again
@@ -73,8 +76,10 @@ class TabuSearch(Solver, LocalSampler):
             it.
         device: "cpu", "cuda", or "auto": the GPU if there is one and the batch is large enough to win
             (`LEAST_BATCH_FOR_GPU`).
-        engine: "numba" for the compiled kernels, "torch" for tensors, which search whole batches, on the CPU too;
-            "auto" for torch on a GPU and numba on the CPU. Each has its own random numbers; `.info` says which ran.
+        engine: "numba" for the compiled kernels of the CPU; "torch" for plain operations on tensors, which search whole
+            batches, on the CPU too; "triton" for the same searches by one fused kernel of a GPU, which takes problems
+            of one group and up to 8,192 variables and leaves others to "torch"; "auto" for triton where it is
+            installed, or else torch, on a GPU, and numba on the CPU. `.info` says which ran.
 
     Raises:
         OptionError: a setting out of its range.
@@ -96,7 +101,7 @@ class TabuSearch(Solver, LocalSampler):
     restarts: int = 1
     threads: int | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    engine: Literal["auto", "numba", "torch"] = "auto"
+    engine: Literal["auto", "numba", "torch", "triton"] = "auto"
 
     name: ClassVar[str] = "tabu"
     toolkits: ClassVar[tuple[str, ...]] = ("numpy", "numba", "torch")
@@ -108,13 +113,13 @@ class TabuSearch(Solver, LocalSampler):
             if getattr(self, name) is not None:
                 at_least(1, **{name: getattr(self, name)})
         one_of(("auto", "cpu", "cuda"), device=self.device)
-        one_of(("auto", "numba", "torch"), engine=self.engine)
+        one_of(("auto", "numba", "torch", "triton"), engine=self.engine)
         if self.device == "cuda" and self.engine == "numba":
             raise OptionError("engine 'numba' runs on the CPU only; leave engine out for device 'cuda'")
 
     @property
     def capabilities(self) -> Capabilities:
-        return Capabilities(device="cuda" if self.device == "cuda" else "cpu")
+        return Capabilities(device="cuda" if self.device == "cuda" else "cpu", side_by_side=True)
 
     def estimate(self, problem: BlockProblem) -> Estimate:
         n = problem.n
@@ -129,14 +134,16 @@ class TabuSearch(Solver, LocalSampler):
 
     def _warm_up(self, problem: BlockProblem) -> None:
         engine, device = self._where(self.restarts * self.population)
-        if engine == "torch":
+        if engine != "numba":
             _start_torch(device)
+        if engine == "triton":
+            _compile_fused(problem.n, len(problem.constraint.counts), device)
         _compile(problem.is_low_rank, _by_sub_blocks(problem), problem.form.dtype.name)
 
     def _search(self, problem: BlockProblem, run: Run) -> Outcome:
         engine, device = self._where(self.restarts * self.population)
-        if engine == "torch":
-            return self._search_batch([problem], [run], device)[0]
+        if engine != "numba":
+            return self._search_batch([problem], [run], engine, device)[0]
         arrays = factor_arrays(problem) if _by_sub_blocks(problem) else dense_arrays(problem)
         if not arrays.groups.movable:
             return Outcome(problem.random_states(1, 0), info={"device": "cpu", "engine": "numba"})
@@ -155,6 +162,10 @@ class TabuSearch(Solver, LocalSampler):
 
     # Many problems as one batch
 
+    def solves_together(self, count: int) -> bool:
+        """Whether so many are searched as a batch of tensors."""
+        return self._where(count * self.restarts * self.population)[0] == "torch"
+
     def solve_many(
         self,
         problems: Iterable[BlockProblem],
@@ -165,13 +176,13 @@ class TabuSearch(Solver, LocalSampler):
         initial_states: Sequence[InitialStates] | None = None,
         stop: Callable[[], bool] | None = None,
     ) -> list[dimod.SampleSet]:
-        """Solve several problems; the torch engine searches those of one size and number of groups as one batch.
+        """Solve several problems; torch and triton search those of one size and number of groups as one batch.
 
         Arguments and answers are those of :meth:`solvers.Solver.solve_many`. Problems of a batch share the clock:
         `time_limit` is that of the batch, and `timing` tells the batch's seconds.
         """
         listed = list(problems)
-        if self._where(len(listed) * self.restarts * self.population)[0] != "torch":
+        if self._where(len(listed) * self.restarts * self.population)[0] == "numba":
             return super().solve_many(
                 listed, seed=seed, time_limit=time_limit, targets=targets, initial_states=initial_states, stop=stop
             )
@@ -196,7 +207,7 @@ class TabuSearch(Solver, LocalSampler):
     ) -> tuple[list[StateArray], Float64Array]:
         """Solve many problems without wrapping the answers; batched as in :meth:`solve_many`."""
         listed = list(problems)
-        if self._where(len(listed) * self.restarts * self.population)[0] != "torch":
+        if self._where(len(listed) * self.restarts * self.population)[0] == "numba":
             return super().solve_arrays(
                 listed, seed=seed, time_limit=time_limit, initial_states=initial_states, stop=stop
             )  # fmt: skip
@@ -215,24 +226,33 @@ class TabuSearch(Solver, LocalSampler):
         if self.engine == "numba" or (self.engine == "auto" and self.device == "cpu"):
             return "numba", "cpu"
         if self.device == "cpu":
-            return "torch", "cpu"
+            return self._fused_or_plain("cpu"), "cpu"
         if self.device == "auto" and self.engine == "auto" and rows < LEAST_BATCH_FOR_GPU:
             return "numba", "cpu"  # found out without importing torch
         import torch
 
         if torch.cuda.is_available():
-            return "torch", "cuda"
+            return self._fused_or_plain("cuda"), "cuda"
         if self.device == "cuda":
             raise UnavailableError(
                 "tabu with device='cuda' needs a CUDA device that torch can see; device='auto' goes without one"
             )
-        return ("torch" if self.engine == "torch" else "numba"), "cpu"
+        return ("numba" if self.engine == "auto" else self._fused_or_plain("cpu")), "cpu"
+
+    def _fused_or_plain(self, device: str) -> str:
+        """The engine that takes a batch there: the fused kernel if it can run and nothing else was asked for."""
+        if self.engine == "torch":
+            return "torch"
+        missing = _missing_for_triton(device)
+        if missing and self.engine == "triton":
+            raise UnavailableError(f"tabu with engine='triton' needs {missing}; engine='torch' does the same without")
+        return "torch" if missing else "triton"
 
     def _batches(
         self, problems: list[BlockProblem], runs: list[Run]
     ) -> Iterator[tuple[list[int], list[Outcome], float]]:
         """Search problems of one shape at once: their places, what was found, and the seconds of setup."""
-        _, device = self._where(len(problems) * self.restarts * self.population)
+        engine, device = self._where(len(problems) * self.restarts * self.population)
         by_shape: dict[tuple[int, int], list[int]] = {}
         for p, problem in enumerate(problems):
             by_shape.setdefault((problem.n, len(problem.constraint.counts)), []).append(p)
@@ -246,14 +266,18 @@ class TabuSearch(Solver, LocalSampler):
                 setup = time.perf_counter() - begun
                 for p in batch:
                     runs[p].start()
-                outcomes = self._search_batch([problems[p] for p in batch], [runs[p] for p in batch], device)
+                outcomes = self._search_batch([problems[p] for p in batch], [runs[p] for p in batch], engine, device)
                 yield batch, outcomes, setup
 
-    def _search_batch(self, problems: list[BlockProblem], runs: list[Run], device: str) -> list[Outcome]:
-        """Search problems of one shape by torch, side by side."""
+    def _search_batch(
+        self, problems: list[BlockProblem], runs: list[Run], engine: str, device: str
+    ) -> list[Outcome]:  # fmt: skip
+        """Search problems of one shape on tensors, side by side."""
         from solvers import tabu_torch
 
-        info = {"device": device, "engine": "torch"}
+        if engine == "triton" and not tabu_torch.fused_takes(problems[0].n, len(problems[0].constraint.counts)):
+            engine = "torch"
+        info = {"device": device, "engine": engine}
         outcomes = [Outcome(problem.random_states(1, 0), info=dict(info)) for problem in problems]
         tasks = {}
         for p, (problem, run) in enumerate(zip(problems, runs, strict=True)):
@@ -268,7 +292,8 @@ class TabuSearch(Solver, LocalSampler):
                 tasks[p] = tabu_torch.Task(arrays, run, Goal(problem, run, arrays), initial)
         if tasks:
             plan = self._plan(problems[0].n, runs[0])
-            found = tabu_torch.search(list(tasks.values()), plan, self.restarts, device)
+            fused = engine == "triton"
+            found = tabu_torch.search(list(tasks.values()), plan, self.restarts, device, fused=fused)
             for (p, task), (states, children) in zip(tasks.items(), found, strict=True):
                 if task.run.ended_by != "target":
                     states = np.array([settled(task.arrays, x, task.run.should_end)[0] for x in states])
@@ -308,7 +333,9 @@ class TabuSearch(Solver, LocalSampler):
 
     def _plan(self, n: int, run: Run) -> Plan:
         children = self.children if run.time_limit is None else UNENDING
-        return Plan(self.population, children, self._steps(n), _PATIENCE * self.population)
+        return Plan(
+            self.population, children, self._steps(n), _PATIENCE * self.population, _BROOD * self.population
+        )  # fmt: skip
 
     def _steps(self, n: int) -> int:
         return self.iterations or max(LEAST_ITERATIONS, n // 20)
@@ -357,6 +384,37 @@ def _start_torch(device: str) -> None:
     import torch
 
     torch.zeros(1, device=device).add_(1).item()
+
+
+def _missing_for_triton(device: str) -> str:
+    """What the fused kernel lacks there, in words; empty if it can run."""
+    if importlib.util.find_spec("triton") is None:
+        return "triton, which comes with torch for CUDA on Linux (pip install triton)"
+    if device == "cpu":
+        # Triton's own switch: kernels are interpreted, slowly, for tests.
+        interpreted = os.environ.get("TRITON_INTERPRET", "0").lower() in ("1", "true", "on", "yes", "y")
+        return "" if interpreted else "a CUDA device"
+    import torch
+
+    if torch.version.cuda is None or torch.cuda.get_device_capability() < (8, 0):
+        return "an NVIDIA GPU of compute capability 8.0 or later"
+    return ""
+
+
+@functools.cache
+def _compile_fused(n: int, groups: int, device: str) -> None:
+    """Compile the fused kernel for problems of this size, or load it from Triton's cache."""
+    from solvers import tabu_torch
+    from solvers.kernels import tabu_triton
+
+    if not tabu_torch.fused_takes(n, groups):
+        return
+    try:
+        tabu_triton.make_ready(n, device)
+    except Exception as error:  # of a driver, an assembler or a C compiler that Triton calls: each has its own kind
+        raise UnavailableError(
+            f"the fused kernel of tabu did not compile for n = {n}: {error}; engine='torch' does the same without it"
+        ) from error
 
 
 @functools.cache

@@ -27,7 +27,7 @@ class Walk(Protocol):
         """Energy of the present state."""
 
     def anneal(self, temperatures: Float32Array, progress: npt.NDArray[np.int64], target: float, proposals: int) -> int:
-        """Propose at most so many swaps, from `progress` = [sweep, variable] on; how many were made, 0 at the end.
+        """Propose at most so many swaps, from `progress` = [sweep, variable, ..] on; how many were made, 0 at the end.
 
         Ends early where the energy comes down to `target`.
         """

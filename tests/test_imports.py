@@ -18,7 +18,7 @@ MAY_IMPORT = {
 }
 
 ALL_NAMES = "import {0}; [getattr({0}, name) for name in {0}.__all__]"
-HEAVY = {"qiskit", "dwave.system", "transformers", "matplotlib", "numba"}
+HEAVY = {"qiskit", "dwave.system", "transformers", "matplotlib", "numba", "triton"}
 
 
 def imported(file):

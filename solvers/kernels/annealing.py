@@ -1,7 +1,8 @@
 """Annealing by swaps: one kernel for matrices, one for factors.
 
 Both scan the variables in order, which streams memory, and draw a partner for each at random among those that may be
-swapped with it. `progress` holds [sweep, variable], `account` holds [energy], both where the next proposal goes on.
+swapped with it. `progress` holds [sweep, variable], and for factors where partners come from; `account` holds [energy];
+both say where the next proposal goes on.
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ import numba as nb
 import numpy as np
 
 from solvers.kernels.random import below, unit
+
+STRETCH_BYTES = 1 << 19  # of a large factor: two such stretches stay in the second cache while they are worked on
+_DRAWS = 16  # for a partner within a stretch: enough where one variable in four is of its kind
 
 _NEVER = np.float32(17.0)  # uphill by 17 temperatures is accepted once in 2^24, the finest draw of `unit`
 
@@ -96,20 +100,24 @@ def anneal_factor(  # type: ignore[no-untyped-def]
     """As :func:`anneal_matrix`, for e(x) = 1/2 |A^T x|^2 + c.x: O(rank) a proposal, whatever n is.
 
     With r = A^T x and d = A_j - A_i, the swap of i for j changes e by d.(r + d/2) + c_j - c_i. Variables are scanned in
-    order, so one of the two rows comes from memory before it is asked for.
+    order, so one of the two rows comes from memory before it is asked for. So does the other where the factor is large
+    and there is one group: the variables of one stretch then have their partners in another, drawn for each sweep anew.
 
     Arrays:
         A: factor, float32 [n, rank].
         linear: c, float32 [n].
         residual: r, float64 [rank]; kept up. In float64 it needs no refreshing: 10^9 swaps leave 12 digits right.
         rounded: r in float32 [rank], for scoring; kept up.
+        progress: [sweep, variable, first variable of the stretch that partners come from], int64 [3].
     """
     n, rank = A.shape
+    stretch_of = max(64, STRETCH_BYTES // (4 * max(rank, 1)))
     half = np.float32(0.5)
     sweep, i = progress[0], progress[1]
     energy = account[0]
     one_group = counts.shape[0] == 1
     lo, k, hi = 0, counts[0], n
+    near = one_group and n > 4 * stretch_of
     done = 0
     while done < proposals and sweep < temperatures.shape[0] and energy > target:
         temperature = temperatures[sweep]
@@ -124,12 +132,18 @@ def anneal_factor(  # type: ignore[no-untyped-def]
             if k == 0 or mid == hi:
                 i += 1
                 continue
-            if x[i]:
-                out = i
-                into = order[mid + below(stream, hi - mid)]
-            else:
-                out = order[lo + below(stream, k)]
-                into = i
+            partner = -1
+            if near:
+                if i % stretch_of == 0:
+                    progress[2] = below(stream, n - stretch_of + 1)
+                for _ in range(_DRAWS):
+                    j = progress[2] + below(stream, stretch_of)
+                    if x[j] != x[i]:
+                        partner = j
+                        break
+            if partner < 0:
+                partner = order[mid + below(stream, hi - mid)] if x[i] else order[lo + below(stream, k)]
+            out, into = (i, partner) if x[i] else (partner, i)
             gained, lost = A[into], A[out]
             change = np.float32(0.0)
             for l in range(rank):

@@ -1,10 +1,14 @@
-"""A population of states whose children keep what two parents share, each improved by a short tabu search.
+"""Populations of states whose children keep what two parents share, each improved by a short tabu search.
 
 Memetic search for the maximum diversity problem (Wu and Hao, "A hybrid metaheuristic method for the maximum diversity
 problem", European Journal of Operational Research 231, 2013). What differs here: a child starts from the fields of one
 parent and changes them by the variables in which the two differ, so it costs as much as that many tabu steps; each
-member's fields are computed anew in float64 when it enters, so float32 rounding never grows older than one search; and
-a child of parents that are nearly the same goes astray by a few more swaps, or its search would only find them again.
+member's fields are computed anew in float64 when it enters, so float32 rounding never grows older than one search; a
+child of parents that are nearly the same goes astray by a few more swaps, or its search would only find them again; the
+best state of a search comes down to one that no swap of any pair improves, and is searched from again if that helped;
+and populations are small, which is quick on easy problems, but stand on levels: a population that has no more to give
+sends its best member up, and as many of those as a population holds become one, with parents that are good and far
+apart, which is what hard problems need.
 """
 
 from __future__ import annotations
@@ -12,14 +16,27 @@ from __future__ import annotations
 import numba as nb
 import numpy as np
 
+from solvers.kernels.pairs import QUARTERS, QUIET, SLOT, descend_pairs, take_back
 from solvers.kernels.random import below
 from solvers.kernels.states import arrange, matrix_fields
-from solvers.kernels.tabu import CHILD, GAIN, NEVER, begin_search, search_is_over, tabu_groups, tabu_matrix
+from solvers.kernels.tabu import (
+    CHILD,
+    GAIN,
+    NEVER,
+    PRESENT,
+    begin_search,
+    search_is_over,
+    tabu_groups,
+    tabu_matrix,
+)
 
-# Places in `progress`, int64 [6]: whether a child is being searched, members there are, children searched in all,
-# children in a row that did not enter, populations begun, initial states used.
-STATE, MEMBERS, CHILDREN, STALE, POPULATIONS, STARTED = range(6)
-BETWEEN, SEARCHING = 0, 1
+# Places in `progress`, int64 [7 + LEVELS]: what is done to a child, the level whose population breeds, children
+# searched in all, children in a row that did not enter, children of this population, populations begun, initial states
+# used, and from COUNTS on the members there are on each level.
+STATE, LEVEL, CHILDREN, STALE, BRED, POPULATIONS, STARTED, COUNTS = range(8)
+BETWEEN, SEARCHING, DESCENDING = 0, 1, 2
+LEVELS = 8  # of which the eighth holds the best of thousands of populations
+SETTLED = 3  # place in `account`, after those of a search: energy below which a child's best is worth a descent
 
 _DRAWS = 128  # to find three variables of a kind: enough where one in fifty is of it
 
@@ -27,8 +44,8 @@ _DRAWS = 128  # to find three variables of a kind: enough where one in fifty is 
 @nb.njit(cache=True, nogil=True, error_model="numpy")
 def evolve_matrix(  # type: ignore[no-untyped-def]
     Q, single, group, members, starts, counts, initial, members_x, members_fields, members_energy, x, fields, wide,
-    order, place, leave_at, enter_at, child_x, best_x, best, tenures, plan, target, progress, clock, account, stream,
-    steps,
+    order, place, leave_at, enter_at, child_x, best_x, best, reach, tenures, plan, target, progress, scan, clock,
+    account, stream, steps,
 ):  # fmt: skip
     """Go on with the search for about so many tabu steps.
 
@@ -36,15 +53,18 @@ def evolve_matrix(  # type: ignore[no-untyped-def]
         Q, single: couplings float32 [n, n] and s float64 [n].
         group, members, starts, counts: groups as in :class:`solvers.arrays.Groups`.
         initial: states that the first members come from, uint8 [b, n]; further members start at random.
-        members_x, members_fields, members_energy: the population: uint8 [p, n], float32 [p, n], float64 [p].
-        x, fields, order, place, leave_at, enter_at, child_x, tenures, clock, account, stream: as the kernels of
-            :mod:`solvers.kernels.tabu` take them.
+        members_x, members_fields, members_energy: the populations: uint8 [LEVELS, p, n], float32 [LEVELS, p, n] and
+            float64 [LEVELS, p].
+        x, fields, order, place, leave_at, enter_at, child_x, tenures, clock, stream: as the kernels of
+            :mod:`solvers.kernels.tabu` take them; `account` too, with one more place, see SETTLED, float64 [4].
         wide: room for fields in float64 [n].
         best_x, best: the best state of all, uint8 [n], and its energy, float64 [1].
+        reach, scan: as :func:`solvers.kernels.pairs.descend_pairs` takes them.
         plan: [steps without a better state that end a child, children in all, children in a row that do not enter and
-            so end a population, swaps by which a child differs from its parent at least], int64 [4].
+            so end a population, swaps by which a child differs from its parent at least, children that end a
+            population], int64 [5].
         target: energy (in half units) at which to return.
-        progress: see above, int64 [6]; kept up.
+        progress: see above; kept up.
         steps: tabu steps to take at most; making a child counts as the steps it costs.
 
     Returns:
@@ -67,19 +87,41 @@ def evolve_matrix(  # type: ignore[no-untyped-def]
             if counts.shape[0] > 1:
                 arrange(x, members, starts, counts, order, place)
             child_x[:] = x
+            account[SETTLED] = np.inf
             progress[STATE] = SEARCHING
         most = max(steps - done, 1)
-        if counts.shape[0] == 1:
+        if progress[STATE] == DESCENDING:
+            done += 1 + descend_pairs(
+                Q, reach, fields, x, leave_at, enter_at, scan, np.int32(clock[0]), target, account, QUARTERS * most
+            ) // QUARTERS  # fmt: skip
+            if scan[QUIET] < x.shape[0] and account[PRESENT] > target:
+                continue
+            progress[STATE] = SEARCHING
+            account[SETTLED] = account[PRESENT]
+            if account[PRESENT] < account[CHILD]:
+                account[CHILD] = account[PRESENT]
+                child_x[:] = x
+                clock[1] = clock[0]
+        elif counts.shape[0] == 1:
             taken = tabu_matrix(
                 Q, fields, x, leave_at, enter_at, child_x, tenures, plan[0], target, clock, account, stream, most
             )  # fmt: skip
+            done += taken
         else:
             taken = tabu_groups(
                 Q, fields, x, order, place, group, starts, counts, leave_at, enter_at, child_x, tenures, plan[0],
                 target, clock, account, stream, most,
             )  # fmt: skip
-        done += taken
-        if search_is_over(plan[0], x.shape[0], target, clock, account):
+            done += taken
+        if not search_is_over(plan[0], x.shape[0], target, clock, account):
+            continue
+        if counts.shape[0] == 1 and account[CHILD] < account[SETTLED] and account[CHILD] > target:
+            # A small group's pairs have all been looked at by its tabu search; those of many large ones are left out.
+            done += take_back(Q, x, fields, leave_at, enter_at, child_x, np.int32(clock[0]))
+            account[PRESENT] = account[CHILD]
+            scan[SLOT], scan[QUIET] = below(stream, x.shape[0]), 0
+            progress[STATE] = DESCENDING
+        else:
             _end(
                 Q, single, members_x, members_fields, members_energy, child_x, wide, best_x, best, progress, account
             )  # fmt: skip
@@ -93,23 +135,25 @@ def _begin(  # type: ignore[no-untyped-def]
     plan, progress, stream,
 ):  # fmt: skip
     """Fill x and its fields with a new start or a child of two members; return its cost in steps and its energy."""
-    size = members_x.shape[0]
-    if progress[MEMBERS] == size and progress[STALE] < plan[2]:
+    size = members_x.shape[1]
+    level = progress[LEVEL]
+    if progress[COUNTS + level] == size and (progress[STALE] >= plan[2] or progress[BRED] >= plan[4]):
+        level = _rise(members_x, members_fields, members_energy, progress)
+    if progress[COUNTS + level] == size:
+        progress[BRED] += 1
         first = below(stream, size)
         second = below(stream, size - 1)
         if second >= first:
             second += 1
-        x[:] = members_x[first]
-        fields[:] = members_fields[first]
-        swaps, energy = _cross(Q, members_x[second], x, fields, members_energy[first], members, starts, stream)
+        x[:] = members_x[level, first]
+        fields[:] = members_fields[level, first]
+        energy = members_energy[level, first]
+        swaps, energy = _cross(Q, members_x[level, second], x, fields, energy, members, starts, stream)
         while swaps < plan[3]:
             energy += _stray(Q, x, fields, group, members, starts, stream)
             swaps += 1
         return 1 + swaps, energy
-    if progress[MEMBERS] == size:
-        progress[MEMBERS] = 0
-    if progress[MEMBERS] == 0:
-        progress[STALE] = 0
+    if progress[COUNTS] == 0:
         progress[POPULATIONS] += 1
     if progress[STARTED] < initial.shape[0]:
         x[:] = initial[progress[STARTED]]
@@ -120,6 +164,29 @@ def _begin(  # type: ignore[no-untyped-def]
     for l in range(x.shape[0]):
         fields[l] = wide[l]
     return 1 + np.sum(counts) // 4, energy  # a row of the matrix costs about a quarter of a step
+
+
+@nb.njit(cache=True, nogil=True, error_model="numpy")
+def _rise(members_x, members_fields, members_energy, progress):  # type: ignore[no-untyped-def]
+    """Send the best of the population up unless it is there already; return the level that breeds from now on.
+
+    A full population there breeds next; else a new one begins on the lowest level. The best of the highest level stays
+    there, as its first member.
+    """
+    size = members_x.shape[1]
+    level = progress[LEVEL]
+    best = np.argmin(members_energy[level])
+    progress[COUNTS + level] = 0
+    progress[STALE] = progress[BRED] = 0
+    above = min(level + 1, LEVELS - 1)
+    place = progress[COUNTS + above]
+    if not _is_member(members_x[above], place, members_x[level, best]):
+        members_x[above, place] = members_x[level, best]
+        members_fields[above, place] = members_fields[level, best]
+        members_energy[above, place] = members_energy[level, best]
+        progress[COUNTS + above] += 1
+    progress[LEVEL] = above if progress[COUNTS + above] == size else 0
+    return progress[LEVEL]
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")
@@ -229,34 +296,36 @@ def _end(  # type: ignore[no-untyped-def]
     before anything is computed anew.
     """
     n = child_x.shape[0]
-    size = members_x.shape[0]
+    level = progress[LEVEL]
+    size, count = members_x.shape[1], progress[COUNTS + level]
     progress[CHILDREN] += 1
-    place = progress[MEMBERS]
-    if place == size:
-        place = np.argmax(members_energy)
-        if account[CHILD] > members_energy[place] + account[GAIN] or _is_member(members_x, child_x):
+    place = count
+    if count == size:
+        place = np.argmax(members_energy[level])
+        too_bad = account[CHILD] > members_energy[level, place] + account[GAIN]
+        if too_bad or _is_member(members_x[level], size, child_x):
             progress[STALE] += 1
             return
     energy = matrix_fields(Q, single, child_x, wide)
     if energy < best[0]:
         best[0] = energy
         best_x[:] = child_x
-    if progress[MEMBERS] < size:
-        progress[MEMBERS] += 1
-    elif energy < members_energy[place]:
+    if count < size:
+        progress[COUNTS + level] += 1
+    elif energy < members_energy[level, place]:
         progress[STALE] = 0
     else:
         progress[STALE] += 1
         return
-    members_x[place] = child_x
-    members_energy[place] = energy
+    members_x[level, place] = child_x
+    members_energy[level, place] = energy
     for l in range(n):
-        members_fields[place, l] = wide[l]
+        members_fields[level, place, l] = wide[l]
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")
-def _is_member(members_x, state):  # type: ignore[no-untyped-def]
-    for p in range(members_x.shape[0]):
+def _is_member(members_x, count, state):  # type: ignore[no-untyped-def]
+    for p in range(count):
         l = 0
         while l < state.shape[0] and members_x[p, l] == state[l]:
             l += 1

@@ -235,7 +235,7 @@ def test_coefficients_are_scaled_only_where_float32_would_not_hold_them(dtype):
         ({"iterations": 0.5}, "iterations 0.5 must be a whole number"),
         ({"restarts": False}, "restarts False must be a whole number"),
         ({"device": "gpu"}, "device 'gpu' must be one of auto, cpu, cuda"),
-        ({"engine": "jax"}, "engine 'jax' must be one of auto, numba, torch"),
+        ({"engine": "jax"}, "engine 'jax' must be one of auto, numba, torch, triton"),
         ({"device": "cuda", "engine": "numba"}, "engine 'numba' runs on the CPU only"),
     ],
 )

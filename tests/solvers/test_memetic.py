@@ -1,0 +1,202 @@
+"""The parts of the memetic search: descents among all pairs, levels of populations, exact energies in compiled code."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+
+import numpy as np
+import pytest
+
+import solvers.guided
+from problems import BlockProblem, instances
+from solvers.arrays import dense_arrays, factor_arrays, restricted_factor, stream_of
+from solvers.guided import GuidedSearch
+from solvers.islands import Island, Plan
+from solvers.kernels import pairs, population, states, tabu
+from solvers.sa import SimulatedAnnealing
+from solvers.walks import FactorWalk, settled
+
+
+class Search:
+    """The arrays of a tabu search from a random state of a problem with strong couplings."""
+
+    def __init__(self, n=90, seed=0):
+        rng = np.random.default_rng(seed)
+        A = rng.normal(size=(n, 5)) * rng.normal(size=(n, 1)) ** 3
+        self.problem = BlockProblem((A @ A.T).astype(np.float32), rng.normal(size=n), n // 3)
+        self.arrays = dense_arrays(self.problem)
+        self.x = self.problem.random_states(1, seed)[0].astype(np.uint8)
+        wide = np.empty(n)
+        energy = states.matrix_fields(self.arrays.matrix, self.arrays.single, self.x, wide)
+        self.fields = wide.astype(np.float32)
+        self.leave_at = np.where(self.x == 1, 0, tabu.NEVER).astype(np.int32)
+        self.enter_at = np.where(self.x == 1, tabu.NEVER, 0).astype(np.int32)
+        self.account = np.zeros(4)
+        tabu.begin_search(self.fields, energy, np.zeros(2, np.int64), self.account)
+        self.reach, self.scan = np.full(n, tabu.LARGE, np.float32), np.array([7, 0])
+
+    def descend(self, quarters, target=-np.inf):
+        return pairs.descend_pairs(
+            self.arrays.matrix, self.reach, self.fields, self.x, self.leave_at, self.enter_at, self.scan, np.int32(0),
+            target, self.account, quarters,
+        )  # fmt: skip
+
+
+def test_a_descent_among_pairs_ends_where_no_swap_improves():
+    search = Search()
+    before = search.problem.energy(search.x)
+    search.descend(1 << 40)
+    assert search.scan[pairs.QUIET] == len(search.x)
+    assert search.problem.energy(search.x) < before
+    changes = [
+        search.problem.swap_change(search.x, np.full(60, i), np.flatnonzero(search.x == 0))
+        for i in np.flatnonzero(search.x)
+    ]
+    assert np.min(changes) > -1e-4 * np.abs(search.fields).max()
+    energy = search.arrays.energy(search.account[tabu.PRESENT])
+    assert energy == pytest.approx(search.problem.energy(search.x), rel=1e-5)
+    assert np.array_equal(search.leave_at == tabu.NEVER, search.x == 0)
+    assert np.array_equal(search.enter_at == tabu.NEVER, search.x == 1)
+
+
+def test_a_descent_in_small_pieces_is_the_same_as_in_one():
+    whole, pieces = Search(), Search()
+    whole.descend(1 << 40)
+    while pieces.scan[pairs.QUIET] < len(pieces.x):
+        pieces.descend(1)
+    assert np.array_equal(whole.x, pieces.x)
+    assert whole.account[tabu.PRESENT] == pieces.account[tabu.PRESENT]
+
+
+def test_a_descent_returns_when_the_target_is_reached():
+    far = Search()
+    far.descend(1 << 40)
+    begun, ended = Search(), far.account[tabu.PRESENT]
+    target = 0.5 * (begun.account[tabu.PRESENT] + ended)
+    begun.descend(1 << 40, target)
+    assert ended < begun.account[tabu.PRESENT] <= target
+
+
+def test_a_search_is_taken_back_to_its_best_state():
+    search = Search()
+    best, fields = search.x.copy(), search.fields.copy()
+    search.descend(1 << 40)
+    moved = int((search.x != best).sum()) // 2
+    swaps = pairs.take_back(
+        search.arrays.matrix, search.x, search.fields, search.leave_at, search.enter_at, best, np.int32(3)
+    )
+    assert swaps == moved > 0
+    assert np.array_equal(search.x, best)
+    np.testing.assert_allclose(search.fields, fields, rtol=1e-3, atol=1e-4)
+    assert np.array_equal(search.leave_at == tabu.NEVER, search.x == 0)
+
+
+def test_populations_without_success_send_their_best_up():
+    problem = instances.random(60, 30, seed=3)
+    plan = Plan(population=2, children=400, iterations=5, patience=3, brood=6)
+    island = Island(dense_arrays(problem), plan, seed=1)
+    highest = 0
+    while island.advance(-np.inf, 50):
+        highest = max(highest, int(island._progress[population.LEVEL]))
+        counts = island._progress[population.COUNTS :]
+        assert np.all((counts >= 0) & (counts <= 2))
+    assert island.children == 400
+    assert highest >= 1
+    state, energy = settled(dense_arrays(problem), island.state, lambda: False)
+    assert problem.is_feasible(state)
+    assert energy == pytest.approx(problem.energy(state))
+
+
+def test_the_highest_level_keeps_its_best_and_begins_again():
+    problem = instances.random(14, 7, seed=3)
+    plan = Plan(population=2, children=3000, iterations=1, patience=1, brood=1)
+    island = Island(dense_arrays(problem), plan, seed=1)
+    while island.advance(-np.inf, 1000):
+        pass
+    assert island.children == 3000
+    assert problem.is_feasible(island.state)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("groups", [None, [0] * 20 + [1] * 17])
+def test_compiled_energies_are_those_of_the_problem_to_the_last_digits(dtype, groups):
+    rng = np.random.default_rng(2)
+    Q, linear = rng.normal(size=(37, 37)).astype(dtype), rng.normal(size=37)
+    problem = BlockProblem(Q, linear, 9 if groups is None else [4, 6], groups=groups, offset=0.5)
+    arrays = dense_arrays(problem)
+    for x in problem.random_states(6, 0):
+        assert arrays.exact_energy(x) == pytest.approx(problem.energy(x), rel=1e-13, abs=1e-12)
+
+
+def test_arrays_that_cost_no_copy_are_made_once_for_a_problem_and_go_with_it():
+    problem = BlockProblem(np.random.default_rng(0).normal(size=(9, 9)).astype(np.float32), None, 4)
+    arrays = dense_arrays(problem)
+    assert dense_arrays(problem) is arrays
+    assert dense_arrays(problem, centred=False) is not arrays
+    gone = weakref.ref(arrays)
+    del problem, arrays
+    gc.collect()
+    assert gone() is None
+
+
+@pytest.mark.parametrize("groups", [None, "three"])
+def test_a_restricted_factor_counts_energies_as_the_whole_does(groups):
+    rng = np.random.default_rng(5)
+    of = None if groups is None else np.arange(60) % 3
+    problem = BlockProblem.low_rank(rng.normal(size=(60, 6)), rng.normal(size=60), 8 if groups else 20, groups=of)
+    arrays = factor_arrays(problem)
+    x, y = problem.random_states(2, 0)
+    chosen = np.flatnonzero((x != y) | (rng.random(60) < 0.3)).astype(np.int32)
+    residual = arrays.factor.T.astype(float) @ x
+    part = restricted_factor(arrays, chosen, residual, x.astype(np.uint8))
+    assert np.array_equal(part.groups.counts, np.bincount(part.groups.of, weights=x[chosen]))
+
+    def half(state):
+        own = state[chosen].astype(float)
+        return 0.5 * np.square(part.factor.T @ own).sum() + part.linear @ own
+
+    change = part.energy(half(y)) - part.energy(half(x))
+    assert change == pytest.approx(problem.energy(y) - problem.energy(x), rel=1e-4)
+
+
+def test_a_pool_of_variables_lowers_the_energy_of_a_large_problem(monkeypatch):
+    monkeypatch.setattr(solvers.guided, "_POOL", 1024)
+    rng = np.random.default_rng(4)
+    A = (rng.normal(size=(3000, 20)) * rng.normal(size=(3000, 1)) ** 3).astype(np.float32)
+    problem = BlockProblem.low_rank(A, rng.normal(size=3000), 1500)
+    arrays = factor_arrays(problem)
+    bulk, both = (GuidedSearch(arrays, problem.random_states(1, 0)[0], lambda: False) for _ in range(2))
+    bulk.descend_in_bulk()
+    both.descend(lambda block, x: settled(block, x, lambda: False)[0], rng, 16)
+    assert problem.is_feasible(both.x)
+    assert both.energy < bulk.energy
+    assert arrays.energy(both.energy) == pytest.approx(problem.energy(both.x), rel=1e-6)
+
+
+@pytest.mark.parametrize("cardinality", [1500, 40, 2990])
+def test_annealing_by_stretches_keeps_count_and_cardinality(cardinality):
+    # Stretches of at least 64 rows, 655 at this rank: 3,000 variables are more than four of them.
+    rng = np.random.default_rng(6)
+    problem = BlockProblem.low_rank(rng.normal(size=(3000, 200)).astype(np.float32), rng.normal(size=3000), cardinality)
+    arrays = factor_arrays(problem)
+    temperatures = np.geomspace(50.0, 0.1, 4).astype(np.float32)
+    ends = []
+    for proposals in (1 << 40, 611):
+        walk = FactorWalk(arrays, problem.random_states(1, 0)[0], stream_of(0, 0))
+        progress = np.zeros(3, np.int64)
+        while walk.anneal(temperatures, progress, -np.inf, proposals):
+            pass
+        assert walk.x.sum() == cardinality
+        assert arrays.energy(walk.energy) == pytest.approx(problem.energy(walk.x), rel=1e-5)
+        ends.append(walk.x)
+    assert np.array_equal(*ends)
+
+
+def test_annealing_a_large_factor_is_the_same_twice():
+    rng = np.random.default_rng(7)
+    problem = BlockProblem.low_rank(rng.normal(size=(20_000, 32)).astype(np.float32), rng.normal(size=20_000), 9000)
+    solver = SimulatedAnnealing(restarts=1, sweeps=2, threads=1)
+    first, second = (solver.solve(problem, seed=3) for _ in range(2))
+    assert first.first.energy == second.first.energy
+    assert np.array_equal(first.record.sample, second.record.sample)
