@@ -1,7 +1,7 @@
 """Perplexity of language models pruned layer by layer, method beside method.
 
     python benchmarks/language_models.py [--model llama,gpt2] [--seeds 3] [--points 0.5,0.6,0.7,2:4] [--threads 1]
-                                         [--only TEXT] [--ridge 0.3] [--choosing]
+                                         [--only TEXT] [--ridge 0.5] [--choosing]
 
 Models: "llama", the llama-shakespeare model of the measuring data (1.7 M weights), and "gpt2", a GPT-2 of 0.9 M weights
 that is trained here on the same text, 600 steps of 16 sequences. Calibration: 64 random sequences of 128 tokens of the

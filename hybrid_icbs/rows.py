@@ -24,11 +24,12 @@ Update: TypeAlias = Literal["none", "backsolve"]
 DAMPING = 0.01
 """Added to the diagonal of every Gram matrix that is inverted, in units of its mean (SparseGPT's value)."""
 
-RIDGE = 0.3
+RIDGE = 0.5
 """Added likewise where masks are searched for survivors that keep their values, as `rho` is to a step of iCBS.
 
 The error as it stands rewards large cuts that happen to cancel on the calibration tokens, and those do not cancel as
-well on others: without it the better searched mask is the worse model (benchmarks/language_models.py --ridge).
+well on others: without it the better searched mask is the worse model. Chosen on held-out training text
+(benchmarks/language_models.py --choosing).
 """
 
 
