@@ -10,6 +10,7 @@ import itertools
 import logging
 import os
 import re
+import socket
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, TypeVar
@@ -33,6 +34,7 @@ R = TypeVar("R")
 logger = logging.getLogger(__name__)
 
 _AHEAD = 2  # tasks sent for each processor, so that the next one's data is there when one is done
+_KNOCK_SECONDS = 10.0  # for a cluster's host to answer
 _UNPLACED_SECONDS = 30.0  # without a place for a task, after which the log says so
 
 
@@ -174,6 +176,11 @@ class RayCluster(Dispatch):
         self._ours = False
         if not ray.is_initialized():
             self._connect(ray)
+        elif (connected := ray.get_runtime_context().gcs_address).rpartition(":")[2] != self._port(connected):
+            raise OptionError(
+                f"this process is connected to the Ray cluster at {connected}, not {self.address}; call ray.shutdown() "
+                "first"
+            )
         self._ray = ray
         if self._given_workers is None:
             self.workers = max(1, int(ray.cluster_resources().get("CPU", 1) // self.threads))
@@ -191,14 +198,26 @@ class RayCluster(Dispatch):
                     ray.init(address="local", num_cpus=processors, num_gpus=0, include_dashboard=False, **quiet)
             else:
                 try:
+                    self._knock()
                     ray.init(address=self.address, **quiet)
-                except (ConnectionError, RuntimeError, ValueError) as error:
+                except (OSError, RuntimeError, ValueError) as error:
                     raise UnavailableError(
                         f"no Ray cluster answers at {self.address!r} ({_first_line(error)}); start one with `ray start "
                         "--head`, or leave the address out for one of this machine"
                     ) from error
         self._undo_messages = messages_to_log()
         self._ours = True  # the connection, which ends with the dispatch; a cluster by address goes on
+
+    def _port(self, otherwise: str) -> str:
+        """That of the address, or of another one where it names none."""
+        named = otherwise if self.address in (None, "auto") else self.address
+        return str(named).rpartition(":")[2]
+
+    def _knock(self) -> None:
+        """Find out at once that nothing listens at an address: Ray itself would wait for minutes."""
+        if self.address not in (None, "auto"):
+            host, _, port = str(self.address).rpartition(":")
+            socket.create_connection((host.strip("[]"), int(port)), _KNOCK_SECONDS).close()
 
 
 class _PutHandle(SentHandle[T]):

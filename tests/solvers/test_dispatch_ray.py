@@ -23,10 +23,6 @@ ray = pytest.importorskip("ray", reason='Ray is not installed; pip install "hybr
 
 pytestmark = [
     pytest.mark.slow,
-    # Ray's own, from its processes, pipes and files, which it leaves to the collector.
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning:ray"),
 ]
 
 
@@ -159,6 +155,20 @@ def test_without_ray_one_sentence_says_what_is_missing(monkeypatch: pytest.Monke
     monkeypatch.setattr(ray_cluster.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UnavailableError, match=r'dispatch ray: Ray is not installed; pip install "hybrid-icbs\[ray\]"'):
         list(RayCluster().map(dispatch_tasks.square, [1]))
+
+
+def test_an_address_where_nothing_listens_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    with pytest.raises(
+        UnavailableError, match=r"no Ray cluster answers at '127.0.0.1:1' \(.*refused\); start one with"
+    ):
+        list(RayCluster(address="127.0.0.1:1").map(dispatch_tasks.square, [1]))
+
+
+def test_an_address_of_another_cluster_than_the_connected_one_is_refused(local: RayCluster) -> None:
+    assert dict(local.map(dispatch_tasks.square, [2])) == {0: 4}
+    with pytest.raises(OptionError, match=r"connected to the Ray cluster at .*, not 127.0.0.1:1; call ray.shutdown"):
+        list(RayCluster(address="127.0.0.1:1").map(dispatch_tasks.square, [1]))
 
 
 def test_retries_that_run_out_are_a_clear_error(local: RayCluster) -> None:
