@@ -128,17 +128,13 @@ def _table(found: Sequence[Instance]) -> Table:
     from rich import box
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD)
-    for head in ("name", "source", "n", "k", "form", "rank", "best known", "descent", ""):
-        right = head in ("n", "k", "rank", "best known", "descent")
-        table.add_column(head, justify="right" if right else "left", no_wrap=head in ("name", "best known"))
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for head in ("name", "form", "rank", "best known", "descent", ""):  # network, n and k stand in the name
+        table.add_column(head, justify="right" if head in ("rank", "best known", "descent") else "left", no_wrap=True)
     for each in found:
-        best = f"{each.best_known.energy:.8g}{'*' if each.best_known.proven else ' '}"
-        numbers = [f"{value:,}" for value in (each.n, each.cardinality)]
-        table.add_row(
-            each.name, each.source, *numbers, each.form, str(each.rank), best, f"{each.descent.rate:.1%}",
-            "easy" if each.easy else "",
-        )  # fmt: skip
+        best = f"{each.best_known.energy:.6g}{'*' if each.best_known.proven else ' '}"
+        easy = "easy" if each.easy else ""
+        table.add_row(each.name, each.form, str(each.rank), best, f"{each.descent.rate:.1%}", easy)
     return table
 
 
