@@ -229,8 +229,10 @@ def restricted_factor(
     """The low-rank problem of some variables while the others stay as they are; off by a constant, as `restricted`.
 
     Args:
-        arrays, indices, x: as :func:`restricted` takes them.
+        arrays: the whole problem.
+        indices: the variables that stay free, distinct, ascending [m].
         residual: A'^T x of the state [r].
+        x: the state [n].
     """
     part = x[indices].astype(np.float64)
     rows = arrays.factor[indices]

@@ -67,11 +67,12 @@ class Island:
             np.zeros((*room, n), np.uint8), np.zeros((*room, n), np.float32), np.zeros(room),
             np.zeros(n, np.uint8), np.zeros(n, np.float32), np.zeros(n),
             np.zeros(n, np.int32), np.zeros(n, np.int32), np.zeros(n, np.int32), np.zeros(n, np.int32),
-            self._child_x, self._best_x, self._best, np.full(n, LARGE, np.float32), tenures(groups),
+            self._child_x, self._best_x, self._best, np.full(n, LARGE, np.float32),
+            np.zeros((2, kernel.SWEEPS), np.float32), np.zeros((4, 2)), tenures(groups),
             np.array([plan.iterations, plan.children, plan.patience, plan.stray, plan.brood]),
         )  # fmt: skip
         self._after = (
-            self._progress, np.zeros(2, np.int64), np.zeros(2, np.int64), self._account, stream_of(seed, stream)
+            self._progress, np.zeros(5, np.int64), np.zeros(2, np.int64), self._account, stream_of(seed, stream)
         )  # fmt: skip
 
     @property

@@ -49,7 +49,7 @@ BATCH_BYTES = 1 << 32
 """Memory for the matrices and states of one batch; more problems are searched in several."""
 
 _PATIENCE = 3  # times the population: so many children in a row without success, and a population has no more to give
-_BROOD = 10  # times the population: so many children, and it makes room for others even if it has
+_BROOD = 40  # times the population: so many children, and it makes room for others even if it has
 _SUB_BLOCKS = 2  # of a large problem for each child that a population would have had
 _SUB_PLAN = Plan(population=2, children=4, iterations=LEAST_ITERATIONS, patience=UNENDING)  # of each sub-block
 _WIDEST = 8  # sub-blocks in a row without gain draw from 1, 2, 4, .. 128 times as many pairs, then from 1 again
@@ -59,7 +59,9 @@ _WIDEST = 8  # sub-blocks in a row without gain draw from 1, 2, 4, .. 128 times 
 class TabuSearch(Solver, LocalSampler):
     """Memetic tabu search: a population of good states, children that keep what two of them share, a tabu search each.
 
-    Moves are swaps of a one and a zero (of one group, where there are groups). Low-rank problems of up to
+    Moves are swaps of a one and a zero (of one group, where there are groups). With one group a search ends in a state
+    that no swap of any pair improves, a short annealing may go before it, and the best of populations that have no more
+    to give form new ones. Low-rank problems of up to
     `DENSE_UP_TO` variables are made dense; larger ones are searched by sub-blocks that the fields of all variables
     point out.
 
@@ -128,7 +130,7 @@ class TabuSearch(Solver, LocalSampler):
             one_pass = 1e-10 * n * problem.form.rank  # type: ignore[attr-defined]
             seconds = _SUB_BLOCKS * self.children * (one_pass + 2e-3)
         else:
-            seconds = self.children * 2 * self._steps(n) * (1.5e-7 + 5e-10 * n)
+            seconds = self.children * 6 * self._steps(n) * (1.5e-7 + 5e-10 * n)
         note = f"{self.restarts} populations of {self.children} children, {parallel} at a time"
         return Estimate(math.ceil(self.restarts / parallel) * seconds, note=note)
 

@@ -8,7 +8,8 @@ child of parents that are nearly the same goes astray by a few more swaps, or it
 best state of a search comes down to one that no swap of any pair improves, and is searched from again if that helped;
 and populations are small, which is quick on easy problems, but stand on levels: a population that has no more to give
 sends its best member up, and as many of those as a population holds become one, with parents that are good and far
-apart, which is what hard problems need.
+apart, which is what hard problems need. Where couplings are strong, a short annealing improves a state better than
+tabu steps do: whether it comes before them is drawn for each child, by the members that this has made for its cost.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from __future__ import annotations
 import numba as nb
 import numpy as np
 
+from solvers.kernels.annealing import anneal_matrix
 from solvers.kernels.pairs import QUARTERS, QUIET, SLOT, descend_pairs, take_back
-from solvers.kernels.random import below
+from solvers.kernels.random import below, unit
 from solvers.kernels.states import arrange, matrix_fields
 from solvers.kernels.tabu import (
     CHILD,
@@ -30,13 +32,21 @@ from solvers.kernels.tabu import (
     tabu_matrix,
 )
 
-# Places in `progress`, int64 [7 + LEVELS]: what is done to a child, the level whose population breeds, children
+# Places in `progress`, int64 [9 + LEVELS]: what is done to a child, the level whose population breeds, children
 # searched in all, children in a row that did not enter, children of this population, populations begun, initial states
-# used, and from COUNTS on the members there are on each level.
-STATE, LEVEL, CHILDREN, STALE, BRED, POPULATIONS, STARTED, COUNTS = range(8)
-BETWEEN, SEARCHING, DESCENDING = 0, 1, 2
+# used, the kind of the present child, and from COUNTS on the members there are on each level.
+STATE, LEVEL, CHILDREN, STALE, BRED, POPULATIONS, STARTED, KIND, COUNTS = range(9)
+BETWEEN, SEARCHING, DESCENDING, ANNEALING = range(4)
+GIVEN, RANDOM, SEARCHED, ANNEALED = range(4)  # kinds of children: states to start from, and children of two members
 LEVELS = 8  # of which the eighth holds the best of thousands of populations
 SETTLED = 3  # place in `account`, after those of a search: energy below which a child's best is worth a descent
+
+SWEEPS = 24  # of an annealing that improves a child
+_PROPOSALS = 16  # cost as much as a step, about
+_SAMPLED = 1024  # swaps of the first member, by which temperatures are measured
+_HOT, _WARM, _COLD = 0.2, 0.02, 0.1  # of their median, for random states and for children, and of their 1 % quantile
+_LEAST, _MOST = 0.1, 0.9  # chances of annealing are kept within
+_PRIOR, _SHARE = 1000.0, 0.3  # steps that either way is taken to have spent, for one member and for a share of one
 
 _DRAWS = 128  # to find three variables of a kind: enough where one in fifty is of it
 
@@ -44,8 +54,8 @@ _DRAWS = 128  # to find three variables of a kind: enough where one in fifty is 
 @nb.njit(cache=True, nogil=True, error_model="numpy")
 def evolve_matrix(  # type: ignore[no-untyped-def]
     Q, single, group, members, starts, counts, initial, members_x, members_fields, members_energy, x, fields, wide,
-    order, place, leave_at, enter_at, child_x, best_x, best, reach, tenures, plan, target, progress, scan, clock,
-    account, stream, steps,
+    order, place, leave_at, enter_at, child_x, best_x, best, reach, temperatures, credit, tenures, plan, target,
+    progress, scan, clock, account, stream, steps,
 ):  # fmt: skip
     """Go on with the search for about so many tabu steps.
 
@@ -59,7 +69,10 @@ def evolve_matrix(  # type: ignore[no-untyped-def]
             :mod:`solvers.kernels.tabu` take them; `account` too, with one more place, see SETTLED, float64 [4].
         wide: room for fields in float64 [n].
         best_x, best: the best state of all, uint8 [n], and its energy, float64 [1].
-        reach, scan: as :func:`solvers.kernels.pairs.descend_pairs` takes them.
+        reach, scan: as :func:`solvers.kernels.pairs.descend_pairs` takes them; `scan` with three more places, for
+            :func:`solvers.kernels.annealing.anneal_matrix`, int64 [5].
+        temperatures: of annealings of children and of random states, float32 [2, SWEEPS]; zeros until measured.
+        credit: members made and steps spent by each kind of children, float64 [4, 2].
         plan: [steps without a better state that end a child, children in all, children in a row that do not enter and
             so end a population, swaps by which a child differs from its parent at least, children that end a
             population], int64 [5].
@@ -80,6 +93,7 @@ def evolve_matrix(  # type: ignore[no-untyped-def]
                 fields, wide, plan, progress, stream,
             )  # fmt: skip
             done += cost
+            annealed = progress[KIND] != GIVEN and temperatures[0, 0] > 0.0 and _to_be_annealed(credit, stream)
             begin_search(fields, energy, clock, account)
             for i in range(x.shape[0]):
                 leave_at[i] = 0 if x[i] else NEVER
@@ -89,8 +103,29 @@ def evolve_matrix(  # type: ignore[no-untyped-def]
             child_x[:] = x
             account[SETTLED] = np.inf
             progress[STATE] = SEARCHING
+            if annealed:
+                if progress[KIND] == SEARCHED:
+                    progress[KIND] = ANNEALED
+                arrange(x, members, starts, counts, order, place)
+                scan[2:] = 0
+                progress[STATE] = ANNEALING
         most = max(steps - done, 1)
-        if progress[STATE] == DESCENDING:
+        if progress[STATE] == ANNEALING:
+            schedule = temperatures[1 if progress[KIND] == RANDOM else 0]
+            done += 1 + anneal_matrix(
+                Q, reach, fields, x, order, place, group, starts, counts, schedule, target, scan[2:], account, stream,
+                _PROPOSALS * most,
+            ) // _PROPOSALS  # fmt: skip
+            if scan[2] < SWEEPS and account[PRESENT] > target:
+                continue
+            for i in range(x.shape[0]):
+                leave_at[i] = 0 if x[i] else NEVER
+                enter_at[i] = NEVER if x[i] else 0
+            account[CHILD] = account[PRESENT]
+            child_x[:] = x
+            scan[SLOT], scan[QUIET] = below(stream, x.shape[0]), 0
+            progress[STATE] = DESCENDING
+        elif progress[STATE] == DESCENDING:
             done += 1 + descend_pairs(
                 Q, reach, fields, x, leave_at, enter_at, scan, np.int32(clock[0]), target, account, QUARTERS * most
             ) // QUARTERS  # fmt: skip
@@ -122,9 +157,15 @@ def evolve_matrix(  # type: ignore[no-untyped-def]
             scan[SLOT], scan[QUIET] = below(stream, x.shape[0]), 0
             progress[STATE] = DESCENDING
         else:
-            _end(
+            entered = _end(
                 Q, single, members_x, members_fields, members_energy, child_x, wide, best_x, best, progress, account
             )  # fmt: skip
+            kind = progress[KIND]
+            credit[kind, 0] += entered
+            credit[kind, 1] += clock[0] + (SWEEPS * x.shape[0] // _PROPOSALS if kind == ANNEALED else plan[0])
+            if temperatures[0, 0] == 0.0 and counts.shape[0] == 1 and 0 < counts[0] < x.shape[0]:
+                arrange(child_x, members, starts, counts, order, place)
+                _measure(Q, wide, order, counts[0], temperatures, stream)
             progress[STATE] = BETWEEN
     return done
 
@@ -141,6 +182,7 @@ def _begin(  # type: ignore[no-untyped-def]
         level = _rise(members_x, members_fields, members_energy, progress)
     if progress[COUNTS + level] == size:
         progress[BRED] += 1
+        progress[KIND] = SEARCHED
         first = below(stream, size)
         second = below(stream, size - 1)
         if second >= first:
@@ -155,7 +197,8 @@ def _begin(  # type: ignore[no-untyped-def]
         return 1 + swaps, energy
     if progress[COUNTS] == 0:
         progress[POPULATIONS] += 1
-    if progress[STARTED] < initial.shape[0]:
+    progress[KIND] = GIVEN if progress[STARTED] < initial.shape[0] else RANDOM
+    if progress[KIND] == GIVEN:
         x[:] = initial[progress[STARTED]]
         progress[STARTED] += 1
     else:
@@ -164,6 +207,37 @@ def _begin(  # type: ignore[no-untyped-def]
     for l in range(x.shape[0]):
         fields[l] = wide[l]
     return 1 + np.sum(counts) // 4, energy  # a row of the matrix costs about a quarter of a step
+
+
+@nb.njit(cache=True, nogil=True, error_model="numpy")
+def _to_be_annealed(credit, stream):  # type: ignore[no-untyped-def]
+    """Whether a state is annealed before it is searched, by lot: as often as that has made members for its cost."""
+    searched = (credit[SEARCHED, 0] + 1.0) / (credit[SEARCHED, 1] + _PRIOR)
+    annealed = (credit[ANNEALED, 0] + _SHARE) / (credit[ANNEALED, 1] + _PRIOR)
+    chance = min(_MOST, max(_LEAST, annealed / (annealed + searched)))
+    return unit(stream) <= chance
+
+
+@nb.njit(cache=True, nogil=True, error_model="numpy")
+def _measure(Q, fields, order, ones, temperatures, stream):  # type: ignore[no-untyped-def]
+    """Fill in temperatures that fall geometrically, by the changes of energy of random swaps of a good state."""
+    n = order.shape[0]
+    sizes = np.empty(_SAMPLED)
+    found = 0
+    for _ in range(_SAMPLED):
+        out, into = order[below(stream, ones)], order[ones + below(stream, n - ones)]
+        change = abs(fields[into] - fields[out] - np.float64(Q[out, into]))
+        if change > 0.0:
+            sizes[found] = change
+            found += 1
+    if found == 0:
+        return  # no swap changes anything, and nothing is annealed
+    ordered = np.sort(sizes[:found])
+    cold = _COLD * ordered[found // 100]
+    for row, share in enumerate((_WARM, _HOT)):
+        hot = max(share * ordered[found // 2], cold)
+        for t in range(SWEEPS):
+            temperatures[row, t] = hot * (cold / hot) ** (t / (SWEEPS - 1))
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")
@@ -290,7 +364,7 @@ def _contest(variables, count, fields, sign, stream):  # type: ignore[no-untyped
 def _end(  # type: ignore[no-untyped-def]
     Q, single, members_x, members_fields, members_energy, child_x, wide, best_x, best, progress, account
 ):
-    """Take the child in: as a new member while there is room, for the worst one where it is better and new.
+    """Take the child in: as a new member while there is room, for the worst one where it is better and new; whether.
 
     Most children of a grown population are neither; they are turned away by the energy that their search counted,
     before anything is computed anew.
@@ -305,7 +379,7 @@ def _end(  # type: ignore[no-untyped-def]
         too_bad = account[CHILD] > members_energy[level, place] + account[GAIN]
         if too_bad or _is_member(members_x[level], size, child_x):
             progress[STALE] += 1
-            return
+            return False
     energy = matrix_fields(Q, single, child_x, wide)
     if energy < best[0]:
         best[0] = energy
@@ -316,11 +390,12 @@ def _end(  # type: ignore[no-untyped-def]
         progress[STALE] = 0
     else:
         progress[STALE] += 1
-        return
+        return False
     members_x[level, place] = child_x
     members_energy[level, place] = energy
     for l in range(n):
         members_fields[level, place, l] = wide[l]
+    return True
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")
