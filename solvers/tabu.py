@@ -98,7 +98,7 @@ class TabuSearch(Solver, LocalSampler):
     """
 
     population: int = 4
-    children: int = 100
+    children: int = 60
     iterations: int | None = None
     restarts: int = 1
     threads: int | None = None
