@@ -262,7 +262,7 @@ def plot(cases: Sequence[Case], path: Path) -> None:
     groups: dict[tuple[object, ...], list[Case]] = {}
     for case in cases:
         groups.setdefault(case.setting, []).append(case)
-    across = 4
+    across = 4 if len({case.objective for case in cases}) == 1 else 3
     down = -(-len(groups) // across)
     figure, axes = plt.subplots(down, across, figsize=(3.4 * across, 2.7 * down), squeeze=False, layout="constrained")
     for axis in axes.flat[len(groups) :]:
@@ -281,7 +281,8 @@ def plot(cases: Sequence[Case], path: Path) -> None:
         axis.set_xscale("symlog", linthresh=0.01)
         axis.axhline(0.0, color="#888888", linewidth=0.6)
         rho = f", rho {case.rho:g}" if case.objective == "loss" and case.rho else ""
-        axis.set_title(f"{case.network}, {case.objective}, {case.stage}\nN {case.samples}{rho}, n {case.n}", fontsize=8)
+        name = case.network.replace("model.layers.", "")
+        axis.set_title(f"{name}, {case.objective}, {case.stage}\nN {case.samples}{rho}, n {case.n}", fontsize=8)
         axis.tick_params(labelsize=7)
     for axis in axes[:, 0]:
         axis.set_ylabel("loss - loss of the mask", fontsize=8)

@@ -27,6 +27,11 @@ from problems.storage import opened
 MOST_COLUMNS = (1 << 24) // 127**2
 """Columns of a factor up to which A A^T is exact in float32."""
 
+MANY = 10_000
+"""Variables above which the linear term is rounded to 12 bits: of so many coefficients one or the other lies so near
+the middle of two float32 that the last bits of a processor's sums decide between them, and the block would not come
+out alike everywhere."""
+
 _MEMBERS: dict[str, tuple[tuple[str, ...], int]] = {
     "factor": (("int8",), 2),
     "exponent": (("int16",), 1),
@@ -78,7 +83,7 @@ class Compact:
         return cls(
             scaled.astype(np.int8),
             exponent.astype(np.int16),
-            linear.astype(np.float32),
+            _few_bits(linear) if len(linear) > MANY else linear.astype(np.float32),
             steps.astype(smallest),
             np.packbits(pruned),
         )
@@ -118,6 +123,12 @@ class Compact:
         """The block problem, in low-rank form; `facts` are keywords of :meth:`BlockProblem.low_rank`."""
         A = np.ldexp(self.factor.astype(np.float32), self.exponent[:, None].astype(np.int32))
         return BlockProblem.low_rank(A, self.linear, cardinality, **facts)
+
+
+def _few_bits(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+    """Rounded to 12 significant bits."""
+    mantissa, exponent = np.frexp(values)
+    return np.asarray(np.ldexp(np.rint(mantissa * 4096.0), exponent - 12), np.float32)
 
 
 def unpacked(bits: npt.NDArray[np.uint8], n: int) -> StateArray:
