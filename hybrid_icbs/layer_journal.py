@@ -7,24 +7,19 @@ names it, so a kill at any moment leaves whole blocks only. A resume goes on at 
 from __future__ import annotations
 
 import json
-import os
 import shutil
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
 from hybrid_icbs.allocation import Allocation
 from hybrid_icbs.curvature import Group
-from hybrid_icbs.errors import RunFolderError
-from hybrid_icbs.fingerprint import fingerprint
 from hybrid_icbs.journal import Journal
 from hybrid_icbs.layerwise import LayerRecord
 from hybrid_icbs.masks import Masks
+from hybrid_icbs.tensor_files import read_tensors, write_tensors
 
 FOLDER = "layers"
 """Where the blocks' files lie until the run is done and its model saved."""
@@ -71,20 +66,7 @@ class LayerJournal:
         for layer in group.layers:
             tensors[layer.name] = layer.weight.detach().cpu().contiguous()
             tensors[_bits(layer.name)] = torch.from_numpy(np.packbits(masks.flat(layer.name)))
-        file = self._file(number)
-        part = file.with_suffix(f".{os.getpid()}.part")
-        try:
-            self._folder.mkdir(exist_ok=True)
-            save_file(tensors, part)
-            with part.open("rb+") as stream:
-                os.fsync(stream.fileno())
-            os.replace(part, file)
-        except (OSError, SafetensorError) as error:
-            part.unlink(missing_ok=True)
-            raise RunFolderError(
-                f"{file} cannot be written: {error}; make room, then `hybrid-icbs resume {self._journal.folder}`"
-            ) from error
-        checksum = _checksum(tensors)
+        checksum = write_tensors(self._file(number), tensors, self._journal.folder)
         with self._journal.writing() as connection:
             connection.executemany(
                 "INSERT INTO layers (block, checksum, history) VALUES (?, ?, ?)",
@@ -112,7 +94,7 @@ class LayerJournal:
             ).fetchall()
         if not rows:
             return None
-        tensors = self._load(number, rows[0][0])
+        tensors = read_tensors(self._file(number), rows[0][0], "begin the run anew in another folder")
         for layer in group.layers:
             layer.weight.copy_(tensors[layer.name])
             bits = tensors[_bits(layer.name)].numpy()
@@ -126,16 +108,6 @@ class LayerJournal:
     def _file(self, number: int) -> Path:
         return self._folder / f"{number:04d}.safetensors"
 
-    def _load(self, number: int, checksum: str) -> Mapping[str, torch.Tensor]:
-        file = self._file(number)
-        try:
-            tensors: dict[str, torch.Tensor] = load_file(file)
-        except (OSError, SafetensorError) as error:
-            raise RunFolderError(f"{file} cannot be read: {error}; begin the run anew in another folder") from error
-        if _checksum(tensors) != checksum:
-            raise RunFolderError(f"{file} is not what the run wrote; begin the run anew in another folder")
-        return tensors
-
 
 def layers_done(journal: Journal) -> list[LayerRecord]:
     """The layers on record, in the order of pruning."""
@@ -146,7 +118,3 @@ def layers_done(journal: Journal) -> list[LayerRecord]:
 
 def _bits(name: str) -> str:
     return name + ":kept"
-
-
-def _checksum(tensors: Mapping[str, torch.Tensor]) -> str:
-    return fingerprint({name: tensors[name] for name in sorted(tensors)})

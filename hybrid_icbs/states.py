@@ -6,22 +6,19 @@ other without the zeros between them.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
 from hybrid_icbs.errors import RunFolderError
-from hybrid_icbs.fingerprint import fingerprint
 from hybrid_icbs.layers import Layer
 from hybrid_icbs.mapped import IN_MEMORY, mapped_tensors
 from hybrid_icbs.masks import Masks
 from hybrid_icbs.merge import write_masks
+from hybrid_icbs.tensor_files import read_tensors, write_tensors
 
 FOLDER = "weights"
 """Where a run folder holds refitted weights: those of the present state and of the best one."""
@@ -125,20 +122,8 @@ def save_values(folder: Path, number: int, layers: Sequence[Layer], values: Valu
     Raises:
         RunFolderError: it cannot be written.
     """
-    path = values_file(folder, number)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
     named = {layer.name: value.cpu().contiguous() for layer, value in zip(layers, values, strict=True)}
-    try:
-        path.parent.mkdir(exist_ok=True)
-        save_file(named, part)
-        with part.open("rb+") as stream:
-            os.fsync(stream.fileno())
-        os.replace(part, path)
-    except (OSError, SafetensorError) as error:
-        raise RunFolderError(
-            f"{path} cannot be written: {error}; make room, then `hybrid-icbs resume {folder}`"
-        ) from error
-    return number, fingerprint(named)
+    return number, write_tensors(values_file(folder, number), named, folder)
 
 
 def load_values(folder: Path, saved: Saved, layers: Sequence[Layer], masks: Masks) -> list[torch.Tensor]:
@@ -148,18 +133,15 @@ def load_values(folder: Path, saved: Saved, layers: Sequence[Layer], masks: Mask
         RunFolderError: the file is missing or damaged.
     """
     number, checksum = saved
-    path = values_file(folder, number)
-    try:
-        named = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise RunFolderError(f"{path} cannot be read: {error}; the run cannot go on without it") from error
+    path, remedy = values_file(folder, number), "the run cannot go on without it"
+    named = read_tensors(path, checksum, remedy)
     found = [named.get(layer.name, torch.empty(0)) for layer in layers]
     fits = all(
         value.shape == (masks.kept(layer.name),) and value.dtype == layer.weight.dtype
         for layer, value in zip(layers, found, strict=True)
     )
-    if not fits or fingerprint({layer.name: named[layer.name] for layer in layers}) != checksum:
-        raise RunFolderError(f"{path} is not what the run wrote; the run cannot go on without it")
+    if not fits:
+        raise RunFolderError(f"{path} is not what the run wrote; {remedy}")
     return found
 
 
