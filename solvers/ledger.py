@@ -21,6 +21,7 @@ import numpy.typing as npt
 from problems import BlockProblem, FileFormatError, LowRankForm
 from problems.storage import opened, parse_json
 from solvers.errors import SolverError
+from solvers.file_lock import hold
 
 Stage = Literal["labelled", "uploaded", "accepted", "answered", "failed", "cancelled"]
 
@@ -135,7 +136,12 @@ class FileLedger:
             pass
         self._file: BinaryIO = self.path.open("r+b", buffering=0)
         try:
-            _hold(self._file, self.path)
+            hold(
+                self._file,
+                self.path,
+                "a ledger in a file",
+                "another process holds this ledger; wait for it to end, or name another",
+            )
             self._read()
         except BaseException:
             self._file.close()
@@ -262,15 +268,3 @@ def _write_all(file: BinaryIO, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[file.write(view) :]
-
-
-def _hold(file: BinaryIO, path: Path) -> None:
-    """Lock a file for this process; the lock ends with the process, however it ends."""
-    try:
-        import fcntl
-    except ImportError as error:  # Windows
-        raise SolverError(f"{path}: a ledger in a file needs the file locks of Linux or macOS") from error
-    try:
-        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        raise SolverError(f"{path}: another process holds this ledger; wait for it to end, or name another") from error

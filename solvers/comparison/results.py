@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 
 from problems import FileFormatError
 from problems.storage import opened
-from solvers.errors import SolverError
+from solvers.file_lock import hold
 
 FILE = "results.csv"
 
@@ -135,7 +135,12 @@ class Results:
                 raise FileFormatError(f"{path}: size: {size} bytes are more than the {_LARGEST} that are taken")
         self._file = path.open("r+b", buffering=0)
         try:
-            _hold(self._file, path)
+            hold(
+                self._file,
+                path,
+                "a race into a folder",
+                "another race is writing into this folder; wait for it, or choose another",
+            )
             text = self._file.read()
             whole = text.rfind(b"\n") + 1
             self.rows = parsed(text[:whole], path)
@@ -241,17 +246,3 @@ def _value(name: str, cell: str) -> Any:
 
 
 _KINDS = typing.get_type_hints(Row)
-
-
-def _hold(file: BinaryIO, path: Path) -> None:
-    """Lock a file for this process; the lock ends with the process, however it ends."""
-    try:
-        import fcntl
-    except ImportError as error:  # Windows
-        raise SolverError(f"{path}: a race into a folder needs the file locks of Linux or macOS") from error
-    try:
-        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        raise SolverError(
-            f"{path}: another race is writing into this folder; wait for it, or choose another"
-        ) from error

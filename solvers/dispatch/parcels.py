@@ -84,7 +84,10 @@ def pickled(
 
 
 def unpack(data: bytes, parts: Sequence[Any]) -> Any:
-    """Put an object together again: its large arrays are read-only views of the parts' bytes, not copies."""
+    """Put an object together again: its large arrays are read-only views of the parts' bytes, not copies.
+
+    For bytes of this program's own processes only: a pickle from anywhere else could run what it likes.
+    """
     return pickle.loads(data, buffers=[memoryview(part).toreadonly() for part in parts])
 
 

@@ -64,7 +64,7 @@ def outcome(payload: bytes, told: Callable[[], bool]) -> bytes:
         VALUE and the pickled result, or ERROR and the pickled exception, its traceback as a note.
     """
     try:
-        function, task = pickle.loads(payload)
+        function, task = pickle.loads(payload)  # of the program that started this process, over their own pipe
         context = contextvars.copy_context()
         context.run(listening_to, told)
         value = context.run(function, task)
