@@ -11,7 +11,11 @@ import torch
 EXACT_UP_TO = 1024
 """Inputs up to which a factorisation of each row's own sub-matrix is affordable."""
 
-_BATCH_BYTES = 1 << 26  # sub-matrices that are factorised in one call
+_BATCH_BYTES, _BATCH_BYTES_OF_GPU = 1 << 22, 1 << 26
+"""Of sub-matrices in one factorisation, or of rows in one conjugate gradient: on a processor what is larger leaves the
+cache, and takes no less time."""
+
+_LEAST_ROWS = 64  # of a conjugate gradient, however wide they are: they share each pass over H
 TOLERANCE, TOLERANCE_HALF = 1e-7, 1e-4
 """Residual of a row at which conjugate gradients are done, for weights of full and of half precision.
 
@@ -59,7 +63,7 @@ def refit_exactly(W: torch.Tensor, H: torch.Tensor, kept: torch.Tensor) -> torch
     begin = 0
     while begin < len(order):
         widest = int(counts[order[-1]])
-        rows = order[begin : begin + max(1, _BATCH_BYTES // (8 * max(1, widest) ** 2))]
+        rows = order[begin : begin + max(1, _batch_bytes(W) // (8 * max(1, widest) ** 2))]
         width = int(counts[rows].max())
         begin += len(rows)
         if width == 0:
@@ -79,13 +83,27 @@ def refit_exactly(W: torch.Tensor, H: torch.Tensor, kept: torch.Tensor) -> torch
 def refit_iteratively(
     W: torch.Tensor, H: torch.Tensor, kept: torch.Tensor, start: torch.Tensor, tolerance: float = TOLERANCE
 ) -> torch.Tensor:
-    """All rows at once by conjugate gradients with a diagonal preconditioner; a row that has converged rests.
+    """Many rows at once by conjugate gradients with a diagonal preconditioner; a row that has converged rests.
 
     Arguments in float64, otherwise as for :func:`refit`; `tolerance` is the residual at which a row is done, relative
     to its right-hand side, in the norm of the preconditioner.
     """
-    mask = kept.to(W.dtype)
+    out, at_once = torch.empty_like(W), max(_LEAST_ROWS, _batch_bytes(W) // (8 * W.shape[1]))
     scale = H.diagonal().reciprocal()
+    for found, *rows in zip(*(each.split(at_once) for each in (out, W, kept, start)), strict=True):
+        found.copy_(_descended(*rows, H, scale, tolerance))
+    return out
+
+
+def _batch_bytes(W: torch.Tensor) -> int:
+    return _BATCH_BYTES if W.device.type == "cpu" else _BATCH_BYTES_OF_GPU
+
+
+def _descended(
+    W: torch.Tensor, kept: torch.Tensor, start: torch.Tensor, H: torch.Tensor, scale: torch.Tensor, tolerance: float
+) -> torch.Tensor:
+    """Some of the rows; `scale` is the preconditioner [d]."""
+    mask = kept.to(W.dtype)
     right = (W @ H) * mask
     v = start * mask
     r = right - (v @ H) * mask

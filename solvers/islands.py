@@ -60,7 +60,7 @@ class Island:
         self._child_x, self._best_x = np.zeros(n, np.uint8), np.zeros(n, np.uint8)
         self._best, self._account = np.array([np.inf]), np.zeros(4)
         self._progress = np.zeros(kernel.COUNTS + kernel.LEVELS, np.int64)
-        room = (kernel.LEVELS, plan.population)
+        room = (kernel.LEVELS, kernel.CROWD * plan.population)
         self._before = (
             arrays.matrix, arrays.single, groups.of, groups.members, groups.starts, groups.counts,
             np.zeros((0, n), np.uint8) if initial is None else initial.astype(np.uint8),
@@ -68,8 +68,10 @@ class Island:
             np.zeros(n, np.uint8), np.zeros(n, np.float32), np.zeros(n),
             np.zeros(n, np.int32), np.zeros(n, np.int32), np.zeros(n, np.int32), np.zeros(n, np.int32),
             self._child_x, self._best_x, self._best, np.full(n, LARGE, np.float32),
-            np.zeros((2, kernel.SWEEPS), np.float32), np.zeros((4, 2)), tenures(groups),
-            np.array([plan.iterations, plan.children, plan.patience, plan.stray, plan.brood]),
+            np.zeros(kernel.SWEEPS + kernel.START_SWEEPS, np.float32), np.zeros((2, 2)), tenures(groups),
+            np.array([
+                plan.iterations, plan.children, plan.patience, plan.stray, plan.brood, plan.population
+            ]),
         )  # fmt: skip
         self._after = (
             self._progress, np.zeros(5, np.int64), np.zeros(2, np.int64), self._account, stream_of(seed, stream)

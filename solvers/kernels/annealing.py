@@ -13,6 +13,7 @@ import numba as nb
 import numpy as np
 
 from solvers.kernels.random import below, unit
+from solvers.kernels.states import arrange
 
 STRETCH_BYTES = 1 << 19  # of a large factor: two such stretches stay in the second cache while they are worked on
 _DRAWS = 16  # for a partner within a stretch: enough where one variable in four is of its kind
@@ -90,6 +91,72 @@ def anneal_matrix(  # type: ignore[no-untyped-def]
     progress[0], progress[1] = sweep, i
     account[0] = energy
     return done
+
+
+@nb.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+def anneal_between(Q, x, other, fields, temperatures, stream):  # type: ignore[no-untyped-def]
+    """Anneal the variables in which a state differs from another, while the others, which the two share, stay.
+
+    Good states of one problem share most of their variables, so this is an annealing of a far smaller problem, whose
+    matrix fits a nearer cache. It begins hot: nothing of either parent needs to be left among what they dispute.
+
+    Arrays:
+        Q: couplings, float32 [n, n].
+        x, other: two states with as many ones, uint8 [n]; the first is kept up.
+        fields: those of x, float32 [n]; kept up.
+        temperatures: one for each sweep, float32 [s].
+        stream: random stream, uint64 [1].
+
+    Returns:
+        Swaps by which x has changed, the change of energy, and how many proposals were made. Where annealing ends at
+        one of the two states, x is left as it was: neither is new.
+    """
+    n = x.shape[0]
+    disputed = np.empty(n, np.int32)
+    m = ones = 0
+    for i in range(n):
+        if x[i] != other[i]:
+            disputed[m] = i
+            m += 1
+            ones += x[i]
+    if m < 4:
+        return 0, 0.0, 0
+    part = np.empty((m, m), np.float32)
+    part_x, part_fields, reach = np.empty(m, np.uint8), np.empty(m, np.float32), np.zeros(m, np.float32)
+    for a in range(m):
+        row = Q[disputed[a]]
+        part_x[a], part_fields[a] = x[disputed[a]], fields[disputed[a]]
+        for b in range(m):
+            part[a, b] = row[disputed[b]]
+            reach[a] = max(reach[a], part[a, b])
+    order, place, group = np.arange(m, dtype=np.int32), np.empty(m, np.int32), np.zeros(m, np.int32)
+    starts, counts = np.array([0, m], np.int32), np.array([ones], np.int32)
+    arrange(part_x, order.copy(), starts, counts, order, place)
+    done = anneal_matrix(
+        part, reach, part_fields, part_x, order, place, group, starts, counts, temperatures, -np.inf,
+        np.zeros(2, np.int64), np.zeros(1), stream, temperatures.shape[0] * m,
+    )  # fmt: skip
+    changed = 0
+    for a in range(m):
+        changed += x[disputed[a]] > part_x[a]
+    if changed == ones:
+        return 0, 0.0, done
+    change = 0.0
+    swaps = a = b = 0
+    while True:
+        while a < m and part_x[a] >= x[disputed[a]]:
+            a += 1
+        while b < m and part_x[b] <= x[disputed[b]]:
+            b += 1
+        if a == m or b == m:
+            return swaps, change, done
+        out, into = disputed[a], disputed[b]
+        change += np.float64(fields[into]) - np.float64(fields[out]) - np.float64(Q[out, into])
+        x[out], x[into] = 0, 1
+        gained, lost = Q[into], Q[out]
+        for l in range(n):
+            fields[l] += gained[l] - lost[l]
+        swaps += 1
 
 
 @nb.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")

@@ -8,8 +8,12 @@ child of parents that are nearly the same goes astray by a few more swaps, or it
 best state of a search comes down to one that no swap of any pair improves, and is searched from again if that helped;
 and populations are small, which is quick on easy problems, but stand on levels: a population that has no more to give
 sends its best member up, and as many of those as a population holds become one, with parents that are good and far
-apart, which is what hard problems need. Where couplings are strong, a short annealing improves a state better than
-tabu steps do: whether it comes before them is drawn for each child, by the members that this has made for its cost.
+apart, which is what hard problems need.
+
+Where couplings are strong, annealing makes better states than tabu steps do. The first random states come down by
+turns with and without one; if it pays, all others are annealed, populations are larger, and a child is what annealing
+makes of the variables in which two members differ. Good states of such a problem share nine tenths of their variables:
+the annealing of the rest is cheap, may begin hot, and does not lose what the parents agree on.
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ from __future__ import annotations
 import numba as nb
 import numpy as np
 
-from solvers.kernels.annealing import anneal_matrix
+from solvers.kernels.annealing import anneal_between, anneal_matrix
 from solvers.kernels.pairs import QUARTERS, QUIET, SLOT, descend_pairs, take_back
 from solvers.kernels.random import below, unit
 from solvers.kernels.states import arrange, matrix_fields
@@ -37,16 +41,17 @@ from solvers.kernels.tabu import (
 # used, the kind of the present child, and from COUNTS on the members there are on each level.
 STATE, LEVEL, CHILDREN, STALE, BRED, POPULATIONS, STARTED, KIND, COUNTS = range(9)
 BETWEEN, SEARCHING, DESCENDING, ANNEALING = range(4)
-GIVEN, RANDOM, SEARCHED, ANNEALED = range(4)  # kinds of children: states to start from, and children of two members
+GIVEN, RANDOM, COOLED, CROSSED, ANNEALED = range(5)  # kinds of children: three of starts, two of pairs of members
 LEVELS = 8  # of which the eighth holds the best of thousands of populations
 SETTLED = 3  # place in `account`, after those of a search: energy below which a child's best is worth a descent
 
-SWEEPS = 24  # of an annealing that improves a child
+SWEEPS, START_SWEEPS = 32, 20  # of the annealing of a child, and of a random state
+CROWD = 3  # times the members, where annealing is better
 _PROPOSALS = 16  # cost as much as a step, about
 _SAMPLED = 1024  # swaps of the first member, by which temperatures are measured
-_HOT, _WARM, _COLD = 0.2, 0.02, 0.1  # of their median, for random states and for children, and of their 1 % quantile
-_LEAST, _MOST = 0.1, 0.9  # chances of annealing are kept within
-_PRIOR, _SHARE = 1000.0, 0.3  # steps that either way is taken to have spent, for one member and for a share of one
+_HOT, _START_HOT, _COLD = 2.0, 0.6, 0.016  # times the median of their sizes: where a child and a start begin and end
+_TRIALS = 2  # random states that come down either way, before one way is taken to be the better one
+_STILL = 0.1  # share of children that are annealed where it is not
 
 _DRAWS = 128  # to find three variables of a kind: enough where one in fifty is of it
 
@@ -54,7 +59,7 @@ _DRAWS = 128  # to find three variables of a kind: enough where one in fifty is 
 @nb.njit(cache=True, nogil=True, error_model="numpy")
 def evolve_matrix(  # type: ignore[no-untyped-def]
     Q, single, group, members, starts, counts, initial, members_x, members_fields, members_energy, x, fields, wide,
-    order, place, leave_at, enter_at, child_x, best_x, best, reach, temperatures, credit, tenures, plan, target,
+    order, place, leave_at, enter_at, child_x, best_x, best, reach, temperatures, trials, tenures, plan, target,
     progress, scan, clock, account, stream, steps,
 ):  # fmt: skip
     """Go on with the search for about so many tabu steps.
@@ -64,18 +69,20 @@ def evolve_matrix(  # type: ignore[no-untyped-def]
         group, members, starts, counts: groups as in :class:`solvers.arrays.Groups`.
         initial: states that the first members come from, uint8 [b, n]; further members start at random.
         members_x, members_fields, members_energy: the populations: uint8 [LEVELS, p, n], float32 [LEVELS, p, n] and
-            float64 [LEVELS, p].
+            float64 [LEVELS, p], with room for p = CROWD times the members.
         x, fields, order, place, leave_at, enter_at, child_x, tenures, clock, stream: as the kernels of
             :mod:`solvers.kernels.tabu` take them; `account` too, with one more place, see SETTLED, float64 [4].
         wide: room for fields in float64 [n].
         best_x, best: the best state of all, uint8 [n], and its energy, float64 [1].
         reach, scan: as :func:`solvers.kernels.pairs.descend_pairs` takes them; `scan` with three more places, for
             :func:`solvers.kernels.annealing.anneal_matrix`, int64 [5].
-        temperatures: of annealings of children and of random states, float32 [2, SWEEPS]; zeros until measured.
-        credit: members made and steps spent by each kind of children, float64 [4, 2].
+        temperatures: of the annealing of a child and then of a random state, float32 [SWEEPS + START_SWEEPS]; zeros
+            until measured.
+        trials: how many random states were searched at once and how many annealed before, and the sum of the energies
+            that each came to, float64 [2, 2].
         plan: [steps without a better state that end a child, children in all, children in a row that do not enter and
             so end a population, swaps by which a child differs from its parent at least, children that end a
-            population], int64 [5].
+            population, members], int64 [6]. Where annealing is better, the third and the last two count CROWD times.
         target: energy (in half units) at which to return.
         progress: see above; kept up.
         steps: tabu steps to take at most; making a child counts as the steps it costs.
@@ -90,10 +97,9 @@ def evolve_matrix(  # type: ignore[no-untyped-def]
                 break
             cost, energy = _begin(
                 Q, single, group, members, starts, counts, initial, members_x, members_fields, members_energy, x,
-                fields, wide, plan, progress, stream,
+                fields, wide, temperatures, trials, plan, progress, stream,
             )  # fmt: skip
             done += cost
-            annealed = progress[KIND] != GIVEN and temperatures[0, 0] > 0.0 and _to_be_annealed(credit, stream)
             begin_search(fields, energy, clock, account)
             for i in range(x.shape[0]):
                 leave_at[i] = 0 if x[i] else NEVER
@@ -103,20 +109,20 @@ def evolve_matrix(  # type: ignore[no-untyped-def]
             child_x[:] = x
             account[SETTLED] = np.inf
             progress[STATE] = SEARCHING
-            if annealed:
-                if progress[KIND] == SEARCHED:
-                    progress[KIND] = ANNEALED
+            if progress[KIND] == ANNEALED:
+                scan[SLOT], scan[QUIET] = below(stream, x.shape[0]), 0
+                progress[STATE] = DESCENDING
+            elif progress[KIND] == COOLED:
                 arrange(x, members, starts, counts, order, place)
                 scan[2:] = 0
                 progress[STATE] = ANNEALING
         most = max(steps - done, 1)
         if progress[STATE] == ANNEALING:
-            schedule = temperatures[1 if progress[KIND] == RANDOM else 0]
             done += 1 + anneal_matrix(
-                Q, reach, fields, x, order, place, group, starts, counts, schedule, target, scan[2:], account, stream,
-                _PROPOSALS * most,
+                Q, reach, fields, x, order, place, group, starts, counts, temperatures[SWEEPS:], target, scan[2:],
+                account, stream, _PROPOSALS * most,
             ) // _PROPOSALS  # fmt: skip
-            if scan[2] < SWEEPS and account[PRESENT] > target:
+            if scan[2] < START_SWEEPS and account[PRESENT] > target:
                 continue
             for i in range(x.shape[0]):
                 leave_at[i] = 0 if x[i] else NEVER
@@ -157,13 +163,16 @@ def evolve_matrix(  # type: ignore[no-untyped-def]
             scan[SLOT], scan[QUIET] = below(stream, x.shape[0]), 0
             progress[STATE] = DESCENDING
         else:
-            entered = _end(
-                Q, single, members_x, members_fields, members_energy, child_x, wide, best_x, best, progress, account
+            if progress[KIND] == RANDOM or progress[KIND] == COOLED:
+                way = 1 if progress[KIND] == COOLED else 0
+                trials[way, 0] += 1.0
+                trials[way, 1] += account[CHILD]
+            size = plan[5] * (CROWD if _annealing_is_better(trials) else 1)
+            _end(
+                Q, single, members_x, members_fields, members_energy, child_x, wide, best_x, best, size, progress,
+                account,
             )  # fmt: skip
-            kind = progress[KIND]
-            credit[kind, 0] += entered
-            credit[kind, 1] += clock[0] + (SWEEPS * x.shape[0] // _PROPOSALS if kind == ANNEALED else plan[0])
-            if temperatures[0, 0] == 0.0 and counts.shape[0] == 1 and 0 < counts[0] < x.shape[0]:
+            if temperatures[0] == 0.0 and counts.shape[0] == 1 and 0 < counts[0] < x.shape[0]:
                 arrange(child_x, members, starts, counts, order, place)
                 _measure(Q, wide, order, counts[0], temperatures, stream)
             progress[STATE] = BETWEEN
@@ -173,16 +182,17 @@ def evolve_matrix(  # type: ignore[no-untyped-def]
 @nb.njit(cache=True, nogil=True, error_model="numpy")
 def _begin(  # type: ignore[no-untyped-def]
     Q, single, group, members, starts, counts, initial, members_x, members_fields, members_energy, x, fields, wide,
-    plan, progress, stream,
+    temperatures, trials, plan, progress, stream,
 ):  # fmt: skip
     """Fill x and its fields with a new start or a child of two members; return its cost in steps and its energy."""
-    size = members_x.shape[1]
-    level = progress[LEVEL]
-    if progress[COUNTS + level] == size and (progress[STALE] >= plan[2] or progress[BRED] >= plan[4]):
-        level = _rise(members_x, members_fields, members_energy, progress)
-    if progress[COUNTS + level] == size:
+    level, crowd = progress[LEVEL], CROWD if _annealing_is_better(trials) else 1
+    size = crowd * plan[5]
+    if progress[COUNTS + level] >= size and (progress[STALE] >= crowd * plan[2] or progress[BRED] >= crowd * plan[4]):
+        level = _rise(members_x, members_fields, members_energy, size, progress)
+    annealed = temperatures[0] > 0.0 and _to_be_annealed(trials, stream)
+    if progress[COUNTS + level] >= size:
         progress[BRED] += 1
-        progress[KIND] = SEARCHED
+        progress[KIND] = CROSSED
         first = below(stream, size)
         second = below(stream, size - 1)
         if second >= first:
@@ -190,15 +200,26 @@ def _begin(  # type: ignore[no-untyped-def]
         x[:] = members_x[level, first]
         fields[:] = members_fields[level, first]
         energy = members_energy[level, first]
+        cost = 1
+        if annealed:
+            progress[KIND] = ANNEALED
+            swaps, change, proposals = anneal_between(
+                Q, x, members_x[level, second], fields, temperatures[:SWEEPS], stream
+            )
+            energy += change
+            cost += proposals // _PROPOSALS
+            if swaps > 0:
+                return cost + swaps, energy
         swaps, energy = _cross(Q, members_x[level, second], x, fields, energy, members, starts, stream)
         while swaps < plan[3]:
             energy += _stray(Q, x, fields, group, members, starts, stream)
             swaps += 1
-        return 1 + swaps, energy
+        return cost + swaps, energy
     if progress[COUNTS] == 0:
         progress[POPULATIONS] += 1
-    progress[KIND] = GIVEN if progress[STARTED] < initial.shape[0] else RANDOM
-    if progress[KIND] == GIVEN:
+    progress[KIND] = COOLED if annealed else RANDOM
+    if progress[STARTED] < initial.shape[0]:
+        progress[KIND] = GIVEN
         x[:] = initial[progress[STARTED]]
         progress[STARTED] += 1
     else:
@@ -210,12 +231,18 @@ def _begin(  # type: ignore[no-untyped-def]
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")
-def _to_be_annealed(credit, stream):  # type: ignore[no-untyped-def]
-    """Whether a state is annealed before it is searched, by lot: as often as that has made members for its cost."""
-    searched = (credit[SEARCHED, 0] + 1.0) / (credit[SEARCHED, 1] + _PRIOR)
-    annealed = (credit[ANNEALED, 0] + _SHARE) / (credit[ANNEALED, 1] + _PRIOR)
-    chance = min(_MOST, max(_LEAST, annealed / (annealed + searched)))
-    return unit(stream) <= chance
+def _to_be_annealed(trials, stream):  # type: ignore[no-untyped-def]
+    """Whether the next child is annealed before it is searched: first by turns, then as random states have fared."""
+    if min(trials[0, 0], trials[1, 0]) < _TRIALS:
+        return trials[1, 0] < trials[0, 0]
+    return _annealing_is_better(trials) or unit(stream) <= _STILL
+
+
+@nb.njit(cache=True, nogil=True, error_model="numpy")
+def _annealing_is_better(trials):  # type: ignore[no-untyped-def]
+    """Whether random states come to lower energies, on average, if they are annealed before they are searched."""
+    searched, annealed = trials[0, 0], trials[1, 0]
+    return min(searched, annealed) >= _TRIALS and trials[1, 1] / annealed < trials[0, 1] / searched
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")
@@ -232,24 +259,22 @@ def _measure(Q, fields, order, ones, temperatures, stream):  # type: ignore[no-u
             found += 1
     if found == 0:
         return  # no swap changes anything, and nothing is annealed
-    ordered = np.sort(sizes[:found])
-    cold = _COLD * ordered[found // 100]
-    for row, share in enumerate((_WARM, _HOT)):
-        hot = max(share * ordered[found // 2], cold)
-        for t in range(SWEEPS):
-            temperatures[row, t] = hot * (cold / hot) ** (t / (SWEEPS - 1))
+    middle = np.sort(sizes[:found])[found // 2]
+    for t in range(SWEEPS):
+        temperatures[t] = middle * _HOT * (_COLD / _HOT) ** (t / (SWEEPS - 1))
+    for t in range(START_SWEEPS):
+        temperatures[SWEEPS + t] = middle * _START_HOT * (_COLD / _START_HOT) ** (t / (START_SWEEPS - 1))
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")
-def _rise(members_x, members_fields, members_energy, progress):  # type: ignore[no-untyped-def]
+def _rise(members_x, members_fields, members_energy, size, progress):  # type: ignore[no-untyped-def]
     """Send the best of the population up unless it is there already; return the level that breeds from now on.
 
     A full population there breeds next; else a new one begins on the lowest level. The best of the highest level stays
     there, as its first member.
     """
-    size = members_x.shape[1]
     level = progress[LEVEL]
-    best = np.argmin(members_energy[level])
+    best = np.argmin(members_energy[level, : progress[COUNTS + level]])
     progress[COUNTS + level] = 0
     progress[STALE] = progress[BRED] = 0
     above = min(level + 1, LEVELS - 1)
@@ -259,7 +284,7 @@ def _rise(members_x, members_fields, members_energy, progress):  # type: ignore[
         members_fields[above, place] = members_fields[level, best]
         members_energy[above, place] = members_energy[level, best]
         progress[COUNTS + above] += 1
-    progress[LEVEL] = above if progress[COUNTS + above] == size else 0
+    progress[LEVEL] = above if progress[COUNTS + above] >= size else 0
     return progress[LEVEL]
 
 
@@ -362,24 +387,24 @@ def _contest(variables, count, fields, sign, stream):  # type: ignore[no-untyped
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")
 def _end(  # type: ignore[no-untyped-def]
-    Q, single, members_x, members_fields, members_energy, child_x, wide, best_x, best, progress, account
+    Q, single, members_x, members_fields, members_energy, child_x, wide, best_x, best, size, progress, account
 ):
-    """Take the child in: as a new member while there is room, for the worst one where it is better and new; whether.
+    """Take the child in: as a new member while there is room, for the worst one where it is better and new.
 
     Most children of a grown population are neither; they are turned away by the energy that their search counted,
     before anything is computed anew.
     """
     n = child_x.shape[0]
     level = progress[LEVEL]
-    size, count = members_x.shape[1], progress[COUNTS + level]
+    count = progress[COUNTS + level]
     progress[CHILDREN] += 1
     place = count
-    if count == size:
-        place = np.argmax(members_energy[level])
+    if count >= size:
+        place = np.argmax(members_energy[level, :count])
         too_bad = account[CHILD] > members_energy[level, place] + account[GAIN]
-        if too_bad or _is_member(members_x[level], size, child_x):
+        if too_bad or _is_member(members_x[level], count, child_x):
             progress[STALE] += 1
-            return False
+            return
     energy = matrix_fields(Q, single, child_x, wide)
     if energy < best[0]:
         best[0] = energy
@@ -390,12 +415,11 @@ def _end(  # type: ignore[no-untyped-def]
         progress[STALE] = 0
     else:
         progress[STALE] += 1
-        return False
+        return
     members_x[level, place] = child_x
     members_energy[level, place] = energy
     for l in range(n):
         members_fields[level, place, l] = wide[l]
-    return True
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")

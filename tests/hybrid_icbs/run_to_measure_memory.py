@@ -1,8 +1,9 @@
 """A child process that tells the most anonymous memory of one piece of work on a model of about 100 million weights.
 
-    python run_to_measure_memory.py plain|prune|layers N
+    python run_to_measure_memory.py plain|prune|layers N [PATTERN]
 
-The number is in bytes, above what the process had before it made the model. "plain" also tells the bytes of the model
+"prune" prunes all layers by the loss, "layers" those whose names contain the pattern by their own errors, refitted: the
+first decoder block if none is given, which takes minutes. The number is in bytes, above what the process had before it made the model. "plain" also tells the bytes of the model
 and of its largest layer's gradient.
 """
 
@@ -37,7 +38,7 @@ class Watch(threading.Thread):
             time.sleep(0.002)
 
 
-def main(work: str, count: int) -> None:
+def main(work: str, count: int, pattern: str) -> None:
     from hybrid_icbs import prune
 
     torch.set_num_threads(1)
@@ -55,7 +56,7 @@ def main(work: str, count: int) -> None:
     if work == "plain":
         model(input_ids=ids[:count], labels=ids[:count]).loss.backward()
     elif work == "layers":
-        settings = {"objective": "layer", "update": "backsolve", "include": ["model.layers.0"], "guard": "off"}
+        settings = {"objective": "layer", "update": "backsolve", "include": [pattern], "guard": "off"}
         prune(model, {"input_ids": ids[:count]}, density=0.5, inplace=True, progress=False, **settings)
     else:
         settings = {"steps": 2, "batch_size": count, "guard_size": 1, "backend": "tabu?threads=1"}
@@ -80,4 +81,4 @@ def warm_up(prune: object) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    main(sys.argv[1], int(sys.argv[2]), sys.argv[3] if len(sys.argv) > 3 else "model.layers.0")

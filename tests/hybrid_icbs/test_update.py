@@ -50,6 +50,14 @@ def test_conjugate_gradients_come_to_the_same_weights(seed: int, d: int) -> None
     assert torch.allclose(V, exact, atol=1e-5)
 
 
+def test_rows_of_conjugate_gradients_are_batched_without_changing_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    W, H, kept = layer(2, 23, 24)
+    whole = refit_iteratively(W, H, kept, W)
+    monkeypatch.setattr(update, "_BATCH_BYTES", 1)
+    monkeypatch.setattr(update, "_LEAST_ROWS", 5)
+    assert torch.allclose(refit_iteratively(W, H, kept, W), whole, rtol=1e-12, atol=1e-13)
+
+
 def test_wide_rows_are_refitted_iteratively(monkeypatch: pytest.MonkeyPatch) -> None:
     W, H, kept = layer(1, 4, 30)
     exact = refit(W, H, kept)

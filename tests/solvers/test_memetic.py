@@ -13,7 +13,7 @@ from problems import BlockProblem, instances
 from solvers.arrays import dense_arrays, factor_arrays, restricted_factor, stream_of
 from solvers.guided import GuidedSearch
 from solvers.islands import Island, Plan
-from solvers.kernels import pairs, population, states, tabu
+from solvers.kernels import annealing, pairs, population, states, tabu
 from solvers.sa import SimulatedAnnealing
 from solvers.walks import FactorWalk, settled
 
@@ -92,6 +92,78 @@ def test_a_search_is_taken_back_to_its_best_state():
     assert np.array_equal(search.leave_at == tabu.NEVER, search.x == 0)
 
 
+def test_what_two_states_dispute_is_annealed_and_what_they_share_stays():
+    search, temperatures = Search(), np.geomspace(10.0, 0.01, 40).astype(np.float32)
+    for seed in range(1, 6):
+        other = search.problem.random_states(1, seed)[0].astype(np.uint8)
+        before, energy = search.x.copy(), search.problem.energy(search.x)
+        swaps, change, proposals = annealing.anneal_between(
+            search.arrays.matrix, search.x, other, search.fields, temperatures, stream_of(seed, 0)
+        )
+        shared = before == other
+        assert np.array_equal(search.x[shared], before[shared])
+        assert search.problem.is_feasible(search.x.astype(np.int8))
+        assert swaps == (search.x != before).sum() // 2 > 0
+        assert proposals == 40 * (~shared).sum()
+        after = search.problem.energy(search.x)
+        assert 2.0 * change / search.arrays.scale == pytest.approx(after - energy, rel=1e-4, abs=1e-3)
+        exact = np.empty(len(before))
+        states.matrix_fields(search.arrays.matrix, search.arrays.single, search.x, exact)
+        np.testing.assert_allclose(search.fields, exact, rtol=1e-3, atol=1e-3)
+
+
+def test_annealing_comes_to_the_best_of_all_mixtures_of_two_states():
+    search = Search()
+    search.descend(1 << 40)
+    ones, zeros = np.flatnonzero(search.x)[:3], np.flatnonzero(search.x == 0)[:3]
+    best, start = search.x.copy(), search.x.copy()
+    start[ones[:2]], start[zeros[:2]] = 0, 1
+    other = best.copy()
+    other[ones[2]], other[zeros[2]] = 0, 1
+    wide = np.empty(len(start))
+    states.matrix_fields(search.arrays.matrix, search.arrays.single, start, wide)
+    fields, temperatures = wide.astype(np.float32), np.geomspace(10.0, 1e-4, 200).astype(np.float32)
+    swaps, _, _ = annealing.anneal_between(
+        search.arrays.matrix, start, other, fields, temperatures, stream_of(0, 0)
+    )  # fmt: skip
+    assert swaps == 2
+    assert np.array_equal(start, best)
+
+
+@pytest.mark.parametrize("swapped", [0, 1])
+def test_states_that_are_all_but_the_same_leave_nothing_to_anneal(swapped):
+    search = Search()
+    other = search.x.copy()
+    other[np.flatnonzero(search.x)[:swapped]] = 0
+    other[np.flatnonzero(search.x == 0)[:swapped]] = 1
+    before, temperatures = search.x.copy(), np.ones(5, np.float32)
+    done = annealing.anneal_between(
+        search.arrays.matrix, search.x, other, search.fields, temperatures, stream_of(0, 0)
+    )  # fmt: skip
+    assert done == (0, 0.0, 0)
+    assert np.array_equal(search.x, before)
+
+
+@pytest.mark.parametrize("coupled", [True, False])
+def test_populations_grow_where_annealing_makes_better_states_of_random_ones(coupled):
+    rng = np.random.default_rng(0)
+    if coupled:  # weights of different sizes
+        A = rng.normal(size=(300, 100)) * np.exp(rng.normal(size=(300, 1)))
+        problem = BlockProblem((A @ A.T).astype(np.float32), rng.normal(size=300), 150)
+    else:
+        problem = instances.random(1000, 333, seed=1).to_dense(np.float32)
+    arrays = dense_arrays(problem)
+    plan = Plan(population=4, children=20, iterations=50, patience=12, brood=160)
+    largest = []
+    for seed in range(5):
+        island, most = Island(arrays, plan, seed=seed), 0
+        while island.advance(-np.inf, 200):
+            most = max(most, int(island._progress[population.COUNTS]))
+        largest.append(most)
+    grown = sum(most == 4 * population.CROWD for most in largest)
+    assert grown >= 4 if coupled else grown <= 1
+
+
 def test_populations_without_success_send_their_best_up():
     problem = instances.random(60, 30, seed=3)
     plan = Plan(population=2, children=400, iterations=5, patience=3, brood=6)
@@ -100,7 +172,7 @@ def test_populations_without_success_send_their_best_up():
     while island.advance(-np.inf, 50):
         highest = max(highest, int(island._progress[population.LEVEL]))
         counts = island._progress[population.COUNTS :]
-        assert np.all((counts >= 0) & (counts <= 2))
+        assert np.all((counts >= 0) & (counts <= 2 * population.CROWD))
     assert island.children == 400
     assert highest >= 1
     state, energy = settled(dense_arrays(problem), island.state, lambda: False)
