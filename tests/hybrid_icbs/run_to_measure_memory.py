@@ -3,8 +3,8 @@
     python run_to_measure_memory.py plain|prune|layers N [PATTERN]
 
 "prune" prunes all layers by the loss, "layers" those whose names contain the pattern by their own errors, refitted: the
-first decoder block if none is given, which takes minutes. The number is in bytes, above what the process had before it made the model. "plain" also tells the bytes of the model
-and of its largest layer's gradient.
+first decoder block if none is given, which takes minutes. The number is in bytes, above what the process had before it
+made the model. "plain" also tells the bytes of the model and of its largest layer's gradient.
 """
 
 from __future__ import annotations
