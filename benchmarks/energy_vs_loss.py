@@ -68,6 +68,12 @@ class Case:
         return (self.energies - self.energies.min()) / (self.random_energy - self.energies.min())
 
     @property
+    def present(self) -> np.ndarray:
+        """Which state is the present mask [s]; where none is named so, it is the best one."""
+        named = self.kinds == "mask"
+        return named if named.any() else self.kinds == "best"
+
+    @property
     def setting(self) -> tuple[object, ...]:
         """What cases of different seeds have in common."""
         return (self.network, self.objective, self.stage, self.samples, self.rho, self.n)
@@ -185,7 +191,7 @@ def _row(cases: Sequence[Case]) -> list[str]:
     cells = [str(value) for value in cases[0].setting]
     everything, below, good = [], [], []
     for case in cases:
-        mask = case.energies[case.kinds == "mask"].min(initial=np.inf)
+        mask = case.energies[case.present].min(initial=np.inf)
         everything.append(_correlation(case, np.ones(len(case.losses), bool)))
         below.append(_correlation(case, case.energies <= mask))
         good.append(_correlation(case, case.energies <= np.quantile(case.energies, BEST_SHARE)))
@@ -194,7 +200,7 @@ def _row(cases: Sequence[Case]) -> list[str]:
         spread = f" ({min(some):.2f} to {max(some):.2f})" if len(some) > 1 else ""
         cells.append(f"{np.mean(some):.2f}{spread}" if some else "")
     losses = {
-        "mask": [case.losses[case.kinds == "mask"].min() for case in cases if (case.kinds == "mask").any()],
+        "mask": [case.losses[case.present].min() for case in cases if case.present.any()],
         "best": [case.losses[case.energies.argmin()] for case in cases],
         "least": [case.losses.min() for case in cases],
         "gap of the least": [case.gaps[case.losses.argmin()] for case in cases],
@@ -270,7 +276,7 @@ def plot(cases: Sequence[Case], path: Path) -> None:
     for axis, members in zip(axes.flat, groups.values(), strict=False):
         for kind, colour in COLOURS.items():
             points = [
-                np.stack([case.gaps, case.losses - case.losses[case.kinds == "mask"].mean()])[:, case.kinds == kind]
+                np.stack([case.gaps, case.losses - case.losses[case.present].mean()])[:, case.kinds == kind]
                 for case in members
             ]
             gaps, losses = np.concatenate(points, axis=1)

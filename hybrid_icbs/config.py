@@ -80,7 +80,7 @@ class Config(BaseModel):
         description="density at which cutting starts, in multiples of the final one, if blocks can cut so much",
     )
     batch_size: int | None = Field(
-        None, ge=1, description="samples on which gradients of a round are measured, N; by default 200, 32 sequences"
+        None, ge=1, description="samples for the gradients of a round, N; by default 1,000, of text 32 sequences"
     )
     round_size: int = Field(
         1, ge=1, description="blocks asked together, from one batch, and merged or refused together"

@@ -65,7 +65,8 @@ def prune(
         scope: "global" lets budget move between layers, "layer" keeps each layer's density; None: the preset's.
         steps: how many blocks to solve; None: the preset's number.
         block_size: weights in a block, n.
-        batch_size: samples on which the gradients of a block are measured, N; None for 200, of text 32 sequences.
+        batch_size: samples on which the gradients of a block are measured, N; None for 1,000, of text 32
+            sequences (by preset "icbs-paper" 200 samples).
         init: score of the masks with which the run starts: "magnitude", "wanda", "gradient" or "random".
         dispatch: where the blocks of a round (`round_size`) are solved: "serial", "threads?workers=4",
             "processes?workers=2", "ray?address=auto", or a :class:`solvers.dispatch.Dispatch`, which is left open; None

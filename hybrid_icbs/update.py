@@ -90,8 +90,8 @@ def refit_iteratively(
     """
     out, at_once = torch.empty_like(W), max(_LEAST_ROWS, _batch_bytes(W) // (8 * W.shape[1]))
     scale = H.diagonal().reciprocal()
-    for found, *rows in zip(*(each.split(at_once) for each in (out, W, kept, start)), strict=True):
-        found.copy_(_descended(*rows, H, scale, tolerance))
+    for found, w, k, s in zip(*(each.split(at_once) for each in (out, W, kept, start)), strict=True):
+        found.copy_(_descended(w, k, s, H, scale, tolerance))
     return out
 
 
