@@ -16,6 +16,7 @@ from solvers.kernels.random import below, unit
 from solvers.kernels.states import arrange
 
 STRETCH_BYTES = 1 << 19  # of a large factor: two such stretches stay in the second cache while they are worked on
+MOST_DISPUTED = 4096  # variables whose matrix is copied to be annealed: 64 MiB
 _DRAWS = 16  # for a partner within a stretch: enough where one variable in four is of its kind
 
 _NEVER = np.float32(17.0)  # uphill by 17 temperatures is accepted once in 2^24, the finest draw of `unit`
@@ -109,7 +110,7 @@ def anneal_between(Q, x, other, fields, temperatures, stream):  # type: ignore[n
 
     Returns:
         Swaps by which x has changed, the change of energy, and how many proposals were made. Where annealing ends at
-        one of the two states, x is left as it was: neither is new.
+        one of the two states, or they differ in more than `MOST_DISPUTED` variables, x is left as it was.
     """
     n = x.shape[0]
     disputed = np.empty(n, np.int32)
@@ -119,7 +120,7 @@ def anneal_between(Q, x, other, fields, temperatures, stream):  # type: ignore[n
             disputed[m] = i
             m += 1
             ones += x[i]
-    if m < 4:
+    if m < 4 or m > MOST_DISPUTED:
         return 0, 0.0, 0
     part = np.empty((m, m), np.float32)
     part_x, part_fields, reach = np.empty(m, np.uint8), np.empty(m, np.float32), np.zeros(m, np.float32)

@@ -144,6 +144,18 @@ def test_states_that_are_all_but_the_same_leave_nothing_to_anneal(swapped):
     assert np.array_equal(search.x, before)
 
 
+def test_too_many_disputed_variables_are_not_copied():
+    n = annealing.MOST_DISPUTED + 2
+    Q = np.zeros((n, n), np.float32)  # takes no memory as long as nobody reads it
+    Q.flags.writeable = False
+    x = np.zeros(n, np.uint8)
+    x[: n // 2] = 1
+    done = annealing.anneal_between(
+        Q, x, 1 - x, np.zeros(n, np.float32), np.ones(1, np.float32), stream_of(0, 0)
+    )  # fmt: skip
+    assert done == (0, 0.0, 0)
+
+
 @pytest.mark.parametrize("coupled", [True, False])
 def test_populations_grow_where_annealing_makes_better_states_of_random_ones(coupled):
     rng = np.random.default_rng(0)
