@@ -99,7 +99,7 @@ class TabuSearch(Solver, LocalSampler):
     """
 
     population: int = 4
-    children: int = 60
+    children: int = 40
     iterations: int | None = None
     restarts: int = 1
     threads: int | None = None
