@@ -209,12 +209,14 @@ def layer_bytes(rows: int, d: int, settings: Settings) -> float:
     if settings.method == "icbs" and settings.update == "backsolve":
         stages += [(mean + g + 4, 1.0), (mean + g + 1, 5.0)]
     if settings.update == "backsolve" and not exact:
-        stages += [(mean + g + 1, 13.0)]  # the vectors of conjugate gradients
+        stages += [(mean + g + 1, 4.0)]
     if settings.method in ("wanda", "magnitude"):
         stages += [(mean + g, 5.0)]
     if settings.objective == "joint" and settings.method == "icbs":
         stages += [(mean + g + 3, 5.0)]
-    batch = 4 * 2**26 if exact else 0  # sub-matrices that are factorised in one call
+    batch = 0  # sub-matrices that are factorised in one call, or the vectors of conjugate gradients
+    if settings.update == "backsolve":
+        batch = 4 * 2**22 if exact else 12 * max(2**22, 64 * 8 * d)
     return 8 * max(a * d * d + b * rows * d for a, b in stages) + batch
 
 
