@@ -144,6 +144,21 @@ def test_states_that_are_all_but_the_same_leave_nothing_to_anneal(swapped):
     assert np.array_equal(search.x, before)
 
 
+def test_a_population_searched_in_small_pieces_is_the_same_as_in_one():
+    rng = np.random.default_rng(0)
+    A = rng.normal(size=(150, 50)) * np.exp(rng.normal(size=(150, 1)))
+    arrays = dense_arrays(BlockProblem((A @ A.T).astype(np.float32), rng.normal(size=150), 75))
+    plan = Plan(population=4, children=60, iterations=50, patience=12, brood=160)
+    islands = [Island(arrays, plan, seed=3) for _ in range(2)]
+    for island, steps in zip(islands, (7, 1 << 40), strict=True):
+        while island.advance(-np.inf, steps):
+            pass
+    assert islands[0].energy == islands[1].energy
+    assert np.array_equal(islands[0].state, islands[1].state)
+    counts = [island._progress[population.COUNTS] for island in islands]
+    assert counts[0] == counts[1] > 4  # states were annealed
+
+
 def test_too_many_disputed_variables_are_not_copied():
     n = annealing.MOST_DISPUTED + 2
     Q = np.zeros((n, n), np.float32)  # takes no memory as long as nobody reads it
