@@ -216,7 +216,7 @@ def layer_bytes(rows: int, d: int, settings: Settings) -> float:
         stages += [(mean + g + 3, 5.0)]
     batch = 0  # sub-matrices that are factorised in one call, or the vectors of conjugate gradients
     if settings.update == "backsolve":
-        batch = 4 * 2**22 if exact else 12 * max(2**22, 64 * 8 * d)
+        batch = 4 * 2**22 if exact else 12 * min(8 * rows * d, max(2**22, 8 * 64 * d))
     return 8 * max(a * d * d + b * rows * d for a, b in stages) + batch
 
 
