@@ -18,6 +18,8 @@ from hybrid_icbs.errors import PruningError, UnsupportedLayerError
 
 Kind: TypeAlias = Literal["linear", "conv1d", "conv2d"]
 
+_TOLD = 12  # layers that an error names
+
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
@@ -201,4 +203,6 @@ def _check_pattern(pattern: str, owners: dict[str, nn.Module]) -> None:
         known = [*owners, *{type(module).__name__ for module in owners.values()}]
         close = difflib.get_close_matches(pattern, known, n=1)
         meant = f"; did you mean {close[0]!r}?" if close else ""
-        raise PruningError(f"pattern {pattern!r} matches no layer{meant}. The layers are {', '.join(owners)}")
+        more = f" and {len(owners) - _TOLD} more" if len(owners) > _TOLD else ""
+        layers = ", ".join(list(owners)[:_TOLD]) + more
+        raise PruningError(f"pattern {pattern!r} matches no layer{meant}. The layers are {layers}")

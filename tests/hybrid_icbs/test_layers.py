@@ -50,6 +50,12 @@ def test_a_pattern_that_matches_nothing_names_the_nearest_layer() -> None:
         find_layers(Net(), exclude=["Linear"])
 
 
+def test_an_error_names_a_dozen_layers_of_many() -> None:
+    model = nn.Sequential(*(nn.Linear(2, 2) for _ in range(30)))
+    with pytest.raises(PruningError, match=r"The layers are 0, 1, .*, 11 and 18 more$"):
+        find_layers(model, ["tail"])
+
+
 @pytest.mark.parametrize(
     "layer",
     [nn.Embedding(4, 4), nn.ConvTranspose2d(1, 1, 2), nn.Bilinear(2, 2, 2), nn.LSTM(2, 2), nn.MultiheadAttention(4, 1),
