@@ -131,7 +131,7 @@ class TabuSearch(Solver, LocalSampler):
             one_pass = 1e-10 * n * problem.form.rank  # type: ignore[attr-defined]
             seconds = _SUB_BLOCKS * self.children * (one_pass + 2e-3)
         else:
-            seconds = self.children * 6 * self._steps(n) * (1.5e-7 + 5e-10 * n)
+            seconds = self.children * 18 * self._steps(n) * (1.5e-7 + 5e-10 * n)
         note = f"{self.restarts} populations of {self.children} children, {parallel} at a time"
         return Estimate(math.ceil(self.restarts / parallel) * seconds, note=note)
 
