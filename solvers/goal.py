@@ -70,18 +70,25 @@ class Goal:
             self._levels = (half + slack * _HALTS).tolist()
         self._near = self.threshold = self._levels[-1] if self._levels else -math.inf
 
-    def note(self, half: float, state: npt.ArrayLike) -> None:
+    def note(self, half: float, state: npt.ArrayLike) -> float:
         """Put a state [n] on the record, and end the run if it reaches the target.
 
         Args:
             half: the state's kernel energy.
             state: the state.
+
+        Returns:
+            The state's energy in half units, counted exactly where it is near the target.
         """
-        self._run.record(self._confirmed(state) if half <= self._near else self._arrays.energy(half))
+        energy = self._arrays.energy(half)
+        if half <= self._near:
+            energy = self._confirmed(state)
+        self._run.record(energy)
         # Near, but not there: from now on only what looks better than this is worth a halt.
         while self._levels and half <= self._levels[-1]:
             self._levels.pop()
         self.threshold = self._levels[-1] if self._levels else -math.inf
+        return self._arrays.half(energy)
 
     def _confirmed(self, state: npt.ArrayLike) -> float:
         """The energy of a state [n] in float64: the problem's own, or counted as exactly by a compiled kernel."""

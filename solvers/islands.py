@@ -83,10 +83,19 @@ class Island:
         return float(self._best[0])
 
     @property
+    def unfinished(self) -> float:
+        """Energy of the best state of an unfinished child, rounded as float32 rounds; infinite where there is none."""
+        return float(self._account[1]) if self._progress[0] else math.inf
+
+    @property
     def state(self) -> StateArray:
         """The best state [n], the best of an unfinished child where that is better; feasible after one `advance`."""
-        unfinished = self._progress[0] and self._account[1] < self._best[0]
-        return (self._child_x if unfinished else self._best_x).astype(np.int8)
+        return (self._child_x if self.unfinished < self._best[0] else self._best_x).astype(np.int8)
+
+    def correct(self, energy: float) -> None:
+        """Tell the true energy of the unfinished child's best state: what has been rounded is put right."""
+        drift = energy - self.unfinished
+        self._account[[0, 1, 3]] += drift  # of the present state, the best, and the last that a descent came to
 
     @property
     def children(self) -> int:
@@ -94,7 +103,7 @@ class Island:
         return int(self._progress[2])
 
     def advance(self, target: float, steps: int) -> int:
-        """Go on for about so many tabu steps; how many were taken, 0 when the work is done or the target reached."""
+        """Go on for about so many tabu steps, or until a state seems to reach the target; how many were taken."""
         done: int = self._evolve(*self._before, target, *self._after, steps)
         return done
 
@@ -104,12 +113,15 @@ def evolve(island: Island, should_end: Callable[[], bool], goal: Goal | None = N
     pace = Pace()
     lowest = math.inf
     while True:
-        done = island.advance(goal.threshold if goal else -math.inf, pace.begin(UNENDING))
+        threshold = goal.threshold if goal else -math.inf
+        done = island.advance(threshold, pace.begin(UNENDING))
         pace.done(done)
         if island.energy < lowest:
             lowest = island.energy
             if goal:
                 goal.note(lowest, island.state)
+        if goal and island.unfinished <= threshold:
+            island.correct(goal.note(island.unfinished, island.state))
         if not done or should_end():
             return
 

@@ -88,7 +88,8 @@ def evolve_matrix(  # type: ignore[no-untyped-def]
         steps: tabu steps to take at most; making a child counts as the steps it costs.
 
     Returns:
-        How many were taken; 0 when all children are searched or the target is reached.
+        How many were taken; 0 when all children are searched. Where a child comes down to the target its search is left
+        unfinished, as `best` is summed anew and the child's energy is not.
     """
     done = 0
     while done < steps and best[0] > target:
@@ -156,7 +157,9 @@ def evolve_matrix(  # type: ignore[no-untyped-def]
             done += taken
         if not search_is_over(plan[0], x.shape[0], target, clock, account):
             continue
-        if counts.shape[0] == 1 and account[CHILD] < account[SETTLED] and account[CHILD] > target:
+        if account[CHILD] <= target:
+            break  # whoever looks more closely may find that it is not there yet: then this child's search goes on
+        if counts.shape[0] == 1 and account[CHILD] < account[SETTLED]:
             # A small group's pairs have all been looked at by its tabu search; those of many large ones are left out.
             done += take_back(Q, x, fields, leave_at, enter_at, child_x, np.int32(clock[0]))
             account[PRESENT] = account[CHILD]
