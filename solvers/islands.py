@@ -68,7 +68,8 @@ class Island:
             np.zeros(n, np.uint8), np.zeros(n, np.float32), np.zeros(n),
             np.zeros(n, np.int32), np.zeros(n, np.int32), np.zeros(n, np.int32), np.zeros(n, np.int32),
             self._child_x, self._best_x, self._best, np.full(n, LARGE, np.float32),
-            np.zeros(kernel.SWEEPS + kernel.START_SWEEPS, np.float32), np.zeros((2, 2)), tenures(groups),
+            np.zeros(kernel.SWEEPS + kernel.START_SWEEPS, np.float32), np.zeros(n, np.float32), np.zeros((2, 2)),
+            tenures(groups),
             np.array([
                 plan.iterations, plan.children, plan.patience, plan.stray, plan.brood, plan.population
             ]),

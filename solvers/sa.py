@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from problems import BlockProblem
 from problems.forms import StateArray
-from solvers.arrays import DenseArrays, FactorArrays, dense_arrays, factor_arrays, stream_of
+from solvers.arrays import DenseArrays, FactorArrays, Float32Array, dense_arrays, factor_arrays, stream_of
 from solvers.base import Capabilities, Estimate, Outcome, Solver
 from solvers.checks import at_least
 from solvers.flips import FlipAnnealing
@@ -22,7 +22,7 @@ from solvers.guided import GuidedSearch
 from solvers.run import Pace, Run, cpu_threads
 from solvers.sampler import LocalSampler
 from solvers.temperatures import temperature_range
-from solvers.walks import FactorWalk, MatrixWalk, Walk, settled
+from solvers.walks import FactorWalk, MatrixWalk, Walk, settled, wake_temperatures
 
 WARM = 0.25
 """A restart from a given state begins at this share of the first temperature: hot enough to leave it, too cold to
@@ -48,7 +48,8 @@ class SimulatedAnnealing(Solver, LocalSampler):
     Attributes:
         restarts: how many times to anneal. With a time limit there is no last one, and each further round of so many
             restarts takes twice the sweeps of the one before.
-        sweeps: proposals a variable in one restart. With a time limit, fewer where they would not fit.
+        sweeps: proposals a variable in one restart. With a time limit, fewer where they would not fit. On a matrix,
+            variables of small couplings take part in the later ones only, when temperature has come down to them.
         threads: how many to use; None for all processors. Without a target or time limit the answer does not depend on
             it.
 
@@ -145,6 +146,7 @@ class _Annealer:
         self._solver, self._problem, self._run, self._arrays = solver, problem, run, arrays
         stream = stream_of(run.seed, 0)
         self._probed = self._settled(problem.random_states(1, run.seed)[0])
+        self._awake: Float32Array | None = None
         probe = self._walk(self._probed[0], stream)
         self.hot, self.cold = temperature_range(probe.sample_changes(_SAMPLED))
         self.proposals: list[int] = []
@@ -155,6 +157,8 @@ class _Annealer:
             begun = time.perf_counter()
             done = probe.anneal(np.full(1, self.hot, np.float32), np.zeros(3, np.int64), -math.inf, _SAMPLED)
             self._proposal = (time.perf_counter() - begun) / max(1, done)
+        if isinstance(arrays, DenseArrays):
+            self._awake = wake_temperatures(arrays, self.hot, stream)
 
     def restart(self, t: int, sweeps: int | None = None) -> tuple[StateArray, float]:
         """Anneal once, for a state and its energy up to rounding; restart t is the same whichever thread does it."""
@@ -218,7 +222,7 @@ class _Annealer:
     def _walk(self, state: StateArray, stream: npt.NDArray[np.uint64]) -> Walk:
         if isinstance(self._arrays, FactorArrays):
             return FactorWalk(self._arrays, state, stream)
-        return MatrixWalk(self._arrays, state, stream)
+        return MatrixWalk(self._arrays, state, stream, self._awake)
 
     def _settled(self, state: StateArray, walk: Walk | None = None) -> tuple[StateArray, float]:
         """The state at the end of a descent, and its energy up to rounding."""

@@ -43,9 +43,16 @@ class MatrixWalk:
         arrays: the problem.
         state: where to start [n].
         stream: random stream, uint64 [1]; moved on as the walk goes.
+        awake: temperature down to which each variable sleeps [n]; none does where this is None.
     """
 
-    def __init__(self, arrays: DenseArrays, state: StateArray, stream: npt.NDArray[np.uint64]) -> None:
+    def __init__(
+        self,
+        arrays: DenseArrays,
+        state: StateArray,
+        stream: npt.NDArray[np.uint64],
+        awake: Float32Array | None = None,
+    ) -> None:
         from solvers.kernels import annealing, states
 
         self._kernels, self._arrays, self._stream = annealing, arrays, stream
@@ -54,6 +61,7 @@ class MatrixWalk:
         wide = np.empty(arrays.n)
         self._account = np.array([states.matrix_fields(arrays.matrix, arrays.single, self.x, wide)])
         self._fields = wide.astype(np.float32)
+        self._awake = np.full(arrays.n, np.inf, np.float32) if awake is None else awake
 
     @property
     def energy(self) -> float:
@@ -62,7 +70,7 @@ class MatrixWalk:
     def anneal(self, temperatures: Float32Array, progress: npt.NDArray[np.int64], target: float, proposals: int) -> int:
         a, g = self._arrays, self._arrays.groups
         done: int = self._kernels.anneal_matrix(
-            a.matrix, a.reach, self._fields, self.x, self._order, self._place, g.of, g.starts, g.counts,
+            a.matrix, a.reach, self._awake, self._fields, self.x, self._order, self._place, g.of, g.starts, g.counts,
             temperatures, target, progress, self._account, self._stream, proposals,
         )  # fmt: skip
         return done
@@ -79,7 +87,7 @@ class MatrixWalk:
 class FactorWalk:
     """A state of a low-rank problem, with its residual r = A^T x in place of fields.
 
-    Arguments are those of :class:`MatrixWalk`.
+    Arguments are those of :class:`MatrixWalk`, but no variable sleeps.
     """
 
     def __init__(self, arrays: FactorArrays, state: StateArray, stream: npt.NDArray[np.uint64]) -> None:
@@ -111,6 +119,15 @@ class FactorWalk:
             a.factor, a.linear, self._rounded, self._order, g.starts, g.counts, self._stream, changes
         )
         return changes
+
+
+def wake_temperatures(arrays: DenseArrays, hot: float, stream: npt.NDArray[np.uint64]) -> Float32Array:
+    """Temperatures from which an annealing that begins at `hot` attends to each variable, in half units [n]."""
+    from solvers.kernels import annealing
+
+    awake = np.empty(arrays.n, np.float32)
+    annealing.wake_temperatures(arrays.matrix, np.float32(hot), stream, awake)
+    return awake
 
 
 class Descent:

@@ -12,11 +12,14 @@ import math
 import numba as nb
 import numpy as np
 
+from solvers.kernels.pairs import descend_pairs
 from solvers.kernels.random import below, unit
-from solvers.kernels.states import arrange
+from solvers.kernels.states import arrange, largest
+from solvers.kernels.tabu import GAIN, NEVER, ROUNDING
 
 STRETCH_BYTES = 1 << 19  # of a large factor: two such stretches stay in the second cache while they are worked on
 MOST_DISPUTED = 4096  # variables whose matrix is copied to be annealed: 64 MiB
+_ROWS = 256  # that tell the norms of all: the matrix is symmetric
 _DRAWS = 16  # for a partner within a stretch: enough where one variable in four is of its kind
 
 _NEVER = np.float32(17.0)  # uphill by 17 temperatures is accepted once in 2^24, the finest draw of `unit`
@@ -24,13 +27,16 @@ _NEVER = np.float32(17.0)  # uphill by 17 temperatures is accepted once in 2^24,
 
 @nb.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def anneal_matrix(  # type: ignore[no-untyped-def]
-    Q, reach, fields, x, order, place, group, starts, counts, temperatures, target, progress, account, stream, proposals
-):
+    Q, reach, awake, fields, x, order, place, group, starts, counts, temperatures, target, progress, account, stream,
+    proposals,
+):  # fmt: skip
     """Propose so many swaps, or fewer where the last sweep ends or the energy comes down to the target.
 
     Arrays:
         Q: couplings, float32 [n, n].
         reach: largest entry of each row of Q, float32 [n]: more than that no coupling can help a swap.
+        awake: temperature down to which each variable sleeps, and proposes no swap, float32 [n]; see
+            :func:`wake_temperatures`.
         fields: g = s + Q x, float32 [n]; kept up.
         x: the state, uint8 [n]; kept up.
         order, place: variables by group, ones first, and where each stands, int32 [n]; kept up.
@@ -40,7 +46,7 @@ def anneal_matrix(  # type: ignore[no-untyped-def]
         progress: [sweep, variable] of the next proposal, int64 [2].
         account: [energy], float64 [1].
         stream: random stream, uint64 [1].
-        proposals: how many to make at most.
+        proposals: how many to make at most, those that a sleeper does not make among them.
 
     Returns:
         How many were made.
@@ -57,6 +63,9 @@ def anneal_matrix(  # type: ignore[no-untyped-def]
         stretch = min(n, i + proposals - done)
         done += stretch - i
         while i < stretch:
+            if temperature > awake[i]:
+                i += 1
+                continue
             if not one_group:
                 g = group[i]
                 lo, k, hi = starts[g], counts[g], starts[g + 1]
@@ -95,53 +104,90 @@ def anneal_matrix(  # type: ignore[no-untyped-def]
 
 
 @nb.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
-def anneal_between(Q, x, other, fields, temperatures, stream):  # type: ignore[no-untyped-def]
-    """Anneal the variables in which a state differs from another, while the others, which the two share, stay.
+def wake_temperatures(Q, hot, stream, awake):  # type: ignore[no-untyped-def]
+    """Temperatures from which variables are worth an annealer's time, by the size of their rows.
 
-    Good states of one problem share most of their variables, so this is an annealing of a far smaller problem, whose
-    matrix fits a nearer cache. It begins hot: nothing of either parent needs to be left among what they dispute.
+    In a block of heavy tails half of the variables hardly touch the others. While it is hot, nearly all of their swaps
+    are accepted, each at the price of any other swap, and settle nothing: a descent finds as well where they end. So
+    the largest twentieth is awake from the beginning, and others from a temperature as much lower as their rows are;
+    outliers, of twice the norm that one in four exceeds, do not send the rest to sleep.
 
     Arrays:
         Q: couplings, float32 [n, n].
-        x, other: two states with as many ones, uint8 [n]; the first is kept up.
+        hot: temperature at the beginning.
+        stream: random stream, uint64 [1].
+        awake: what is filled in, float32 [n].
+    """
+    n = Q.shape[0]
+    rows = min(n, _ROWS)
+    awake[:] = 0.0
+    for _ in range(rows):
+        row = Q[below(stream, n)]
+        for l in range(n):
+            awake[l] += row[l] * row[l]
+    sizes = np.sort(awake)
+    large = math.sqrt(min(sizes[n - 1 - n // 20], 4.0 * sizes[n - 1 - n // 4]))
+    for l in range(n):
+        awake[l] = hot * math.sqrt(awake[l]) / large if large > 0.0 else hot
+
+
+@nb.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+def anneal_disputed(Q, awake, x, others, chosen, fields, temperatures, stream):  # type: ignore[no-untyped-def]
+    """Anneal the variables in which a state differs from any of some others; those that all share stay.
+
+    Good states of one problem share most of their variables, so this is an annealing of a far smaller problem, whose
+    matrix fits a nearer cache. It begins hot, as nothing of a parent needs to be left among what they dispute, and ends
+    with a descent among pairs of the disputed ones, which costs far less than one among all.
+
+    Arrays:
+        Q: couplings, float32 [n, n].
+        awake: as :func:`anneal_matrix` takes it.
+        x: the state, uint8 [n]; kept up.
+        others, chosen: states with as many ones, uint8 [p, n], and which of them count, int64 [c].
         fields: those of x, float32 [n]; kept up.
         temperatures: one for each sweep, float32 [s].
         stream: random stream, uint64 [1].
 
     Returns:
-        Swaps by which x has changed, the change of energy, and how many proposals were made. Where annealing ends at
-        one of the two states, or they differ in more than `MOST_DISPUTED` variables, x is left as it was.
+        Swaps by which x has changed, the change of energy, and how many proposals were made. States that differ in
+        fewer than four variables, or in more than `MOST_DISPUTED`, leave it as it was.
     """
     n = x.shape[0]
     disputed = np.empty(n, np.int32)
     m = ones = 0
     for i in range(n):
-        if x[i] != other[i]:
+        differs = False
+        for c in chosen:
+            differs |= x[i] != others[c, i]
+        if differs:
             disputed[m] = i
             m += 1
             ones += x[i]
     if m < 4 or m > MOST_DISPUTED:
         return 0, 0.0, 0
-    part = np.empty((m, m), np.float32)
+    part, part_awake = np.empty((m, m), np.float32), np.empty(m, np.float32)
     part_x, part_fields, reach = np.empty(m, np.uint8), np.empty(m, np.float32), np.zeros(m, np.float32)
     for a in range(m):
         row = Q[disputed[a]]
-        part_x[a], part_fields[a] = x[disputed[a]], fields[disputed[a]]
+        part_x[a], part_fields[a], part_awake[a] = x[disputed[a]], fields[disputed[a]], awake[disputed[a]]
         for b in range(m):
             part[a, b] = row[disputed[b]]
             reach[a] = max(reach[a], part[a, b])
     order, place, group = np.arange(m, dtype=np.int32), np.empty(m, np.int32), np.zeros(m, np.int32)
     starts, counts = np.array([0, m], np.int32), np.array([ones], np.int32)
     arrange(part_x, order.copy(), starts, counts, order, place)
+    account, progress = np.zeros(3), np.zeros(2, np.int64)
+    account[GAIN] = ROUNDING * largest(part_fields)
     done = anneal_matrix(
-        part, reach, part_fields, part_x, order, place, group, starts, counts, temperatures, -np.inf,
-        np.zeros(2, np.int64), np.zeros(1), stream, temperatures.shape[0] * m,
+        part, reach, part_awake, part_fields, part_x, order, place, group, starts, counts, temperatures, -np.inf,
+        progress, account, stream, temperatures.shape[0] * m,
     )  # fmt: skip
-    changed = 0
-    for a in range(m):
-        changed += x[disputed[a]] > part_x[a]
-    if changed == ones:
-        return 0, 0.0, done
+    for a in range(m):  # from here on they mean when a variable may leave, and when it may enter
+        order[a] = 0 if part_x[a] else NEVER
+        place[a] = NEVER if part_x[a] else 0
+    account[GAIN] = max(account[GAIN], ROUNDING * largest(part_fields))
+    progress[:] = 0
+    descend_pairs(part, reach, part_fields, part_x, order, place, progress, np.int32(0), -np.inf, account, n * m)
     change = 0.0
     swaps = a = b = 0
     while True:

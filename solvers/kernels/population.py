@@ -11,9 +11,10 @@ sends its best member up, and as many of those as a population holds become one,
 apart, which is what hard problems need.
 
 Where couplings are strong, annealing makes better states than tabu steps do. The first random states come down by
-turns with and without one; if it pays, all others are annealed, populations are larger, and a child is what annealing
-makes of the variables in which two members differ. Good states of such a problem share nine tenths of their variables:
-the annealing of the rest is cheap, may begin hot, and does not lose what the parents agree on.
+turns with and without one; if it pays, all others are annealed, and a child is what annealing makes of the variables in
+which a few members differ. Good states of such a problem share nine tenths of their variables: the annealing of the
+rest costs a fraction of what a new state does, may begin hot, and does not lose what the parents agree on. So
+populations are larger then, but begin to breed when they are as small as the others, and grow by their children.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from __future__ import annotations
 import numba as nb
 import numpy as np
 
-from solvers.kernels.annealing import anneal_between, anneal_matrix
+from solvers.kernels.annealing import anneal_disputed, anneal_matrix, wake_temperatures
 from solvers.kernels.pairs import QUARTERS, QUIET, SLOT, descend_pairs, take_back
 from solvers.kernels.random import below, unit
 from solvers.kernels.states import arrange, matrix_fields
@@ -45,13 +46,15 @@ GIVEN, RANDOM, COOLED, CROSSED, ANNEALED = range(5)  # kinds of children: three 
 LEVELS = 8  # of which the eighth holds the best of thousands of populations
 SETTLED = 3  # place in `account`, after those of a search: energy below which a child's best is worth a descent
 
-SWEEPS, START_SWEEPS = 32, 20  # of the annealing of a child, and of a random state
-CROWD = 3  # times the members, where annealing is better
+SWEEPS, START_SWEEPS = 96, 80  # of the annealing of a child, and of a random state
+CROWD = 2  # times the members, where annealing is better
+_OTHERS = 4  # members, drawn at random, of whom a child's parent may differ in what is annealed
 _PROPOSALS = 16  # cost as much as a step, about
 _SAMPLED = 1024  # swaps of the first member, by which temperatures are measured
-_HOT, _START_HOT, _COLD = 2.0, 0.6, 0.016  # times the median of their sizes: where a child and a start begin and end
+_HOT, _START_HOT, _COLD = 2.0, 1.0, 0.016  # times the median of their sizes: where a child and a start begin and end
+_PAYS = 1.5  # times the median of their sizes: what annealing gains where it pays
 _TRIALS = 2  # random states that come down either way, before one way is taken to be the better one
-_STILL = 0.1  # share of children that are annealed where it is not
+_STILL = 0.1  # share of children that are made the other way
 
 _DRAWS = 128  # to find three variables of a kind: enough where one in fifty is of it
 
@@ -59,7 +62,7 @@ _DRAWS = 128  # to find three variables of a kind: enough where one in fifty is 
 @nb.njit(cache=True, nogil=True, error_model="numpy")
 def evolve_matrix(  # type: ignore[no-untyped-def]
     Q, single, group, members, starts, counts, initial, members_x, members_fields, members_energy, x, fields, wide,
-    order, place, leave_at, enter_at, child_x, best_x, best, reach, temperatures, trials, tenures, plan, target,
+    order, place, leave_at, enter_at, child_x, best_x, best, reach, temperatures, awake, trials, tenures, plan, target,
     progress, scan, clock, account, stream, steps,
 ):  # fmt: skip
     """Go on with the search for about so many tabu steps.
@@ -78,6 +81,7 @@ def evolve_matrix(  # type: ignore[no-untyped-def]
             :func:`solvers.kernels.annealing.anneal_matrix`, int64 [5].
         temperatures: of the annealing of a child and then of a random state, float32 [SWEEPS + START_SWEEPS]; zeros
             until measured.
+        awake: as :func:`solvers.kernels.annealing.anneal_matrix` takes it, float32 [n]; filled in with them.
         trials: how many random states were searched at once and how many annealed before, and the sum of the energies
             that each came to, float64 [2, 2].
         plan: [steps without a better state that end a child, children in all, children in a row that do not enter and
@@ -98,7 +102,7 @@ def evolve_matrix(  # type: ignore[no-untyped-def]
                 break
             cost, energy = _begin(
                 Q, single, group, members, starts, counts, initial, members_x, members_fields, members_energy, x,
-                fields, wide, temperatures, trials, plan, progress, stream,
+                fields, wide, temperatures, awake, trials, plan, progress, stream,
             )  # fmt: skip
             done += cost
             begin_search(fields, energy, clock, account)
@@ -120,30 +124,33 @@ def evolve_matrix(  # type: ignore[no-untyped-def]
         most = max(steps - done, 1)
         if progress[STATE] == ANNEALING:
             done += 1 + anneal_matrix(
-                Q, reach, fields, x, order, place, group, starts, counts, temperatures[SWEEPS:], target, scan[2:],
-                account, stream, _PROPOSALS * most,
+                Q, reach, awake, fields, x, order, place, group, starts, counts, temperatures[SWEEPS:], target,
+                scan[2:], account, stream, _PROPOSALS * most,
             ) // _PROPOSALS  # fmt: skip
             if scan[2] < START_SWEEPS and account[PRESENT] > target:
                 continue
-            for i in range(x.shape[0]):
-                leave_at[i] = 0 if x[i] else NEVER
-                enter_at[i] = NEVER if x[i] else 0
-            account[CHILD] = account[PRESENT]
-            child_x[:] = x
-            scan[SLOT], scan[QUIET] = below(stream, x.shape[0]), 0
-            progress[STATE] = DESCENDING
+            if account[PRESENT] < account[CHILD]:
+                account[CHILD] = account[PRESENT]
+                child_x[:] = x
+            if scan[2] == START_SWEEPS:
+                for i in range(x.shape[0]):
+                    leave_at[i] = 0 if x[i] else NEVER
+                    enter_at[i] = NEVER if x[i] else 0
+                scan[SLOT], scan[QUIET] = below(stream, x.shape[0]), 0
+                progress[STATE] = DESCENDING
         elif progress[STATE] == DESCENDING:
             done += 1 + descend_pairs(
                 Q, reach, fields, x, leave_at, enter_at, scan, np.int32(clock[0]), target, account, QUARTERS * most
             ) // QUARTERS  # fmt: skip
             if scan[QUIET] < x.shape[0] and account[PRESENT] > target:
                 continue
-            progress[STATE] = SEARCHING
-            account[SETTLED] = account[PRESENT]
             if account[PRESENT] < account[CHILD]:
                 account[CHILD] = account[PRESENT]
                 child_x[:] = x
                 clock[1] = clock[0]
+            if scan[QUIET] >= x.shape[0]:
+                progress[STATE] = SEARCHING
+                account[SETTLED] = account[PRESENT]
         elif counts.shape[0] == 1:
             taken = tabu_matrix(
                 Q, fields, x, leave_at, enter_at, child_x, tenures, plan[0], target, clock, account, stream, most
@@ -167,17 +174,16 @@ def evolve_matrix(  # type: ignore[no-untyped-def]
             progress[STATE] = DESCENDING
         else:
             if progress[KIND] == RANDOM or progress[KIND] == COOLED:
-                way = 1 if progress[KIND] == COOLED else 0
-                trials[way, 0] += 1.0
-                trials[way, 1] += account[CHILD]
-            size = plan[5] * (CROWD if _annealing_is_better(trials) else 1)
+                trials[progress[KIND] - RANDOM, 0] += 1.0
+                trials[progress[KIND] - RANDOM, 1] += account[CHILD]
+            size = plan[5] * (CROWD if _annealing_pays(trials, temperatures) else 1)
             _end(
                 Q, single, members_x, members_fields, members_energy, child_x, wide, best_x, best, size, progress,
                 account,
             )  # fmt: skip
             if temperatures[0] == 0.0 and counts.shape[0] == 1 and 0 < counts[0] < x.shape[0]:
                 arrange(child_x, members, starts, counts, order, place)
-                _measure(Q, wide, order, counts[0], temperatures, stream)
+                _measure(Q, wide, order, counts[0], temperatures, awake, stream)
             progress[STATE] = BETWEEN
     return done
 
@@ -185,34 +191,42 @@ def evolve_matrix(  # type: ignore[no-untyped-def]
 @nb.njit(cache=True, nogil=True, error_model="numpy")
 def _begin(  # type: ignore[no-untyped-def]
     Q, single, group, members, starts, counts, initial, members_x, members_fields, members_energy, x, fields, wide,
-    temperatures, trials, plan, progress, stream,
+    temperatures, awake, trials, plan, progress, stream,
 ):  # fmt: skip
     """Fill x and its fields with a new start or a child of two members; return its cost in steps and its energy."""
-    level, crowd = progress[LEVEL], CROWD if _annealing_is_better(trials) else 1
-    size = crowd * plan[5]
-    if progress[COUNTS + level] >= size and (progress[STALE] >= crowd * plan[2] or progress[BRED] >= crowd * plan[4]):
+    crowd = CROWD if _annealing_pays(trials, temperatures) else 1
+    level, size = progress[LEVEL], crowd * plan[5]
+    enough = size if level else plan[5]
+    if progress[COUNTS + level] >= enough and (progress[STALE] >= crowd * plan[2] or progress[BRED] >= crowd * plan[4]):
         level = _rise(members_x, members_fields, members_energy, size, progress)
-    annealed = temperatures[0] > 0.0 and _to_be_annealed(trials, stream)
-    if progress[COUNTS + level] >= size:
+        enough = size if level else plan[5]
+    count = progress[COUNTS + level]
+    annealed = temperatures[0] > 0.0 and _to_be_annealed(trials, temperatures, stream)
+    if count >= enough:
         progress[BRED] += 1
         progress[KIND] = CROSSED
-        first = below(stream, size)
-        second = below(stream, size - 1)
+        first = below(stream, count)
+        second = below(stream, count - 1)
         if second >= first:
             second += 1
-        x[:] = members_x[level, first]
-        fields[:] = members_fields[level, first]
         energy = members_energy[level, first]
         cost = 1
         if annealed:
-            progress[KIND] = ANNEALED
-            swaps, change, proposals = anneal_between(
-                Q, x, members_x[level, second], fields, temperatures[:SWEEPS], stream
+            x[:] = members_x[level, first]
+            fields[:] = members_fields[level, first]
+            chosen = np.empty(_OTHERS, np.int64)
+            chosen[0] = second
+            for c in range(1, _OTHERS):
+                chosen[c] = below(stream, count)
+            swaps, change, proposals = anneal_disputed(
+                Q, awake, x, members_x[level], chosen, fields, temperatures[:SWEEPS], stream
             )
-            energy += change
-            cost += proposals // _PROPOSALS
-            if swaps > 0:
-                return cost + swaps, energy
+            cost += swaps + proposals // _PROPOSALS
+            if swaps > 0 and not _is_member(members_x[level], count, x):
+                progress[KIND] = ANNEALED
+                return cost, energy + change
+        x[:] = members_x[level, first]
+        fields[:] = members_fields[level, first]
         swaps, energy = _cross(Q, members_x[level, second], x, fields, energy, members, starts, stream)
         while swaps < plan[3]:
             energy += _stray(Q, x, fields, group, members, starts, stream)
@@ -234,23 +248,32 @@ def _begin(  # type: ignore[no-untyped-def]
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")
-def _to_be_annealed(trials, stream):  # type: ignore[no-untyped-def]
-    """Whether the next child is annealed before it is searched: first by turns, then as random states have fared."""
+def _to_be_annealed(trials, temperatures, stream):  # type: ignore[no-untyped-def]
+    """Whether the next child is annealed before it is searched: first by turns, then mostly as random states fared."""
     if min(trials[0, 0], trials[1, 0]) < _TRIALS:
         return trials[1, 0] < trials[0, 0]
-    return _annealing_is_better(trials) or unit(stream) <= _STILL
+    return _annealing_pays(trials, temperatures) != (unit(stream) <= _STILL)
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")
-def _annealing_is_better(trials):  # type: ignore[no-untyped-def]
-    """Whether random states come to lower energies, on average, if they are annealed before they are searched."""
-    searched, annealed = trials[0, 0], trials[1, 0]
-    return min(searched, annealed) >= _TRIALS and trials[1, 1] / annealed < trials[0, 1] / searched
+def _annealing_pays(trials, temperatures):  # type: ignore[no-untyped-def]
+    """Whether random states come down further, on average, if they are annealed before they are searched.
+
+    By more than a single swap changes: where couplings are alike, as in the maximum diversity problem, annealing gains
+    less than that, and children made by it are good and all the same.
+    """
+    plain, annealed = trials[0, 0], trials[1, 0]
+    if min(plain, annealed) < _TRIALS:
+        return False
+    return trials[1, 1] / annealed < trials[0, 1] / plain - _PAYS * temperatures[0] / _HOT
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")
-def _measure(Q, fields, order, ones, temperatures, stream):  # type: ignore[no-untyped-def]
-    """Fill in temperatures that fall geometrically, by the changes of energy of random swaps of a good state."""
+def _measure(Q, fields, order, ones, temperatures, awake, stream):  # type: ignore[no-untyped-def]
+    """Fill in temperatures that fall geometrically, by the changes of energy of random swaps of a good state.
+
+    Those from which variables are awake are filled in too.
+    """
     n = order.shape[0]
     sizes = np.empty(_SAMPLED)
     found = 0
@@ -263,6 +286,7 @@ def _measure(Q, fields, order, ones, temperatures, stream):  # type: ignore[no-u
     if found == 0:
         return  # no swap changes anything, and nothing is annealed
     middle = np.sort(sizes[:found])[found // 2]
+    wake_temperatures(Q, np.float32(middle * _START_HOT), stream, awake)
     for t in range(SWEEPS):
         temperatures[t] = middle * _HOT * (_COLD / _HOT) ** (t / (SWEEPS - 1))
     for t in range(START_SWEEPS):
@@ -394,15 +418,21 @@ def _end(  # type: ignore[no-untyped-def]
 ):
     """Take the child in: as a new member while there is room, for the worst one where it is better and new.
 
-    Most children of a grown population are neither; they are turned away by the energy that their search counted,
-    before anything is computed anew.
+    A child of members that finds room has succeeded only if it is better than the worst one. Most children of a grown
+    population are neither; they are turned away by the energy that their search counted, before anything is computed
+    anew.
     """
     n = child_x.shape[0]
     level = progress[LEVEL]
     count = progress[COUNTS + level]
     progress[CHILDREN] += 1
     place = count
-    if count >= size:
+    if count < size and progress[KIND] >= CROSSED:
+        better = account[CHILD] < np.max(members_energy[level, :count])
+        progress[STALE] = 0 if better else progress[STALE] + 1
+        if _is_member(members_x[level], count, child_x):
+            return
+    elif count >= size:
         place = np.argmax(members_energy[level, :count])
         too_bad = account[CHILD] > members_energy[level, place] + account[GAIN]
         if too_bad or _is_member(members_x[level], count, child_x):

@@ -17,13 +17,13 @@ from solvers.kernels.random import next64
 
 LARGE = np.float32(1e30)
 NEVER = np.int32(2**31 - 1)
+ROUNDING = 1e-6  # share of the largest field by which a state must be better: less may be the rounding of float32
 PRESENT, CHILD, GAIN = 0, 1, 2  # places in `account`: energy of the present state, of the best, least gain that counts
 
 _SMALL = 16  # groups of at most so many variables are looked at pair by pair: 64 pairs, cheaper than to be clever
 _S16, _S32, _S48, _M16 = np.uint64(16), np.uint64(32), np.uint64(48), np.uint64(0xFFFF)
 _ZERO, _ONE = np.uint64(0), np.uint64(1)
 _BLOCK = np.uint64(128)  # variables whose minimum is taken before it is looked for: eight vectors of 512 bits
-_ROUNDING = 1e-6  # share of the largest field by which a state must be better: less may be the rounding of float32
 _LONGEST = 100  # times the patience, and four steps a variable: a search is over by then, whatever it finds
 
 
@@ -34,7 +34,7 @@ def begin_search(fields, energy, clock, account):  # type: ignore[no-untyped-def
     for l in range(fields.shape[0]):
         size = max(size, abs(fields[l]))
     clock[:] = 0
-    account[PRESENT], account[CHILD], account[GAIN] = energy, energy, _ROUNDING * size
+    account[PRESENT], account[CHILD], account[GAIN] = energy, energy, ROUNDING * size
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")

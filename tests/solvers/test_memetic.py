@@ -15,7 +15,7 @@ from solvers.guided import GuidedSearch
 from solvers.islands import Island, Plan
 from solvers.kernels import annealing, pairs, population, states, tabu
 from solvers.sa import SimulatedAnnealing
-from solvers.walks import FactorWalk, settled
+from solvers.walks import FactorWalk, settled, wake_temperatures
 
 
 class Search:
@@ -92,15 +92,18 @@ def test_a_search_is_taken_back_to_its_best_state():
     assert np.array_equal(search.leave_at == tabu.NEVER, search.x == 0)
 
 
-def test_what_two_states_dispute_is_annealed_and_what_they_share_stays():
+def test_what_states_dispute_is_annealed_and_what_they_share_stays():
     search, temperatures = Search(), np.geomspace(10.0, 0.01, 40).astype(np.float32)
+    awake = np.full(len(search.x), np.inf, np.float32)
     for seed in range(1, 6):
         other = search.problem.random_states(1, seed)[0].astype(np.uint8)
         before, energy = search.x.copy(), search.problem.energy(search.x)
-        swaps, change, proposals = annealing.anneal_between(
-            search.arrays.matrix, search.x, other, search.fields, temperatures, stream_of(seed, 0)
-        )
-        shared = before == other
+        third = search.problem.random_states(1, 50 + seed)[0].astype(np.uint8)
+        swaps, change, proposals = annealing.anneal_disputed(
+            search.arrays.matrix, awake, search.x, np.array([third, other]), np.array([1, 0]), search.fields,
+            temperatures, stream_of(seed, 0),
+        )  # fmt: skip
+        shared = (before == other) & (before == third)
         assert np.array_equal(search.x[shared], before[shared])
         assert search.problem.is_feasible(search.x.astype(np.int8))
         assert swaps == (search.x != before).sum() // 2 > 0
@@ -123,11 +126,41 @@ def test_annealing_comes_to_the_best_of_all_mixtures_of_two_states():
     wide = np.empty(len(start))
     states.matrix_fields(search.arrays.matrix, search.arrays.single, start, wide)
     fields, temperatures = wide.astype(np.float32), np.geomspace(10.0, 1e-4, 200).astype(np.float32)
-    swaps, _, _ = annealing.anneal_between(
-        search.arrays.matrix, start, other, fields, temperatures, stream_of(0, 0)
+    swaps, _, _ = annealing.anneal_disputed(
+        search.arrays.matrix, np.full(len(start), np.inf, np.float32), start, other[None], np.array([0]), fields,
+        temperatures, stream_of(0, 0),
     )  # fmt: skip
     assert swaps == 2
     assert np.array_equal(start, best)
+
+
+def test_large_rows_are_awake_from_the_beginning_and_small_ones_sleep():
+    rng = np.random.default_rng(0)
+    sizes = np.repeat([1e-3, 1.0, 20.0], [100, 97, 3])
+    A = sizes[:, None] * rng.normal(size=(200, 150))
+    arrays = dense_arrays(BlockProblem((A @ A.T).astype(np.float32), np.zeros(200), 100))
+    awake = wake_temperatures(arrays, 5.0, stream_of(1, 0))
+    assert np.all(awake[:100] < 0.05)
+    assert np.all((awake[100:197] > 1.0) & (awake[100:197] < 15.0))  # three outliers do not send them to sleep
+    assert np.all(awake[197:] > 5.0)
+    search = Search()
+    before, n = search.x.copy(), len(search.x)
+    groups, order, place = search.arrays.groups, np.empty(n, np.int32), np.empty(n, np.int32)
+    states.arrange(search.x, groups.members, groups.starts, groups.counts, order, place)
+    awake = np.where(np.arange(n) % 2, np.inf, 0.0).astype(np.float32)
+    annealing.anneal_matrix(
+        search.arrays.matrix, search.arrays.reach, np.zeros(n, np.float32), search.fields, search.x, order, place,
+        groups.of, groups.starts, groups.counts, np.ones(3, np.float32), -np.inf, np.zeros(2, np.int64), np.zeros(1),
+        stream_of(0, 0), 1 << 40,
+    )  # fmt: skip
+    assert np.array_equal(search.x, before)  # all asleep
+    done = annealing.anneal_matrix(
+        search.arrays.matrix, search.arrays.reach, awake, search.fields, search.x, order, place, groups.of,
+        groups.starts, groups.counts, np.full(3, 100.0, np.float32), -np.inf, np.zeros(2, np.int64), np.zeros(1),
+        stream_of(0, 0), 1 << 40,
+    )  # fmt: skip
+    assert done == 3 * n  # sleepers count
+    assert not np.array_equal(search.x, before)
 
 
 @pytest.mark.parametrize("swapped", [0, 1])
@@ -137,8 +170,9 @@ def test_states_that_are_all_but_the_same_leave_nothing_to_anneal(swapped):
     other[np.flatnonzero(search.x)[:swapped]] = 0
     other[np.flatnonzero(search.x == 0)[:swapped]] = 1
     before, temperatures = search.x.copy(), np.ones(5, np.float32)
-    done = annealing.anneal_between(
-        search.arrays.matrix, search.x, other, search.fields, temperatures, stream_of(0, 0)
+    done = annealing.anneal_disputed(
+        search.arrays.matrix, np.full(len(other), np.inf, np.float32), search.x, other[None], np.array([0]),
+        search.fields, temperatures, stream_of(0, 0),
     )  # fmt: skip
     assert done == (0, 0.0, 0)
     assert np.array_equal(search.x, before)
@@ -159,14 +193,35 @@ def test_a_population_searched_in_small_pieces_is_the_same_as_in_one():
     assert counts[0] == counts[1] > 4  # states were annealed
 
 
+def test_a_child_that_only_seems_to_reach_the_target_is_searched_further():
+    search, plan = Search(), Plan(population=2, children=1, iterations=50, patience=6)
+    whole, halted = (Island(search.arrays, plan, seed=3) for _ in range(2))
+    while whole.advance(-np.inf, 1 << 40):
+        pass
+    nearly = whole.energy + 0.01 * abs(whole.energy)
+    assert halted.advance(nearly, 1 << 40) > 0
+    assert halted.children == 0
+    assert whole.energy <= halted.unfinished <= nearly
+    counted = search.arrays.half(search.problem.energy(halted.state))
+    assert halted.unfinished == pytest.approx(counted, rel=1e-5)
+    halted.correct(counted)
+    assert halted.unfinished == counted
+    while halted.advance(-np.inf, 1 << 40):
+        pass
+    assert halted.children == 1
+    assert halted.energy == whole.energy
+    assert np.array_equal(halted.state, whole.state)
+
+
 def test_too_many_disputed_variables_are_not_copied():
     n = annealing.MOST_DISPUTED + 2
     Q = np.zeros((n, n), np.float32)  # takes no memory as long as nobody reads it
     Q.flags.writeable = False
     x = np.zeros(n, np.uint8)
     x[: n // 2] = 1
-    done = annealing.anneal_between(
-        Q, x, 1 - x, np.zeros(n, np.float32), np.ones(1, np.float32), stream_of(0, 0)
+    done = annealing.anneal_disputed(
+        Q, np.zeros(n, np.float32), x, 1 - x[None], np.array([0]), np.zeros(n, np.float32), np.ones(1, np.float32),
+        stream_of(0, 0),
     )  # fmt: skip
     assert done == (0, 0.0, 0)
 
