@@ -32,6 +32,10 @@ _VARIABLES = (
 )  # fmt: skip
 """What the toolkits of the field read when they are loaded."""
 
+_GRACE, _TIMES = 300.0, 20.0
+"""Seconds, and time limits, after which a process that has not answered is ended: imports, compilation and an overrun
+all fit."""
+
 _LAST = 2000  # characters of what a process said before it died
 
 
@@ -70,7 +74,7 @@ def race_task(task: RaceTask) -> Row | str:
     """Do a task in the racing process of its backend, which is started where there is none.
 
     Returns:
-        Its row, "failed" where the solver raised or its process died; or, where a service or a budget was in the way
+        Its row, "failed" where the solver raised, its process died or it went on far beyond its time limit; or, where a service or a budget was in the way
         and a later attempt may succeed, what was.
     """
     head: dict[str, Any] = {
@@ -89,7 +93,7 @@ def race_task(task: RaceTask) -> Row | str:
             begun = time.perf_counter()
             tracks[key] = Track(task.recipe, task.threads, task.pinned)
             started = time.perf_counter() - begun
-        answer = tracks[key].ask(message)
+        answer = tracks[key].ask(message, None if task.calls else task.time_limit)
     except ProcessDied as error:
         tracks.pop(key, None)
         answer = {"row": {"status": "failed", "error": str(error)}}
@@ -151,12 +155,36 @@ class Track:
             self.close()
             raise ProcessDied(f"the racing process could not make the solver: {answer['row']['error']}")
 
-    def ask(self, message: dict[str, Any]) -> dict[str, Any]:
-        """Send a message and wait for the answer.
+    def ask(self, message: dict[str, Any], time_limit: float | None = None) -> dict[str, Any]:
+        """Send a message and wait for the answer; with a time limit, no longer than that leaves any doubt.
 
         Raises:
-            ProcessDied: the process ended first.
+            ProcessDied: the process ended first, or was ended.
         """
+        if time_limit is None:
+            return self._asked(message)
+        patience, over = _GRACE + _TIMES * time_limit, threading.Event()
+
+        def end() -> None:
+            over.set()
+            self._process.kill()
+
+        watch = threading.Timer(patience, end)
+        watch.daemon = True
+        watch.start()
+        try:
+            return self._asked(message)
+        except ProcessDied as error:
+            if not over.is_set():
+                raise
+            raise ProcessDied(
+                f"no answer {patience:g} s after it was asked for one in {time_limit:g} s: it does not keep its time "
+                "limit, and its process was ended"
+            ) from error
+        finally:
+            watch.cancel()
+
+    def _asked(self, message: dict[str, Any]) -> dict[str, Any]:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         try:

@@ -55,6 +55,18 @@ class Dies(Guess):
 
 
 @dataclass(frozen=True)
+class Endless(Guess):
+    """Does not end with the second seed, whatever its time limit."""
+
+    name: ClassVar[str] = "endless"
+
+    def _search(self, problem: BlockProblem, run: Run) -> Outcome:
+        while run.seed == 1:
+            time.sleep(1)
+        return super()._search(problem, run)
+
+
+@dataclass(frozen=True)
 class Raises(Guess):
     """Raises with the second seed."""
 

@@ -124,6 +124,15 @@ def test_a_solver_that_dies_or_raises_has_failed_rows_and_the_race_goes_on(odd):
     assert "dies failed in 1 run: the racing process ended by SIGSEGV" in text
 
 
+def test_a_solver_that_does_not_end_is_ended_and_the_race_goes_on(odd, monkeypatch):
+    monkeypatch.setattr("solvers.comparison.track._GRACE", 3.0)
+    done = race({"a": SMALL["a"]}, [odd.Endless(), odd.Guess()], seeds=3, time_limits=0.01)
+    failed = [row for row in done.rows if row.status == "failed"]
+    assert [(row.backend, row.seed) for row in failed] == [("endless", 1)]
+    assert "does not keep its time limit" in failed[0].error
+    assert len(done.rows) == 6
+
+
 def test_a_solver_that_cannot_be_made_there_fails_row_by_row(odd):
     done = race({"a": SMALL["a"]}, [odd.NotHere(), odd.Guess()])
     failed = [row for row in done.rows if row.backend == "not-here"]
