@@ -74,8 +74,8 @@ def race_task(task: RaceTask) -> Row | str:
     """Do a task in the racing process of its backend, which is started where there is none.
 
     Returns:
-        Its row, "failed" where the solver raised, its process died or it went on far beyond its time limit; or, where a service or a budget was in the way
-        and a later attempt may succeed, what was.
+        Its row, "failed" where the solver raised, its process died or it went on far beyond its time limit; or, where a
+        service or a budget was in the way and a later attempt may succeed, what was.
     """
     head: dict[str, Any] = {
         "problem": task.problem, "backend": task.backend, "time_limit": task.time_limit, "seed": task.seed,
