@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from problems import BlockProblem
-from solvers import OptionError, SolverError, UnavailableError, get_solver
+from solvers import OptionError, SolverError, UnavailableError, compare, get_solver
 from solvers.dispatch import RayCluster, WorkerLost, get_dispatch, ray_cluster
 
 ray = pytest.importorskip("ray", reason='Ray is not installed; pip install "hybrid-icbs[ray]"')
@@ -169,6 +169,18 @@ def test_an_address_of_another_cluster_than_the_connected_one_is_refused(local: 
     assert dict(local.map(dispatch_tasks.square, [2])) == {0: 4}
     with pytest.raises(OptionError, match=r"connected to the Ray cluster at .*, not 127.0.0.1:1; call ray.shutdown"):
         list(RayCluster(address="127.0.0.1:1").map(dispatch_tasks.square, [1]))
+
+
+def test_a_race_on_a_cluster_has_the_energies_of_one_at_home(local: RayCluster, tmp_path: Path) -> None:
+    given = {"dense": blocks()[0], "scaled": blocks()[2]}
+    energies = {}
+    for name, dispatch in (("home", "serial"), ("cluster", RayCluster(workers=2))):
+        done = compare(given, ["sa?restarts=1"], time_limits=None, seeds=2, out=tmp_path / name, dispatch=dispatch)
+        assert [row.status for row in done.rows] == ["ok"] * 4
+        assert done.race.protocol.dispatch == ("ray" if name == "cluster" else "serial")
+        energies[name] = {(row.problem, row.seed): row.energy for row in done.rows}
+    assert energies["home"] == energies["cluster"]
+    assert dict(local.map(dispatch_tasks.square, [5])) == {0: 25}
 
 
 def test_retries_that_run_out_are_a_clear_error(local: RayCluster) -> None:
