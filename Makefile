@@ -10,7 +10,7 @@ demo: $(READY)
 	.venv/bin/hybrid-icbs demo
 
 test: $(READY)
-	.venv/bin/pytest -n 2
+	.venv/bin/pytest -n 2 --dist worksteal
 
 lint: $(READY)
 	.venv/bin/ruff check

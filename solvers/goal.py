@@ -27,7 +27,7 @@ _ROWS = 32  # of a dense matrix tell its size well enough
 
 _sizes: weakref.WeakKeyDictionary[BlockProblem, float] = weakref.WeakKeyDictionary()
 
-_HALTS = np.array([-1.0, -0.1, 0.0, 0.1, 1.0])  # at each of these shares of the slack a kernel returns once
+_HALTS = np.array([-1.0, -0.1, 0.0, 1.0])  # at each of these shares of the slack a kernel returns once
 
 
 def size_of_terms(problem: BlockProblem) -> float:
