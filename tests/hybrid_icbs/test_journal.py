@@ -44,9 +44,9 @@ def test_a_run_killed_at_random_moments_ends_in_the_masks_of_one_never_killed(
         checksum, killed = done.stdout.split()
         return checksum, int(killed)
 
-    killed, whole = run("killed", 8), run("whole", 0)
+    killed, whole = run("killed", 5), run("whole", 0)
     assert killed[0] == whole[0]
-    assert killed[1] >= 4
+    assert killed[1] >= 3
 
 
 def test_ctrl_c_in_the_middle_of_a_solve_leaves_its_block_for_the_resume(
