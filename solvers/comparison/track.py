@@ -156,7 +156,7 @@ class Track:
             raise ProcessDied(f"the racing process could not make the solver: {answer['row']['error']}")
 
     def ask(self, message: dict[str, Any], time_limit: float | None = None) -> dict[str, Any]:
-        """Send a message and wait for the answer; with a time limit, no longer than that leaves any doubt.
+        """Send a message and wait for the answer; with a time limit, until there is no doubt that it is not kept.
 
         Raises:
             ProcessDied: the process ended first, or was ended.
