@@ -1,9 +1,9 @@
 """A small pruning at a service that is killed at a stage of a call: a script of test_services.py, not a test itself.
 
-    python run_service_to_kill.py FOLDER (before|after|never) STAGE CALL
+    python run_service_to_kill.py FOLDER (before|after) STAGE CALL
 
-Begins the run in FOLDER, or resumes it, and kills itself before or after the journal has the STAGE of call number CALL.
-Prints the masks' checksum where it comes to the end.
+A forked child begins the run in FOLDER and kills itself before or after the journal has the STAGE of call number CALL.
+Another resumes it and comes to the end. Prints how each ended: minus the signal, or its exit code.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import os
 import signal
 import sys
 from pathlib import Path
+
+import torch
 
 from hybrid_icbs import Config, Pruner
 from hybrid_icbs.digits import digits_classifier, load_digits
@@ -23,7 +25,24 @@ CONFIG = Config.of(density=0.05, steps=4, round_size=2, block_size=32, batch_siz
 
 
 def main(folder: Path, when: str, stage: str, number: int) -> None:
+    torch.set_num_threads(1)  # forked children may not inherit OpenMP's threads
     service.OPTIONS = {"poll_backoff_min": 0.01, "poll_backoff_max": 0.05}
+    model = digits_classifier(epochs=1)
+    ends = []
+    for fate in (when, "never"):
+        child = os.fork()
+        if child == 0:
+            try:
+                work(folder, model, fate, stage, number)
+                os._exit(0)
+            finally:
+                os._exit(1)
+        ends.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    print(*ends)
+
+
+def work(folder: Path, model: torch.nn.Module, when: str, stage: str, number: int) -> None:
+    """Begin the run, or resume it; it ends where its fate wants it."""
     plain, seen = Journal.put, [0]
 
     def deadly(self: Journal, ticket: dict) -> None:  # type: ignore[type-arg]
@@ -37,10 +56,10 @@ def main(folder: Path, when: str, stage: str, number: int) -> None:
 
     if when != "never":
         Journal.put = deadly  # type: ignore[method-assign, assignment]
-    model, data = digits_classifier(epochs=1), load_digits()
+    data = load_digits()
     pruner = Pruner.resume(folder, model, data) if (folder / FILE).exists() else Pruner(model, data, CONFIG, out=folder)
     complete(pruner, progress=False)
-    print(Pruner.resume(folder, model, data).masks.checksum())
+    assert Pruner.resume(folder, model, data).masks.checksum() == pruner.masks.checksum()
 
 
 if __name__ == "__main__":
