@@ -95,8 +95,10 @@ class Island:
 
     def correct(self, energy: float) -> None:
         """Tell the true energy of the unfinished child's best state: what has been rounded is put right."""
-        drift = energy - self.unfinished
-        self._account[[0, 1, 3]] += drift  # of the present state, the best, and the last that a descent came to
+        from solvers.kernels.population import SETTLED
+        from solvers.kernels.tabu import CHILD, PRESENT
+
+        self._account[[PRESENT, CHILD, SETTLED]] += energy - self.unfinished
 
     @property
     def children(self) -> int:

@@ -143,6 +143,9 @@ def test_large_rows_are_awake_from_the_beginning_and_small_ones_sleep():
     assert np.all(awake[:100] < 0.05)
     assert np.all((awake[100:197] > 1.0) & (awake[100:197] < 15.0))  # three outliers do not send them to sleep
     assert np.all(awake[197:] > 5.0)
+
+
+def test_who_sleeps_proposes_no_swap_and_is_counted():
     search = Search()
     before, n = search.x.copy(), len(search.x)
     groups, order, place = search.arrays.groups, np.empty(n, np.int32), np.empty(n, np.int32)
