@@ -243,7 +243,7 @@ def _anneal_low_rank(n: int, rank: int = 200) -> dict[str, float]:
         rows *= (1e-3 * rng.standard_normal((len(rows), 1)) ** 3).astype(np.float32)
     problem = BlockProblem.low_rank(A, 1e-4 * rng.standard_normal(n), n // 2)
     solver = _solver("sa", restarts=1, sweeps=10)
-    solver._warm_up(problem)
+    solver._set_up(problem)
     begun = time.process_time()
     took, answer = _timed(lambda: solver.solve(problem, seed=0))
     processor = time.process_time() - begun
@@ -296,7 +296,7 @@ def seconds_to(
     The first is infinite where the target is missed.
     """
     solver = _solver(name)
-    solver._warm_up(problem)
+    solver._set_up(problem)
     begun = time.thread_time()
     took, answer = _timed(
         lambda: solver.solve(problem, seed=seed, target=threshold, time_limit=limit, initial_states=start)

@@ -326,7 +326,7 @@ class BlockProblem:
         given = np.asarray(X)
         if given.ndim not in (1, 2) or given.shape[-1] != self.n:
             raise ProblemError(f"states have shape {given.shape}; [{self.n}] or [b, {self.n}] is needed")
-        if given.dtype != np.bool_ and given.size and np.any((given != 0) & (given != 1)):
+        if given.dtype != np.bool_ and not _all_zeros_and_ones(given):
             raise ProblemError("states must be made of zeros and ones (for spins -1/+1, use (s + 1) // 2)")
         return np.atleast_2d(given.astype(np.int8, copy=False)), given.ndim == 1
 
@@ -445,6 +445,12 @@ class BlockProblem:
         from problems import files
 
         return files.load(path, cardinality, groups)
+
+
+def _all_zeros_and_ones(given: npt.NDArray[Any]) -> bool:
+    if given.dtype.kind in "iu":  # without temporary arrays
+        return not given.size or bool(given.min() >= 0 and given.max() <= 1)
+    return bool(((given == 0) | (given == 1)).all())
 
 
 def _checked_labels(labels: Labels, n: int) -> Labels:

@@ -29,7 +29,6 @@ IntArray: TypeAlias = npt.NDArray[np.integer[Any]]
 StateArray: TypeAlias = npt.NDArray[np.int8]
 
 _CHUNK_BYTES = 1 << 23  # rows are widened to float64 in pieces of this size: small beside any cache-missing matrix
-_ROWS_AT_ONCE = 64  # of a dense matrix: they stay in cache, and what they add up to is near half of the matrix
 _FEW_STATES = 8  # of so few states the rows of the ones are added up: faster than widening all rows for a product
 
 
@@ -113,24 +112,18 @@ class DenseForm:
 
     def energies(self, states: StateArray) -> Float64Array:
         if len(states) <= _FEW_STATES:
-            return np.array([self._energy(x) for x in states])
+            from problems.kernels import matrix_energies
+
+            energies = np.empty(len(states))
+            # Read-only views: compiled once, whoever holds the arrays.
+            matrix_energies(_frozen(np.ascontiguousarray(self.matrix)), _frozen(np.ascontiguousarray(states)), energies)
+            return energies
         X = states.astype(np.float64)
         energies = np.zeros(len(X))
         for rows in _chunks(self.n, self.n):
             block = self.matrix[rows].astype(np.float64, copy=False)
             energies += np.einsum("bi,bi->b", X[:, rows], X @ block.T)
         return energies
-
-    def _energy(self, x: npt.NDArray[np.int8]) -> float:
-        """x^T Q x: of the rows of the ones only what lies right of the diagonal, twice."""
-        ones, weights, energy = np.flatnonzero(x), 2.0 * x, 0.0
-        for start in range(0, len(ones), _ROWS_AT_ONCE):
-            rows = ones[start : start + _ROWS_AT_ONCE]
-            first, last = rows[0], rows[-1]
-            weights[first : last + 1] = x[first : last + 1]  # among these rows each pair is met in both places
-            sums = self.matrix[rows, first:].sum(axis=0, dtype=np.float64)
-            energy += float((sums * weights[first:]).sum())
-        return energy
 
     def products(self, states: StateArray) -> Float64Array:
         fields = np.zeros((len(states), self.n))
@@ -413,7 +406,7 @@ def _symmetrised(matrix: FloatArray) -> FloatArray:
     return np.asarray(upper + lower)
 
 
-def _frozen(array: FloatArray) -> FloatArray:
+def _frozen(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     view = array.view()
     view.flags.writeable = False
     return view

@@ -55,10 +55,27 @@ class Groups:
     starts: Int32Array
     counts: Int32Array
 
-    @property
+    @cached_property
     def movable(self) -> bool:
         """Whether any swap is possible: some group is neither all ones nor all zeros."""
-        return bool(((self.counts > 0) & (self.counts < np.diff(self.starts))).any())
+        return bool(self._movable.any())
+
+    @cached_property
+    def tenures(self) -> npt.NDArray[np.int64]:
+        """[least, spread] of the tabu steps that an entered variable stays, then of those that a left one keeps away.
+
+        10 to 24 steps serve problems of 50 ones and of 2,000. A variable is kept for at most as many steps as there are
+        of its kind, so that one of them may always move.
+        """
+        ones = int(self.counts[self._movable].sum())
+        zeros = int(np.diff(self.starts)[self._movable].sum()) - ones
+        least = [min(10, (count + 1) // 2) for count in (ones, zeros)]
+        spread = [min(15, count - least[kind] + 1) for kind, count in enumerate((ones, zeros))]
+        return _read_only(np.array([least[0], spread[0], least[1], spread[1]]))
+
+    @property
+    def _movable(self) -> npt.NDArray[np.bool_]:
+        return (self.counts > 0) & (self.counts < np.diff(self.starts))
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,13 +123,6 @@ class DenseArrays(Arrays):
     exact: FloatArray
     exact_single: Float64Array
     exact_scale: float
-
-    def exact_energy(self, state: npt.NDArray[np.integer[Any]]) -> float:
-        """The energy of a state [n], counted in float64 on `exact`, up to the order of its terms."""
-        from solvers.kernels.states import matrix_energy
-
-        half = matrix_energy(self.exact, self.exact_single, state.astype(np.float64))
-        return 2.0 * float(half) / self.exact_scale + self.offset
 
     @cached_property
     def reach(self) -> Float32Array:

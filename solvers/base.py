@@ -8,6 +8,7 @@ checks, seeds, the warm-up that no time limit pays for, Ctrl-C, recomputed energ
 from __future__ import annotations
 
 import abc
+import functools
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -237,7 +238,7 @@ class Solver(abc.ABC):
         energies = np.empty(len(listed))
         with listening_together(runs):
             for p, (problem, run) in enumerate(zip(listed, runs, strict=True)):
-                self._warm_up(problem)
+                self._set_up(problem)
                 run.start()
                 found_states = self._feasible(problem, self._search(problem, run))
                 found = np.asarray(problem.energy(found_states))
@@ -260,6 +261,11 @@ class Solver(abc.ABC):
         """Import and compile what `_search` will use on such a problem; its time is reported as setup."""
 
     # How a solve goes
+
+    def _set_up(self, problem: BlockProblem) -> None:
+        """Import and compile all that solving such a problem takes."""
+        _compile_energies()
+        self._warm_up(problem)
 
     def _run(
         self,
@@ -313,7 +319,7 @@ class Solver(abc.ABC):
     def _solve(self, problem: BlockProblem, run: Run) -> dimod.SampleSet:
         begun = time.perf_counter()
         self._refuse_what_is_missing()
-        self._warm_up(problem)
+        self._set_up(problem)
         setup = time.perf_counter() - begun
         with run.listening():
             run.start()
@@ -335,12 +341,11 @@ class Solver(abc.ABC):
     def _answer(self, problem: BlockProblem, run: Run, outcome: Outcome) -> dimod.SampleSet:
         states = self._feasible(problem, outcome)
         energies = np.asarray(problem.energy(states))
-        order = np.argsort(energies, kind="stable")
-        states, energies = states[order], energies[order]
-        keep = _first_of_each(states)
-        answer = dimod.SampleSet.from_samples(
-            (states[keep], range(problem.n)), vartype="BINARY", energy=energies[keep], sort_labels=False
-        )  # fmt: skip
+        if len(states) > 1:
+            order = np.argsort(energies, kind="stable")
+            rows = order[_first_of_each(states[order])]
+            states, energies = states[rows], energies[rows]
+        answer = _sample_set(states, energies)
         best = float(energies[0])
         run.record(best)
         answer.info.update(
@@ -354,6 +359,13 @@ class Solver(abc.ABC):
             raw=outcome.raw or {"energy": best, "feasible": 1.0},
         )
         return answer
+
+
+@functools.cache
+def _compile_energies() -> None:
+    """Compile, or load from numba's cache, how the energies of dense problems are counted."""
+    for dtype in (np.float32, np.float64):
+        BlockProblem(np.zeros((2, 2), dtype), cardinality=1).energy([0, 1])
 
 
 def _timing(run: Run, setup: float, solve: float, total: float) -> dict[str, float]:
@@ -382,6 +394,14 @@ def _checked_states(problem: BlockProblem, initial_states: InitialStates) -> Sta
             f"{problem.constraint.total}" + (" in its groups" if problem.groups is not None else "")
         )
     return states
+
+
+def _sample_set(states: StateArray, energies: Float64Array) -> dimod.SampleSet:
+    """States [s, n] over the variables 0..n-1, built at once: `from_samples` looks longer than a short search takes."""
+    n = states.shape[1]
+    rows = np.zeros(len(states), [("sample", np.int8, (n,)), ("energy", np.float64), ("num_occurrences", np.int_)])
+    rows["sample"], rows["energy"], rows["num_occurrences"] = states, energies, 1
+    return dimod.SampleSet(rows.view(np.recarray), range(n), {}, "BINARY")
 
 
 def _first_of_each(states: StateArray) -> npt.NDArray[np.intp]:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from problems import BlockProblem
-from solvers.arrays import Arrays, DenseArrays
+from solvers.arrays import Arrays
 from solvers.run import Run
 
 ROUNDING = 2e-6
@@ -82,16 +82,10 @@ class Goal:
         """
         energy = self._arrays.energy(half)
         if half <= self._near:
-            energy = self._confirmed(state)
+            energy = float(self._problem.energy(state))
         self._run.record(energy)
         # Near, but not there: from now on only what looks better than this is worth a halt.
         while self._levels and half <= self._levels[-1]:
             self._levels.pop()
         self.threshold = self._levels[-1] if self._levels else -math.inf
         return self._arrays.half(energy)
-
-    def _confirmed(self, state: npt.ArrayLike) -> float:
-        """The energy of a state [n] in float64: the problem's own, or counted as exactly by a compiled kernel."""
-        if isinstance(self._arrays, DenseArrays) and not self._problem.is_low_rank:
-            return self._arrays.exact_energy(np.asarray(state))
-        return float(self._problem.energy(state))

@@ -7,10 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from problems.forms import StateArray
-from solvers.arrays import DenseArrays, Groups, stream_of
+from solvers.arrays import DenseArrays, stream_of
 from solvers.goal import Goal
 from solvers.run import Pace
 
@@ -53,10 +52,10 @@ class Island:
         self, arrays: DenseArrays, plan: Plan, *, seed: int, stream: int = 0, initial: StateArray | None = None
     ) -> None:
         from solvers.kernels import population as kernel
-        from solvers.kernels.tabu import LARGE
+        from solvers.kernels.tabu import CHILD, LARGE, PRESENT
 
         n, groups = arrays.n, arrays.groups
-        self._evolve = kernel.evolve_matrix
+        self._evolve, self._rounded = kernel.evolve_matrix, [PRESENT, CHILD, kernel.SETTLED]
         self._child_x, self._best_x = np.zeros(n, np.uint8), np.zeros(n, np.uint8)
         self._best, self._account = np.array([np.inf]), np.zeros(4)
         self._progress = np.zeros(kernel.COUNTS + kernel.LEVELS, np.int64)
@@ -64,12 +63,12 @@ class Island:
         self._before = (
             arrays.matrix, arrays.single, groups.of, groups.members, groups.starts, groups.counts,
             np.zeros((0, n), np.uint8) if initial is None else initial.astype(np.uint8),
-            np.zeros((*room, n), np.uint8), np.zeros((*room, n), np.float32), np.zeros(room),
+            np.empty((*room, n), np.uint8), np.empty((*room, n), np.float32), np.empty(room),
             np.zeros(n, np.uint8), np.zeros(n, np.float32), np.zeros(n),
             np.zeros(n, np.int32), np.zeros(n, np.int32), np.zeros(n, np.int32), np.zeros(n, np.int32),
             self._child_x, self._best_x, self._best, np.full(n, LARGE, np.float32),
             np.zeros(kernel.SWEEPS + kernel.START_SWEEPS, np.float32), np.zeros(n, np.float32), np.zeros((2, 2)),
-            tenures(groups),
+            groups.tenures,
             np.array([
                 plan.iterations, plan.children, plan.patience, plan.stray, plan.brood, plan.population
             ]),
@@ -95,10 +94,7 @@ class Island:
 
     def correct(self, energy: float) -> None:
         """Tell the true energy of the unfinished child's best state: what has been rounded is put right."""
-        from solvers.kernels.population import SETTLED
-        from solvers.kernels.tabu import CHILD, PRESENT
-
-        self._account[[PRESENT, CHILD, SETTLED]] += energy - self.unfinished
+        self._account[self._rounded] += energy - self.unfinished
 
     @property
     def children(self) -> int:
@@ -127,18 +123,3 @@ def evolve(island: Island, should_end: Callable[[], bool], goal: Goal | None = N
             island.correct(goal.note(island.unfinished, island.state))
         if not done or should_end():
             return
-
-
-def tenures(groups: Groups) -> npt.NDArray[np.int64]:
-    """[least, spread] of the steps that an entered variable stays and that a left one keeps away, int64 [4].
-
-    10 to 24 steps serve problems of 50 ones and of 2,000. A variable is kept for at most as many steps as there are of
-    its kind, so that one of them may always move.
-    """
-    sizes = np.diff(groups.starts)
-    movable = (groups.counts > 0) & (groups.counts < sizes)
-    ones = int(groups.counts[movable].sum())
-    zeros = int((sizes - groups.counts)[movable].sum())
-    least = [min(10, (count + 1) // 2) for count in (ones, zeros)]
-    spread = [min(15, count - least[kind] + 1) for kind, count in enumerate((ones, zeros))]
-    return np.array([least[0], spread[0], least[1], spread[1]])

@@ -84,7 +84,7 @@ class Job(abc.ABC):
                 "service; wait longer, or find it again later with fetch(ticket, problem)"
             )
         begun = time.perf_counter()
-        self._solver._warm_up(self._problem)
+        self._solver._set_up(self._problem)
         setup = time.perf_counter() - begun
         return self._solver._finished(self._problem, self._run, self._ticket, setup)
 

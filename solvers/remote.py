@@ -242,7 +242,7 @@ class RemoteSolver(Solver):
     def _solve_apart(self, problem: BlockProblem, run: Run, account: Account, label: str | None) -> dimod.SampleSet:
         """One of several solves, in a thread of its own: signals and `stop` are the main one's."""
         begun = time.perf_counter()
-        self._warm_up(problem)
+        self._set_up(problem)
         setup = time.perf_counter() - begun
         run.start()
         outcome = self._called(problem, run, account, label)

@@ -113,7 +113,7 @@ class SimulatedAnnealing(Solver, LocalSampler):
     # As a dimod sampler
 
     def _prepare(self, problem: BlockProblem) -> None:
-        self._warm_up(problem)
+        self._set_up(problem)
 
     def _flip_reads(self, problem: BlockProblem, num_reads: int, run: Run) -> StateArray:
         annealing = FlipAnnealing(dense_arrays(problem, centred=False), self.sweeps, run.seed, run.should_end)

@@ -266,7 +266,7 @@ class TabuSearch(Solver, LocalSampler):
                 batch = places[start : start + most]
                 begun = time.perf_counter()
                 for p in batch:
-                    self._warm_up(problems[p])
+                    self._set_up(problems[p])
                 setup = time.perf_counter() - begun
                 for p in batch:
                     runs[p].start()
@@ -307,7 +307,7 @@ class TabuSearch(Solver, LocalSampler):
     # As a dimod sampler
 
     def _prepare(self, problem: BlockProblem) -> None:
-        self._warm_up(problem)
+        self._set_up(problem)
 
     def _flip_reads(self, problem: BlockProblem, num_reads: int, run: Run) -> StateArray:
         arrays = dense_arrays(problem, centred=False)

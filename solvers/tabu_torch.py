@@ -22,7 +22,7 @@ import numpy as np
 from problems.forms import StateArray
 from solvers.arrays import DenseArrays
 from solvers.goal import Goal
-from solvers.islands import Plan, tenures
+from solvers.islands import Plan
 from solvers.run import Pace, Run
 from solvers.torch_random import below, numbers, units
 
@@ -146,7 +146,7 @@ class Batch:
             at = g.of[g.members]
             ones.append(slots - g.starts[at] < g.counts[at])
         self._slot_is_one = self._sent(np.array(ones))[:, None, :]
-        self._tenures = self._sent(np.array([tenures(g) for g in groups], np.int32))
+        self._tenures = self._sent(np.array([g.tenures for g in groups], np.int32))
 
     def going(self) -> bool:
         """Whether any problem's run still goes on."""

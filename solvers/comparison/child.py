@@ -96,7 +96,7 @@ def warm_up(solver: Solver, problem: BlockProblem, time_limit: float | None) -> 
     Nothing is sent to a service.
     """
     solver = fitted(solver, problem)
-    solver._warm_up(problem)
+    solver._set_up(problem)
     if solver.capabilities.remote:
         return
     with contextlib.suppress(Exception):  # what cannot be solved tells so where it counts

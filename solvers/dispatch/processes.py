@@ -100,7 +100,7 @@ class Processes(Dispatch):
         while len(self._pool) < min(self.workers, len(problems)):
             self._pool.append(_Worker.started(self.threads))
         if repr(solver) not in self._warm:
-            solver._warm_up(problems[0])
+            solver._set_up(problems[0])
             self._warm.add(repr(solver))
 
     # Calls

@@ -58,35 +58,6 @@ def matrix_fields(Q, single, x, fields):  # type: ignore[no-untyped-def]
 
 
 @nb.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
-def matrix_energy(Q, single, x):  # type: ignore[no-untyped-def]
-    """The energy of x, float64 [n], in half units, every coefficient widened before it is added."""
-    n = x.shape[0]
-    energy = 0.0
-    rows = np.zeros(4, np.int64)
-    i = found = 0
-    while i < n:
-        if x[i] != 0.0:
-            energy += single[i]
-            rows[found] = i
-            found += 1
-        i += 1
-        if found == 4:
-            a, b, c, d = Q[rows[0]], Q[rows[1]], Q[rows[2]], Q[rows[3]]
-            total = 0.0
-            for l in range(n):
-                total += x[l] * ((np.float64(a[l]) + np.float64(b[l])) + (np.float64(c[l]) + np.float64(d[l])))
-            energy += 0.5 * total
-            found = 0
-    for t in range(found):
-        row = Q[rows[t]]
-        total = 0.0
-        for l in range(n):
-            total += x[l] * np.float64(row[l])
-        energy += 0.5 * total
-    return energy
-
-
-@nb.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
 def largest(array):  # type: ignore[no-untyped-def]
     """Largest magnitude of floats [n]."""
     low = array[0]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -181,6 +182,24 @@ def test_float32_energies_accumulate_in_float64(rng: np.random.Generator) -> Non
     Q = np.triu(Q, 1) + np.triu(Q, 1).T
     assert BlockProblem(Q, None, 1).energy(np.ones(500)) == pytest.approx(Q.sum(dtype=np.float64), rel=1e-12)
     assert BlockProblem(Q, None, 1).form.dtype == np.float32
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("n", [1, 4, 37])
+def test_states_of_any_number_of_ones_have_the_energy_of_the_definition(
+    dtype: type, n: int, rng: np.random.Generator
+) -> None:
+    problem = BlockProblem(rng.normal(size=(n, n)).astype(dtype), rng.normal(size=n), 1, offset=0.5)
+    for ones in range(n + 1):
+        x = rng.permutation(np.arange(n) < ones)
+        assert problem.energy(x) == pytest.approx(by_definition(problem, x[None])[0], rel=0, abs=1e-13 * scale(problem))
+
+
+@pytest.mark.parametrize("layout", [np.asfortranarray, lambda Q: np.repeat(Q, 2, axis=1)[:, ::2]])
+def test_energies_do_not_depend_on_how_a_matrix_and_states_lie_in_memory(layout: Any, rng: np.random.Generator) -> None:
+    upper = np.triu(rng.normal(size=(9, 9)), 1)
+    Q, x = upper + upper.T, rng.integers(0, 2, (9, 6)).astype(np.int8)
+    assert DenseForm(layout(Q)).energies(x.T).tolist() == DenseForm(Q).energies(x.T.copy()).tolist()
 
 
 def test_labels_follow_the_variables_of_a_restricted_problem() -> None:

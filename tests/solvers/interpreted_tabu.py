@@ -16,7 +16,6 @@ import solvers.run
 from problems import BlockProblem
 from solvers import UnavailableError, get_solver
 from solvers.arrays import dense_arrays
-from solvers.islands import tenures
 from solvers.kernels import tabu, tabu_triton
 from solvers.tabu import TabuSearch
 from solvers.testing import conformance_checks
@@ -55,7 +54,7 @@ class Searches:
         self.least = 1e-6 * np.abs(self.fields).max(axis=-1).astype(np.float64)
         self.child_x = (self.rests >= 0).astype(np.uint8)
         self.child, self.found_at = self.energy.copy(), np.zeros(shape, np.int32)
-        self.tenures = np.array([tenures(arrays.groups) for arrays in self.arrays], np.int32)
+        self.tenures = np.array([arrays.groups.tenures for arrays in self.arrays], np.int32)
 
     def advance(self, *, stops: list[int], patience: int) -> Searches:
         """Take steps in several launches; `self` stays as it is."""
@@ -132,7 +131,7 @@ def test_the_kernel_takes_the_steps_of_the_compiled_one():
     clock, account = np.zeros(2, np.int64), np.zeros(3)
     tabu.begin_search(fields, searches.energy[0, 0], clock, account)
     tabu.tabu_matrix(
-        arrays.matrix, fields, x, leave_at, enter_at, child_x, tenures(arrays.groups), patience, -np.inf, clock,
+        arrays.matrix, fields, x, leave_at, enter_at, child_x, arrays.groups.tenures, patience, -np.inf, clock,
         account, stream.copy(), steps,
     )  # fmt: skip
     after = searches.advance(stops=[0, steps], patience=patience)

@@ -275,17 +275,6 @@ def test_the_highest_level_keeps_its_best_and_begins_again():
     assert problem.is_feasible(island.state)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("groups", [None, [0] * 20 + [1] * 17])
-def test_compiled_energies_are_those_of_the_problem_to_the_last_digits(dtype, groups):
-    rng = np.random.default_rng(2)
-    Q, linear = rng.normal(size=(37, 37)).astype(dtype), rng.normal(size=37)
-    problem = BlockProblem(Q, linear, 9 if groups is None else [4, 6], groups=groups, offset=0.5)
-    arrays = dense_arrays(problem)
-    for x in problem.random_states(6, 0):
-        assert arrays.exact_energy(x) == pytest.approx(problem.energy(x), rel=1e-13, abs=1e-12)
-
-
 def test_arrays_that_cost_no_copy_are_made_once_for_a_problem_and_go_with_it():
     problem = BlockProblem(np.random.default_rng(0).normal(size=(9, 9)).astype(np.float32), None, 4)
     arrays = dense_arrays(problem)

@@ -16,7 +16,6 @@ from problems import BlockProblem, instances
 from solvers import OptionError, get_solver
 from solvers.arrays import dense_arrays, factor_arrays, groups_of, restricted
 from solvers.guided import GuidedSearch, promising_pairs
-from solvers.islands import tenures
 from solvers.tabu import TabuSearch
 from solvers.testing import optimum
 from solvers.walks import settled
@@ -209,7 +208,7 @@ def test_promising_pairs_are_the_costliest_ones_with_the_cheapest_zeros(groups):
 def test_tenures_always_leave_a_variable_free():
     for ones, n in itertools.product(range(1, 12), range(2, 40)):
         if ones < n:
-            stay, stay_spread, away, away_spread = tenures(groups_of(BlockProblem(np.zeros((n, n)), None, ones)))
+            stay, stay_spread, away, away_spread = groups_of(BlockProblem(np.zeros((n, n)), None, ones)).tenures
             assert 1 <= stay + stay_spread - 1 <= ones
             assert 1 <= away + away_spread - 1 <= n - ones
 
