@@ -29,6 +29,7 @@ IntArray: TypeAlias = npt.NDArray[np.integer[Any]]
 StateArray: TypeAlias = npt.NDArray[np.int8]
 
 _CHUNK_BYTES = 1 << 23  # rows are widened to float64 in pieces of this size: small beside any cache-missing matrix
+_STATES_ONE_BY_ONE = 32  # up to so many, the compiled kernel is faster than products of all rows
 _FEW_STATES = 8  # of so few states the rows of the ones are added up: faster than widening all rows for a product
 
 
@@ -111,7 +112,7 @@ class DenseForm:
         return np.zeros(self.n)
 
     def energies(self, states: StateArray) -> Float64Array:
-        if len(states) <= _FEW_STATES:
+        if len(states) <= _STATES_ONE_BY_ONE:
             from problems.kernels import matrix_energies
 
             energies = np.empty(len(states))
