@@ -18,6 +18,7 @@ from hybrid_icbs.errors import PruningError
 from hybrid_icbs.keywords import Columns, columns_of, labels_apart
 from hybrid_icbs.layers import BATCH_NORMS
 from hybrid_icbs.mapped import IN_MEMORY
+from hybrid_icbs.misfits import inputs_named, targets_named
 
 Loss: TypeAlias = Callable[[Any, Any], torch.Tensor]
 """Takes a model's outputs and the targets, gives the loss of each sample [N]."""
@@ -152,6 +153,8 @@ def cross_entropy(outputs: Any, targets: torch.Tensor) -> torch.Tensor:
 
     Positions whose target is -100, torch's word for "ignore", do not count.
     """
+    if not targets.is_floating_point():
+        targets = targets.long()  # torch takes classes in no other dtype of numpy's
     losses = F.cross_entropy(_logits(outputs), targets, reduction="none", ignore_index=IGNORED)
     if losses.dim() == 1:
         return losses
@@ -186,16 +189,19 @@ def token_loss(outputs: Any, labels: torch.Tensor) -> torch.Tensor:
 
 
 _OF_TOKENS = (next_token_loss, token_loss)
+_OF_CLASSES = (cross_entropy, *_OF_TOKENS)
 
 
 def sample_losses(model: nn.Module, batch: Batch, loss: Loss) -> tuple[Any, torch.Tensor]:
     """Outputs of a model and the loss of each sample [N].
 
     Raises:
-        PruningError: the loss does not come sample by sample, or is not finite.
+        PruningError: inputs or targets do not fit the model or the loss, or the loss does not come sample by sample.
     """
     outputs = run_model(model, batch.inputs)
-    losses = loss(outputs, batch.targets)
+    own = loss in _OF_CLASSES
+    with targets_named(_logits(outputs) if own else outputs, batch.targets, own=own):
+        losses = loss(outputs, batch.targets)
     if losses.shape != (batch.size,):
         raise PruningError(
             f"the loss has shape {list(losses.shape)} for a batch of {batch.size} samples; it must return the loss of "
@@ -205,12 +211,17 @@ def sample_losses(model: nn.Module, batch: Batch, loss: Loss) -> tuple[Any, torc
 
 
 def run_model(model: nn.Module, inputs: Any) -> Any:
-    """Call a model on inputs: a dict as keywords, a tuple as positions, anything else as the one argument."""
-    if isinstance(inputs, Mapping):
-        return model(**inputs)
-    if isinstance(inputs, list | tuple):
-        return model(*inputs)
-    return model(inputs)
+    """Call a model on inputs: a dict as keywords, a tuple as positions, anything else as the one argument.
+
+    Raises:
+        PruningError: the model does not take them.
+    """
+    with inputs_named(model, inputs):
+        if isinstance(inputs, Mapping):
+            return model(**inputs)
+        if isinstance(inputs, list | tuple):
+            return model(*inputs)
+        return model(inputs)
 
 
 @torch.no_grad()

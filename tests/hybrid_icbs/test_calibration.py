@@ -68,6 +68,48 @@ def test_data_that_cannot_be_used_is_named(data: Any, message: str) -> None:
         CalibrationData(data)
 
 
+@pytest.mark.parametrize(
+    ("inputs", "targets", "message"),
+    [
+        (torch.zeros(4, 3), torch.zeros(4).long(), r"Linear does not run on inputs \[4, 3\] float32: .*multiplied"),
+        (torch.zeros(4, 2).double(), torch.zeros(4).long(), r"weights are float32: .*inputs\.to\(torch\.float32\)"),
+        ({"x": torch.zeros(4, 2)}, torch.zeros(4).long(), r"inputs \{x: \[4, 2\] float32\}: TypeError"),
+        (torch.zeros(4, 2), torch.tensor([0, 1, 2, 5]), r"int64 from 0 to 5: .*classes, whole numbers from 0 to 2"),
+        (torch.zeros(4, 2), torch.zeros(4), r"targets \[4\] float32: .*a loss of your own"),
+        (torch.zeros(4, 2), torch.zeros(4, 1).long(), r"targets \[4, 1\] int64 from 0 to 0: .*one for each"),
+        (torch.zeros(4, 2), ["cat", "dog", "cat", "dog"], r"targets \(str, str, str, str\): AttributeError"),
+    ],
+)
+def test_data_that_does_not_fit_the_model_is_named(inputs: Any, targets: Any, message: str) -> None:
+    with pytest.raises(PruningError, match=message):
+        sample_losses(nn.Linear(2, 3), Batch(inputs, targets, 4), cross_entropy)
+
+
+def test_a_loss_of_ones_own_that_fails_is_named() -> None:
+    def mine(outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return (outputs - targets).square().mean(1)
+
+    with pytest.raises(
+        PruningError, match=r"the loss fails on outputs \[4, 3\] float32 and targets \[4, 2\] float32: Runtime"
+    ):
+        sample_losses(nn.Linear(2, 3), Batch(torch.zeros(4, 2), torch.zeros(4, 2), 4), mine)
+
+
+def test_running_out_of_memory_is_not_blamed_on_the_data() -> None:
+    class Large(nn.Linear):
+        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+            raise torch.OutOfMemoryError("2 TB")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        sample_losses(Large(2, 3), Batch(torch.zeros(4, 2), torch.zeros(4).long(), 4), cross_entropy)
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.uint8, torch.bool])
+def test_classes_may_be_of_any_whole_dtype(dtype: torch.dtype) -> None:
+    logits, y = torch.randn(4, 3), torch.tensor([0, 1, 1, 0])
+    torch.testing.assert_close(cross_entropy(logits, y.to(dtype)), cross_entropy(logits, y))
+
+
 def test_models_take_dicts_tuples_and_tensors_and_may_return_logits() -> None:
     class Output:
         def __init__(self, logits: torch.Tensor) -> None:

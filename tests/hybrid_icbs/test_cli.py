@@ -51,6 +51,11 @@ def calibration():
     return x[:300], y[:300]
 
 def test(): return load_digits("test")
+def odd():
+    model = trained()
+    model.register_forward_pre_hook(lambda module, args: {}["unforeseen"])
+    return model
+
 def wide(): return torch.zeros(50, 65), torch.zeros(50, dtype=torch.long)
 def doubled(outputs, targets): return 2 * F.cross_entropy(outputs, targets, reduction="none")
 def mean(outputs, targets): return F.cross_entropy(outputs, targets)
@@ -203,12 +208,20 @@ def test_a_failure_ends_with_code_1_and_one_line(folder):
 
 
 def test_what_nobody_foresaw_is_one_line_too_and_a_variable_shows_where_it_was(folder, monkeypatch):
-    given = ["prune", "--model", "nets:trained", "--data", "nets:wide", "--density", "0.5", *QUICK, "-q"]
+    given = ["prune", "--model", "nets:odd", "--data", "nets:calibration", "--density", "0.5", *QUICK, "-q"]
     shown = call(*given, code=1)
-    assert shown.stderr.startswith("error: RuntimeError: mat1 and mat2")
+    assert shown.stderr.startswith("error: KeyError: 'unforeseen'")
     assert len(shown.stderr.splitlines()) == 1
     monkeypatch.setenv("HYBRID_ICBS_TRACEBACK", "1")
-    assert isinstance(CliRunner().invoke(app, given).exception, RuntimeError)
+    assert isinstance(CliRunner().invoke(app, given).exception, KeyError)
+
+
+def test_data_that_does_not_fit_the_model_is_wrong_use_and_leaves_no_folder(folder):
+    given = ["--model", "nets:trained", "--data", "nets:wide", "--density", "0.5", *QUICK, "--out", "x", "-q"]
+    shown = call("prune", *given, code=2)
+    assert shown.stderr.startswith("error: Sequential does not run on inputs [16, 65] float32")
+    assert len(shown.stderr.splitlines()) == 1
+    assert not Path("x").exists()
 
 
 def test_a_folder_with_a_run_is_not_pruned_into(folder):

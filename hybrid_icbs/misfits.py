@@ -1,0 +1,88 @@
+"""Data that does not fit a model or its loss, told in the words of whoever gave it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from hybrid_icbs.errors import PruningError
+
+
+@contextmanager
+def inputs_named(model: nn.Module, inputs: Any) -> Iterator[None]:
+    """Say of what a model refuses in here that it refused these inputs, and what to do.
+
+    Raises:
+        PruningError: the model raised something that wrong inputs raise.
+    """
+    try:
+        yield
+    except PruningError:
+        raise
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        raise PruningError(
+            f"{type(model).__name__} does not run on inputs {described(inputs)}: {_in_one_line(error)}. "
+            f"{_how_to_mend(model, inputs)}"
+        ) from error
+
+
+@contextmanager
+def targets_named(outputs: Any, targets: Any, *, own: bool) -> Iterator[None]:
+    """Say of what a loss refuses in here that it refused these outputs and targets, and what to do.
+
+    Args:
+        outputs: what the model gave; logits, where the loss is ours.
+        targets: what the data holds.
+        own: whether the loss is one of this package's.
+
+    Raises:
+        PruningError: the loss raised something that wrong outputs or targets raise.
+    """
+    try:
+        yield
+    except PruningError:
+        raise
+    except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        given = f"outputs {described(outputs)} and targets {described(targets)}"
+        if not own:
+            raise PruningError(f"the loss fails on {given}: {_in_one_line(error)}") from error
+        classes = outputs.shape[1] if isinstance(outputs, torch.Tensor) and outputs.dim() > 1 else 0
+        wanted = f"whole numbers from 0 to {classes - 1}" if classes else "whole numbers"
+        raise PruningError(
+            f"cross entropy does not fit {given}: {_in_one_line(error)}. Targets must be classes, {wanted}, one for "
+            "each sample or position; for regression and all else give a loss of your own (loss=, --loss)"
+        ) from error
+
+
+def described(value: Any) -> str:
+    """Shape, dtype and range of a tensor, or of each tensor of a mapping or tuple."""
+    if isinstance(value, torch.Tensor):
+        text = f"{list(value.shape)} {str(value.dtype).removeprefix('torch.')}"
+        whole = not value.is_floating_point() and not value.is_complex() and value.dtype != torch.bool
+        return f"{text} from {int(value.min())} to {int(value.max())}" if whole and value.numel() else text
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key}: {described(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "(" + ", ".join(described(item) for item in value) + ")"
+    return type(value).__name__
+
+
+def _how_to_mend(model: nn.Module, inputs: Any) -> str:
+    weight = next((p for p in model.parameters() if p.is_floating_point()), None)
+    if isinstance(inputs, torch.Tensor) and weight is not None and inputs.dtype != weight.dtype:
+        name = str(weight.dtype).removeprefix("torch.")
+        return f"Its weights are {name}: if the inputs are no indices, convert them, inputs.to(torch.{name})"
+    return "Give data whose inputs the model takes; the first dimension counts the samples"
+
+
+def _in_one_line(error: Exception) -> str:
+    text = " ".join(str(error).split()).rstrip(".")
+    return f"{type(error).__name__}{': ' if text else ''}{text}"
