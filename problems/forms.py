@@ -113,12 +113,7 @@ class DenseForm:
 
     def energies(self, states: StateArray) -> Float64Array:
         if len(states) <= _STATES_ONE_BY_ONE:
-            from problems.kernels import matrix_energies
-
-            energies = np.empty(len(states))
-            # Read-only views: compiled once, whoever holds the arrays.
-            matrix_energies(_frozen(np.ascontiguousarray(self.matrix)), _frozen(np.ascontiguousarray(states)), energies)
-            return energies
+            return _energies_one_by_one(self.matrix, np.ones(self.n), states)
         X = states.astype(np.float64)
         energies = np.zeros(len(X))
         for rows in _chunks(self.n, self.n):
@@ -331,6 +326,8 @@ class ScaledForm:
         return np.zeros(self.n)
 
     def energies(self, states: StateArray) -> Float64Array:
+        if len(states) <= _STATES_ONE_BY_ONE:
+            return _energies_one_by_one(self.shared.matrix, self.scales, states)
         return np.asarray(np.einsum("bi,bi->b", states, self.products(states)))
 
     def products(self, states: StateArray) -> Float64Array:
@@ -386,6 +383,15 @@ def _refuse_infinite_squares(form: LowRankForm) -> None:
             f"A[{row}] has entries of up to {np.abs(A[row]).max():.3g}, and the sum of their squares is infinite; "
             "Q = A A^T must be finite, so scale A down"
         )
+
+
+def _energies_one_by_one(matrix: FloatArray, scales: Float64Array, states: StateArray) -> Float64Array:
+    from problems.kernels import matrix_energies
+
+    energies = np.empty(len(states))
+    # Read-only views: compiled once, whoever holds the arrays.
+    matrix_energies(*(_frozen(np.ascontiguousarray(array)) for array in (matrix, scales, states)), energies)
+    return energies
 
 
 def _as_float(array: npt.NDArray[Any], name: str) -> FloatArray:

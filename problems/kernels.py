@@ -10,24 +10,25 @@ _ONE = np.uint64(1)
 
 # Not fastmath as a whole: coefficients may be so large that their sums are infinite.
 @nb.njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"}, error_model="numpy")
-def matrix_energies(Q, states, energies):  # type: ignore[no-untyped-def]
-    """Fill in x^T Q x of each state, every coefficient widened to float64 before it is added.
+def matrix_energies(Q, scales, states, energies):  # type: ignore[no-untyped-def]
+    """Fill in r^T Q r, r = s * x, of each state x, the diagonal left out, every coefficient widened to float64 first.
 
     Of the rows of a state's ones only what lies right of the diagonal is read, four rows a pass, as both halves of the
     matrix are the same.
 
     Arrays:
-        Q: symmetric, with a zero diagonal, of any float dtype [n, n].
+        Q: symmetric, of any float dtype [n, n].
+        scales: s, float64 [n].
         states: zeros and ones, int8 [b, n].
         energies: float64 [b].
     """
     n = np.uint64(Q.shape[0])  # unsigned, as an index that cannot be negative makes shorter loops
-    weights = np.empty(n)
+    r = np.empty(n)
     ones = np.empty(n, np.uint64)
     for s in range(states.shape[0]):
         count = 0
         for l in range(n):
-            weights[l] = states[s, l]
+            r[l] = scales[l] if states[s, l] else 0.0
             if states[s, l]:
                 ones[count] = l
                 count += 1
@@ -35,16 +36,16 @@ def matrix_energies(Q, states, energies):  # type: ignore[no-untyped-def]
         fours = count - count % 4
         for t in range(0, fours, 4):
             a, b, c, d = ones[t], ones[t + 1], ones[t + 2], ones[t + 3]
-            p, q, u, v = Q[a], Q[b], Q[c], Q[d]
-            energy += (np.float64(p[b]) + np.float64(p[c]) + np.float64(p[d])) + (
-                np.float64(q[c]) + np.float64(q[d]) + np.float64(u[d])
-            )
+            row_a, row_b, row_c, row_d = Q[a], Q[b], Q[c], Q[d]
+            r_a, r_b, r_c, r_d = r[a], r[b], r[c], r[d]
+            energy += r_a * (r_b * row_a[b] + r_c * row_a[c] + r_d * row_a[d])
+            energy += r_b * (r_c * row_b[c] + r_d * row_b[d]) + r_c * r_d * row_c[d]
             for l in range(d + _ONE, n):
-                energy += weights[l] * (
-                    (np.float64(p[l]) + np.float64(q[l])) + (np.float64(u[l]) + np.float64(v[l]))
-                )  # fmt: skip
+                first = r_a * np.float64(row_a[l]) + r_b * np.float64(row_b[l])
+                second = r_c * np.float64(row_c[l]) + r_d * np.float64(row_d[l])
+                energy += r[l] * (first + second)
         for t in range(fours, count):
             row = Q[ones[t]]
             for l in range(ones[t] + _ONE, n):
-                energy += weights[l] * np.float64(row[l])
+                energy += r[ones[t]] * r[l] * np.float64(row[l])
         energies[s] = 2.0 * energy
