@@ -12,9 +12,10 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.utils.data import DataLoader, RandomSampler, SequentialSampler, TensorDataset, default_collate
+from torch.utils.data import TensorDataset, default_collate
 
 from hybrid_icbs.errors import PruningError
+from hybrid_icbs.given import deals_samples, gathered, is_tensor_pair, pair, sampled
 from hybrid_icbs.keywords import Columns, columns_of, labels_apart
 from hybrid_icbs.layers import BATCH_NORMS
 from hybrid_icbs.mapped import IN_MEMORY
@@ -97,17 +98,14 @@ class CalibrationData:
             self._next_token, self.tokenizer = next_token or data._next_token, data.tokenizer
         elif isinstance(data, Mapping):
             self._samples = columns_of([data])
-        elif _is_tensor_pair(data):
+        elif is_tensor_pair(data):
             self._samples = TensorDataset(*data)
-        elif isinstance(data, DataLoader) and hasattr(data.dataset, "__getitem__") and hasattr(data.dataset, "__len__"):
-            self._samples = data.dataset
-            if data.batch_sampler is not None and data.collate_fn is not None:
-                self._collate = data.collate_fn
-            self._index = _sampled(data)
+        elif deals_samples(data):
+            self._samples, self._collate, self._index = data.dataset, data.collate_fn, sampled(data)
         elif hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, list | tuple | Mapping):
             self._samples = data
         else:
-            self._samples = _gathered(data)
+            self._samples = gathered(data)
         if len(self) == 0:
             raise PruningError("the calibration data is empty; at least two samples are needed")
 
@@ -140,7 +138,7 @@ class CalibrationData:
         return Batch(_to(inputs, device), _to(targets, device), len(index))
 
     def _pair(self, batch: Any) -> Sequence[Any]:
-        return labels_apart(batch, self._next_token) if isinstance(batch, Mapping) else _pair(batch)
+        return labels_apart(batch, self._next_token) if isinstance(batch, Mapping) else pair(batch)
 
     def batches(self, index: npt.NDArray[np.int64], device: torch.device | str, size: int) -> Iterator[Batch]:
         """The samples of some indices, `size` at a time."""
@@ -202,6 +200,11 @@ def sample_losses(model: nn.Module, batch: Batch, loss: Loss) -> tuple[Any, torc
     own = loss in _OF_CLASSES
     with targets_named(_logits(outputs) if own else outputs, batch.targets, own=own):
         losses = loss(outputs, batch.targets)
+    if not isinstance(losses, torch.Tensor):
+        raise PruningError(
+            f"the loss returned a {type(losses).__name__}; it must return a tensor, the loss of each sample "
+            f"[{batch.size}]"
+        )
     if losses.shape != (batch.size,):
         raise PruningError(
             f"the loss has shape {list(losses.shape)} for a batch of {batch.size} samples; it must return the loss of "
@@ -364,57 +367,15 @@ def _logits(outputs: Any) -> Any:
 
 
 def _hits(logits: Any, targets: Any) -> torch.Tensor | None:
-    """Which predictions are right, or None where outputs and targets are not scores and classes."""
+    """Which predictions that count are right, or None where outputs and targets are not scores and classes."""
     if not (isinstance(logits, torch.Tensor) and isinstance(targets, torch.Tensor)):
         return None
     classes = logits.dim() >= 2 and logits.shape[:1] + logits.shape[2:] == targets.shape
-    return logits.argmax(1) == targets if classes and not targets.is_floating_point() else None
-
-
-def _sampled(loader: DataLoader[Any]) -> npt.NDArray[np.int64] | None:
-    """The samples that a loader's own sampler names; None for all."""
-    if isinstance(loader.sampler, SequentialSampler | RandomSampler):
+    if not classes or targets.is_floating_point():
         return None
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return np.unique(np.fromiter((int(i) for i in loader.sampler), np.int64))
-
-
-def _is_tensor_pair(data: Any) -> bool:
-    if not (isinstance(data, list | tuple) and len(data) == 2 and all(isinstance(t, torch.Tensor) for t in data)):
-        return False
-    if len(data[0]) != len(data[1]):
-        raise PruningError(f"data has {len(data[0])} inputs and {len(data[1])} targets; each input needs its target")
-    return True
-
-
-def _gathered(data: Any) -> TensorDataset | Columns:
-    try:
-        batches = list(data)
-    except TypeError as error:
-        raise PruningError(
-            f"data is a {type(data).__name__}; give a pair of tensors (inputs, targets), a DataLoader, "
-            "or an iterable of (inputs, targets) batches or keyword dicts"
-        ) from error
-    if not batches:
-        raise PruningError("the calibration data is empty; at least two samples are needed")
-    if all(isinstance(batch, Mapping) for batch in batches):
-        return columns_of(batches)
-    if all(isinstance(batch, str) for batch in batches):
-        raise PruningError("data is a list of texts; they need a transformers model, and tokenizer= beside it")
-    pairs = [_pair(batch) for batch in batches]
-    if not all(isinstance(part, torch.Tensor) for pair in pairs for part in pair):
-        raise PruningError("an iterable of batches must hold tensors; give a DataLoader for inputs of other types")
-    inputs, targets = (torch.cat(list(parts)) for parts in zip(*pairs, strict=True))
-    return TensorDataset(inputs, targets)
-
-
-def _pair(batch: Any) -> Sequence[Any]:
-    if isinstance(batch, list | tuple) and len(batch) == 2:
-        return batch
-    raise PruningError(
-        f"a batch must be a pair (inputs, targets) or a keyword dict; this one is a {type(batch).__name__}"
-    )
+    targets = targets.long()
+    hits: torch.Tensor = logits.argmax(1) == targets
+    return hits[targets != IGNORED]
 
 
 def _to(value: Any, device: torch.device | str) -> Any:

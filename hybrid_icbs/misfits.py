@@ -11,6 +11,9 @@ from torch import nn
 
 from hybrid_icbs.errors import PruningError
 
+_REFUSALS = (RuntimeError, ValueError, TypeError, IndexError, AttributeError)
+"""What torch raises of inputs and targets that it cannot take."""
+
 
 @contextmanager
 def inputs_named(model: nn.Module, inputs: Any) -> Iterator[None]:
@@ -23,8 +26,8 @@ def inputs_named(model: nn.Module, inputs: Any) -> Iterator[None]:
         yield
     except PruningError:
         raise
-    except (RuntimeError, ValueError, TypeError, IndexError) as error:
-        if isinstance(error, torch.OutOfMemoryError):
+    except _REFUSALS as error:
+        if _out_of_memory(error):
             raise
         raise PruningError(
             f"{type(model).__name__} does not run on inputs {described(inputs)}: {_in_one_line(error)}. "
@@ -48,8 +51,8 @@ def targets_named(outputs: Any, targets: Any, *, own: bool) -> Iterator[None]:
         yield
     except PruningError:
         raise
-    except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
-        if isinstance(error, torch.OutOfMemoryError):
+    except _REFUSALS as error:
+        if _out_of_memory(error):
             raise
         given = f"outputs {described(outputs)} and targets {described(targets)}"
         if not own:
@@ -66,8 +69,12 @@ def described(value: Any) -> str:
     """Shape, dtype and range of a tensor, or of each tensor of a mapping or tuple."""
     if isinstance(value, torch.Tensor):
         text = f"{list(value.shape)} {str(value.dtype).removeprefix('torch.')}"
-        whole = not value.is_floating_point() and not value.is_complex() and value.dtype != torch.bool
-        return f"{text} from {int(value.min())} to {int(value.max())}" if whole and value.numel() else text
+        if value.is_floating_point() or value.is_complex() or value.dtype == torch.bool or not value.numel():
+            return text
+        try:
+            return f"{text} from {int(value.long().min())} to {int(value.long().max())}"
+        except RuntimeError:  # of a sparse tensor, or one without data
+            return text
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{key}: {described(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list | tuple):
@@ -81,6 +88,10 @@ def _how_to_mend(model: nn.Module, inputs: Any) -> str:
         name = str(weight.dtype).removeprefix("torch.")
         return f"Its weights are {name}: if the inputs are no indices, convert them, inputs.to(torch.{name})"
     return "Give data whose inputs the model takes; the first dimension counts the samples"
+
+
+def _out_of_memory(error: Exception) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def _in_one_line(error: Exception) -> str:

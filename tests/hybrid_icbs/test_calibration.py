@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, SubsetRandomSampler, TensorDataset
+from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, SubsetRandomSampler, TensorDataset
 
 from hybrid_icbs import PruningError, evaluate
 from hybrid_icbs.calibration import Batch, CalibrationData, cross_entropy, recalibrate_batch_norm, sample_losses
+from hybrid_icbs.misfits import described
 
 
 def tensors(count: int = 10) -> tuple[torch.Tensor, torch.Tensor]:
@@ -61,6 +62,13 @@ def test_a_data_set_that_augments_gives_the_same_batch_twice_and_leaves_the_rand
         (7, "data is a int"),
         ([torch.zeros(2), torch.zeros(2), torch.zeros(2)], "must be a pair"),
         ([({"a": torch.zeros(2)}, torch.zeros(2))], "must hold tensors"),
+        ((torch.tensor(1.0), torch.tensor(1)), "data holds a tensor without dimensions"),
+        ([tensors(), (torch.zeros(3, 2), torch.zeros(2))], "batch 1 has 3 inputs and 2 targets"),
+        (
+            [tensors(), (torch.zeros(3, 4), torch.zeros(3))],
+            r"inputs of batch 1 have shape \[3, 4\], .* \[10, 2\]",
+        ),
+        (DataLoader(TensorDataset(*tensors()), batch_size=None), "batch 0 holds a tensor without dimensions"),
     ],
 )
 def test_data_that_cannot_be_used_is_named(data: Any, message: str) -> None:
@@ -95,19 +103,33 @@ def test_a_loss_of_ones_own_that_fails_is_named() -> None:
         sample_losses(nn.Linear(2, 3), Batch(torch.zeros(4, 2), torch.zeros(4, 2), 4), mine)
 
 
+@pytest.mark.parametrize("returned", [0.5, None, [1.0] * 4])
+def test_a_loss_that_returns_no_tensor_is_named(returned: Any) -> None:
+    with pytest.raises(PruningError, match=rf"loss returned a {type(returned).__name__}; .* of each sample \[4\]"):
+        sample_losses(nn.Linear(2, 3), Batch(torch.zeros(4, 2), torch.zeros(4), 4), lambda outputs, targets: returned)
+
+
+def test_targets_whose_range_torch_cannot_tell_are_described_all_the_same() -> None:
+    assert described(torch.zeros(3, dtype=torch.int64).to_sparse()) == "[3] int64"
+    assert described(torch.tensor([3, 9]).to(torch.uint16)) == "[2] uint16 from 3 to 9"
+
+
 def test_running_out_of_memory_is_not_blamed_on_the_data() -> None:
     class Large(nn.Linear):
         def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-            raise torch.OutOfMemoryError("2 TB")
+            raise error
 
-    with pytest.raises(torch.OutOfMemoryError):
-        sample_losses(Large(2, 3), Batch(torch.zeros(4, 2), torch.zeros(4).long(), 4), cross_entropy)
+    batch = Batch(torch.zeros(4, 2), torch.zeros(4).long(), 4)
+    for error in (torch.OutOfMemoryError("2 TB"), RuntimeError("DefaultCPUAllocator: can't allocate memory")):
+        with pytest.raises(type(error), match=str(error)):
+            sample_losses(Large(2, 3), batch, cross_entropy)
 
 
-@pytest.mark.parametrize("dtype", [torch.int32, torch.uint8, torch.bool])
+@pytest.mark.parametrize("dtype", [torch.int32, torch.uint8, torch.uint16, torch.bool])
 def test_classes_may_be_of_any_whole_dtype(dtype: torch.dtype) -> None:
     logits, y = torch.randn(4, 3), torch.tensor([0, 1, 1, 0])
     torch.testing.assert_close(cross_entropy(logits, y.to(dtype)), cross_entropy(logits, y))
+    assert evaluate(nn.Identity(), (logits, y.to(dtype))) == evaluate(nn.Identity(), (logits, y))
 
 
 def test_models_take_dicts_tuples_and_tensors_and_may_return_logits() -> None:
@@ -165,3 +187,31 @@ def test_a_loaders_own_sampler_says_which_samples_count() -> None:
     samples = CalibrationData(loader)
     assert len(samples) == 3
     assert torch.equal(samples.take(np.arange(3)).inputs, x[[1, 4, 7]])
+
+
+def test_positions_that_do_not_count_do_not_lower_the_accuracy() -> None:
+    logits = torch.randn(4, 3, 5)
+    y = logits.argmax(1)
+    y[0, 2:] = -100
+    assert evaluate(nn.Identity(), (logits, y)).accuracy == 1.0
+
+
+def test_a_loaders_batch_sampler_and_number_of_samples_say_which_samples_count() -> None:
+    data = TensorDataset(*tensors(100))
+    some = BatchSampler(SubsetRandomSampler([1, 2, 3, 4, 5]), 2, drop_last=False)
+    assert len(CalibrationData(DataLoader(data, batch_sampler=_Every(some)))) == 5
+    assert len(CalibrationData(DataLoader(data, sampler=RandomSampler(data, num_samples=7)))) == 7
+    assert len(CalibrationData(DataLoader(data, shuffle=True, batch_size=8))) == 100
+
+
+class _Every(BatchSampler):
+    """A batch sampler of someone's own."""
+
+    def __init__(self, other: BatchSampler) -> None:
+        self._other = other
+
+    def __iter__(self) -> Any:
+        return iter(self._other)
+
+    def __len__(self) -> int:
+        return len(self._other)
