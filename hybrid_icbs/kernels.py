@@ -7,8 +7,10 @@ from typing import Any
 import numba
 import numpy as np
 
+from problems.compiling import compiled
 
-@numba.njit(nogil=True, fastmath=True, cache=True)
+
+@compiled(nogil=True, fastmath=True)
 def add_outer_entries(D: Any, X: Any, rows: Any, columns: Any, out: Any) -> None:
     """out[e, s] += D[s, rows[e]] * X[s, columns[e]], for D [N, O], X [N, I], out [n, N]."""
     for s in range(D.shape[0]):
@@ -16,7 +18,7 @@ def add_outer_entries(D: Any, X: Any, rows: Any, columns: Any, out: Any) -> None
             out[e, s] += D[s, rows[e]] * X[s, columns[e]]
 
 
-@numba.njit(nogil=True, fastmath=True, cache=True)
+@compiled(nogil=True, fastmath=True)
 def add_dot_entries(D: Any, X: Any, rows: Any, columns: Any, shifts: Any, out: Any) -> None:
     """out[e, s] += sum_t D[s, rows[e], t] * X[s, columns[e], t + shifts[e]], for D [N, O, T], X [N, I, P].
 

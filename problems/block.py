@@ -336,7 +336,15 @@ class BlockProblem:
         """The same problem in dense form; itself where it is dense already.
 
         A low-rank or scaled problem of n variables becomes n * n numbers: at n = 10,000 that is 800 MB in float64.
+
+        Args:
+            dtype: float64 or float32, of the coefficients.
+
+        Raises:
+            ProblemError: another dtype.
         """
+        if np.dtype(dtype) not in (np.float32, np.float64):
+            raise ProblemError(f"a dense problem is made of float32 or float64, not {np.dtype(dtype)}")
         if isinstance(self.form, DenseForm):
             return self
         form = DenseForm(self.form.dense().astype(dtype, copy=False))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import numba as nb
 import numpy as np
+
+from problems.compiling import compiled
 
 _ONE = np.uint64(1)
 
 
 # Not fastmath as a whole: coefficients may be so large that their sums are infinite.
-@nb.njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz"}, error_model="numpy")
+@compiled(nogil=True, fastmath={"reassoc", "contract", "nsz"}, error_model="numpy")
 def matrix_energies(Q, scales, states, energies):  # type: ignore[no-untyped-def]
     """Fill in r^T Q r, r = s * x, of each state x, the diagonal left out, every coefficient widened to float64 first.
 
@@ -17,7 +18,7 @@ def matrix_energies(Q, scales, states, energies):  # type: ignore[no-untyped-def
     matrix are the same.
 
     Arrays:
-        Q: symmetric, of any float dtype [n, n].
+        Q: symmetric, float32 or float64 [n, n].
         scales: s, float64 [n].
         states: zeros and ones, int8 [b, n].
         energies: float64 [b].
@@ -48,4 +49,9 @@ def matrix_energies(Q, scales, states, energies):  # type: ignore[no-untyped-def
             row = Q[ones[t]]
             for l in range(ones[t] + _ONE, n):
                 energy += r[ones[t]] * r[l] * np.float64(row[l])
+        if not np.isfinite(energy):  # sums of large coefficients, which may be of zeros alone: pair by pair, then
+            energy = 0.0
+            for t in range(count):
+                for w in range(t + 1, count):
+                    energy += r[ones[t]] * r[ones[w]] * np.float64(Q[ones[t], ones[w]])
         energies[s] = 2.0 * energy

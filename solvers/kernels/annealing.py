@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import math
 
-import numba as nb
 import numpy as np
 
+from problems.compiling import compiled
 from solvers.kernels.pairs import descend_pairs
 from solvers.kernels.random import below, unit
 from solvers.kernels.states import arrange, largest
@@ -25,7 +25,7 @@ _DRAWS = 16  # for a partner within a stretch: enough where one variable in four
 _NEVER = np.float32(17.0)  # uphill by 17 temperatures is accepted once in 2^24, the finest draw of `unit`
 
 
-@nb.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@compiled(nogil=True, fastmath=True, error_model="numpy")
 def anneal_matrix(  # type: ignore[no-untyped-def]
     Q, reach, awake, fields, x, order, place, group, starts, counts, temperatures, target, progress, account, stream,
     proposals,
@@ -103,7 +103,7 @@ def anneal_matrix(  # type: ignore[no-untyped-def]
     return done
 
 
-@nb.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@compiled(nogil=True, fastmath=True, error_model="numpy")
 def wake_temperatures(Q, hot, stream, awake):  # type: ignore[no-untyped-def]
     """Temperatures from which variables are worth an annealer's time, by the size of their rows.
 
@@ -131,7 +131,7 @@ def wake_temperatures(Q, hot, stream, awake):  # type: ignore[no-untyped-def]
         awake[l] = hot * math.sqrt(awake[l]) / large if large > 0.0 else hot
 
 
-@nb.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@compiled(nogil=True, fastmath=True, error_model="numpy")
 def anneal_disputed(Q, awake, x, others, chosen, fields, temperatures, stream):  # type: ignore[no-untyped-def]
     """Anneal the variables in which a state differs from any of some others; those that all share stay.
 
@@ -206,7 +206,7 @@ def anneal_disputed(Q, awake, x, others, chosen, fields, temperatures, stream): 
         swaps += 1
 
 
-@nb.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@compiled(nogil=True, fastmath=True, error_model="numpy")
 def anneal_factor(  # type: ignore[no-untyped-def]
     A, linear, residual, rounded, x, order, place, group, starts, counts,
     temperatures, target, progress, account, stream, proposals,
@@ -285,7 +285,7 @@ def anneal_factor(  # type: ignore[no-untyped-def]
     return done
 
 
-@nb.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@compiled(nogil=True, fastmath=True, error_model="numpy")
 def matrix_swap_changes(Q, fields, order, starts, counts, stream, changes):  # type: ignore[no-untyped-def]
     """Changes of energy by random feasible swaps of one state, float32 [t]: what temperatures are measured by."""
     for t in range(changes.shape[0]):
@@ -293,7 +293,7 @@ def matrix_swap_changes(Q, fields, order, starts, counts, stream, changes):  # t
         changes[t] = fields[into] - fields[out] - Q[out, into]
 
 
-@nb.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@compiled(nogil=True, fastmath=True, error_model="numpy")
 def factor_swap_changes(A, linear, rounded, order, starts, counts, stream, changes):  # type: ignore[no-untyped-def]
     """As :func:`matrix_swap_changes`, for a factor."""
     half = np.float32(0.5)
@@ -307,7 +307,7 @@ def factor_swap_changes(A, linear, rounded, order, starts, counts, stream, chang
         changes[t] = change
 
 
-@nb.njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _random_swap(order, starts, counts, stream):  # type: ignore[no-untyped-def]
     # A group is met as often as it has variables; one that is all ones or all zeros has no swap and is passed over.
     n = order.shape[0]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import numba as nb
 import numpy as np
 import numpy.typing as npt
+
+from problems.compiling import compiled
 
 
 class Tree(NamedTuple):
@@ -94,7 +95,7 @@ def plant(
     return tree
 
 
-@nb.njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def lower_bound(tree):  # type: ignore[no-untyped-def]
     """The least energy that any leaf could have: the best known, or the least bound among the open nodes."""
     bound = tree.best[0]
@@ -106,7 +107,7 @@ def lower_bound(tree):  # type: ignore[no-untyped-def]
     return bound
 
 
-@nb.njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def branch(tree, tolerance, most):  # type: ignore[no-untyped-def]
     """Expand the next nodes, depth first, the child of the lower bound first.
 
@@ -147,7 +148,7 @@ def branch(tree, tolerance, most):  # type: ignore[no-untyped-def]
     return nodes
 
 
-@nb.njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _descend(tree, d, v):  # type: ignore[no-untyped-def]
     """Write what holds below depth d when its variable is v."""
     level = tree.ones[d]
@@ -163,7 +164,7 @@ def _descend(tree, d, v):  # type: ignore[no-untyped-def]
         tree.needed[d + 1] = tree.counts[g + 1]
 
 
-@nb.njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _expand(tree, d):  # type: ignore[no-untyped-def]
     """Bound both children of the node at depth d."""
     needed, left = tree.needed[d], tree.ends[tree.group[d]] - d
@@ -175,7 +176,7 @@ def _expand(tree, d):  # type: ignore[no-untyped-def]
     tree.bounds[d, 1] = np.inf if needed == 0 else max(above, _bound(tree, d, 1))
 
 
-@nb.njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _bound(tree, d, v):  # type: ignore[no-untyped-def]
     """A lower bound on the energy of every state below depth d whose variable d is v.
 
@@ -211,7 +212,7 @@ def _bound(tree, d, v):  # type: ignore[no-untyped-def]
     return total
 
 
-@nb.njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _sum_of_smallest(values, begin, end, count):  # type: ignore[no-untyped-def]
     """The sum of the smallest `count` of values[begin:end], which are reordered (Hoare's selection)."""
     if count == 0:
@@ -241,7 +242,7 @@ def _sum_of_smallest(values, begin, end, count):  # type: ignore[no-untyped-def]
     return total
 
 
-@nb.njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _tables(matrix, ends, counts, group):  # type: ignore[no-untyped-def]
     """Tree.cheapest [n, n, most ones of a group + 1], for d <= i."""
     n = len(group)

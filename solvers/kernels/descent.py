@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import numba as nb
 import numpy as np
 
+from problems.compiling import compiled
 from solvers.kernels.lanes import lesser
 
 _LARGE = 1e300
 
 
-@nb.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@compiled(nogil=True, fastmath=True, error_model="numpy")
 def descend_matrix(  # type: ignore[no-untyped-def]
     Q, reach, tolerance, fields, x, order, place, group, starts, counts, progress, looks
 ):
@@ -66,7 +66,7 @@ def descend_matrix(  # type: ignore[no-untyped-def]
     return done
 
 
-@nb.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@compiled(nogil=True, fastmath=True, error_model="numpy")
 def _lowest_zero(fields, x):  # type: ignore[no-untyped-def]
     lowest = _LARGE
     for l in range(x.shape[0]):
@@ -74,7 +74,7 @@ def _lowest_zero(fields, x):  # type: ignore[no-untyped-def]
     return lowest
 
 
-@nb.njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def descend_factor(factor, norms, group, tolerance, fields, x, place, most):  # type: ignore[no-untyped-def]
     """The same for Q = A A^T without its matrix, and for the problem's own fields instead of their halves.
 
@@ -126,7 +126,7 @@ def descend_factor(factor, norms, group, tolerance, fields, x, place, most):  # 
     return since >= n
 
 
-@nb.njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
+@compiled(nogil=True, fastmath={"reassoc", "contract"})
 def _product(factor, i, j, rank):  # type: ignore[no-untyped-def]
     total = 0.0
     for t in range(rank):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import numba as nb
 import numpy as np
 import numpy.typing as npt
+
+from problems.compiling import compiled
 
 RENEW = 1 << 16
 """States after which fields and energy are computed afresh, so that rounding cannot add up."""
@@ -18,7 +19,7 @@ def start(k: int, n: int) -> npt.NDArray[np.int64]:
     return np.array([0, 0, *range(k), n], np.int64)
 
 
-@nb.njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def enumerate_states(  # type: ignore[no-untyped-def]
     doubled, linear, k, place, fields, current, masks, energies, most
 ):
@@ -69,7 +70,7 @@ def enumerate_states(  # type: ignore[no-untyped-def]
     return done
 
 
-@nb.njit(cache=True, nogil=True, inline="always")
+@compiled(nogil=True, inline="always")
 def _next_swap(c, k):  # type: ignore[no-untyped-def]
     """Move to the next combination: the element that leaves and the one that comes; (-1, -1) after the last."""
     if k == 0:
@@ -101,7 +102,7 @@ def _next_swap(c, k):  # type: ignore[no-untyped-def]
     return -1, -1
 
 
-@nb.njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _renew(doubled, linear, k, c, fields, current):  # type: ignore[no-untyped-def]
     n = len(linear)
     for i in range(n):
@@ -115,7 +116,7 @@ def _renew(doubled, linear, k, c, fields, current):  # type: ignore[no-untyped-d
     current[0] = energy
 
 
-@nb.njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _keep(mask, energy, masks, energies):  # type: ignore[no-untyped-def]
     at = len(energies) - 1
     while at > 0 and energies[at - 1] > energy:

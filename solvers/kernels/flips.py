@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 
-import numba as nb
 import numpy as np
 
+from problems.compiling import compiled
 from solvers.kernels.lanes import lesser
 from solvers.kernels.random import next64, unit
 from solvers.kernels.tabu import CHILD, GAIN, LARGE, NEVER, PRESENT
@@ -19,7 +19,7 @@ _UNLIKELY = np.float32(17.0)
 _M16, _S16 = np.uint64(0xFFFF), np.uint64(16)
 
 
-@nb.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@compiled(nogil=True, fastmath=True, error_model="numpy")
 def anneal_flips(Q, fields, x, temperatures, progress, account, stream, proposals):  # type: ignore[no-untyped-def]
     """Propose so many flips, variable after variable, or fewer where the last sweep ends; return how many.
 
@@ -57,7 +57,7 @@ def anneal_flips(Q, fields, x, temperatures, progress, account, stream, proposal
     return done
 
 
-@nb.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@compiled(nogil=True, fastmath=True, error_model="numpy")
 def tabu_flips(Q, fields, x, signs, free_at, best_x, tenure, clock, account, stream, steps):  # type: ignore[no-untyped-def]
     """Take so many tabu steps, each the best flip of a variable that was not flipped lately.
 
@@ -106,7 +106,7 @@ def tabu_flips(Q, fields, x, signs, free_at, best_x, tenure, clock, account, str
     account[PRESENT], account[CHILD] = energy, best
 
 
-@nb.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@compiled(nogil=True, fastmath=True, error_model="numpy")
 def descend_flips(Q, fields, x):  # type: ignore[no-untyped-def]
     """Flip whatever lowers the energy, variable after variable, until nothing does.
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import numba as nb
 import numpy as np
+
+from problems.compiling import compiled
 
 _TILE = 32  # the lower triangle is mirrored in squares of so many, which fit the first cache
 
 
-@nb.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@compiled(nogil=True, fastmath=True, error_model="numpy")
 def gram(A, Q):  # type: ignore[no-untyped-def]
     """Fill Q [n, n] with A A^T for a factor A [n, r], both float32, and its diagonal with zeros.
 

@@ -7,9 +7,9 @@ descent finds those; :mod:`solvers.kernels.descent` does the same in float64, fo
 
 from __future__ import annotations
 
-import numba as nb
 import numpy as np
 
+from problems.compiling import compiled
 from solvers.kernels.lanes import lesser
 from solvers.kernels.tabu import GAIN, LARGE, NEVER, PRESENT
 
@@ -19,7 +19,7 @@ QUARTERS = 4  # a look reads one row, a quarter of what a tabu step costs; a swa
 _ONE = np.uint64(1)
 
 
-@nb.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@compiled(nogil=True, fastmath=True, error_model="numpy")
 def descend_pairs(  # type: ignore[no-untyped-def]
     Q, reach, fields, x, leave_at, enter_at, scan, now, target, account, quarters
 ):
@@ -81,7 +81,7 @@ def descend_pairs(  # type: ignore[no-untyped-def]
     return spent
 
 
-@nb.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@compiled(nogil=True, fastmath=True, error_model="numpy")
 def take_back(Q, x, fields, leave_at, enter_at, best_x, now):  # type: ignore[no-untyped-def]
     """Bring x and its fields back to `best_x`, a state with as many ones, by swaps; return how many it took."""
     n = x.shape[0]
@@ -102,7 +102,7 @@ def take_back(Q, x, fields, leave_at, enter_at, best_x, now):  # type: ignore[no
         enter_at[out], leave_at[into] = now, now
 
 
-@nb.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@compiled(nogil=True, fastmath=True, error_model="numpy")
 def _lowest_zero(fields, enter_at):  # type: ignore[no-untyped-def]
     lowest = LARGE
     for l in range(np.uint64(fields.shape[0])):

@@ -19,9 +19,9 @@ populations are larger then, but begin to breed when they are as small as the ot
 
 from __future__ import annotations
 
-import numba as nb
 import numpy as np
 
+from problems.compiling import compiled
 from solvers.kernels.annealing import anneal_disputed, anneal_matrix, wake_temperatures
 from solvers.kernels.pairs import QUARTERS, QUIET, SLOT, descend_pairs, take_back
 from solvers.kernels.random import below, unit
@@ -59,7 +59,7 @@ _STILL = 0.1  # share of children that are made the other way
 _DRAWS = 128  # to find three variables of a kind: enough where one in fifty is of it
 
 
-@nb.njit(cache=True, nogil=True, error_model="numpy")
+@compiled(nogil=True, error_model="numpy")
 def evolve_matrix(  # type: ignore[no-untyped-def]
     Q, single, group, members, starts, counts, initial, members_x, members_fields, members_energy, x, fields, wide,
     order, place, leave_at, enter_at, child_x, best_x, best, reach, temperatures, awake, trials, tenures, plan, target,
@@ -188,7 +188,7 @@ def evolve_matrix(  # type: ignore[no-untyped-def]
     return done
 
 
-@nb.njit(cache=True, nogil=True, error_model="numpy")
+@compiled(nogil=True, error_model="numpy")
 def _begin(  # type: ignore[no-untyped-def]
     Q, single, group, members, starts, counts, initial, members_x, members_fields, members_energy, x, fields, wide,
     temperatures, awake, trials, plan, progress, stream,
@@ -247,7 +247,7 @@ def _begin(  # type: ignore[no-untyped-def]
     return 1 + np.sum(counts) // 4, energy  # a row of the matrix costs about a quarter of a step
 
 
-@nb.njit(cache=True, nogil=True, error_model="numpy")
+@compiled(nogil=True, error_model="numpy")
 def _to_be_annealed(trials, temperatures, stream):  # type: ignore[no-untyped-def]
     """Whether the next child is annealed before it is searched: first by turns, then mostly as random states fared."""
     if min(trials[0, 0], trials[1, 0]) < _TRIALS:
@@ -255,7 +255,7 @@ def _to_be_annealed(trials, temperatures, stream):  # type: ignore[no-untyped-de
     return _annealing_pays(trials, temperatures) != (unit(stream) <= _STILL)
 
 
-@nb.njit(cache=True, nogil=True, error_model="numpy")
+@compiled(nogil=True, error_model="numpy")
 def _annealing_pays(trials, temperatures):  # type: ignore[no-untyped-def]
     """Whether random states come down further, on average, if they are annealed before they are searched.
 
@@ -268,7 +268,7 @@ def _annealing_pays(trials, temperatures):  # type: ignore[no-untyped-def]
     return trials[1, 1] / annealed < trials[0, 1] / plain - _PAYS * temperatures[0] / _HOT
 
 
-@nb.njit(cache=True, nogil=True, error_model="numpy")
+@compiled(nogil=True, error_model="numpy")
 def _measure(Q, fields, order, ones, temperatures, awake, stream):  # type: ignore[no-untyped-def]
     """Fill in temperatures that fall geometrically, by the changes of energy of random swaps of a good state.
 
@@ -293,7 +293,7 @@ def _measure(Q, fields, order, ones, temperatures, awake, stream):  # type: igno
         temperatures[SWEEPS + t] = middle * _START_HOT * (_COLD / _START_HOT) ** (t / (START_SWEEPS - 1))
 
 
-@nb.njit(cache=True, nogil=True, error_model="numpy")
+@compiled(nogil=True, error_model="numpy")
 def _rise(members_x, members_fields, members_energy, size, progress):  # type: ignore[no-untyped-def]
     """Send the best of the population up unless it is there already; return the level that breeds from now on.
 
@@ -315,7 +315,7 @@ def _rise(members_x, members_fields, members_energy, size, progress):  # type: i
     return progress[LEVEL]
 
 
-@nb.njit(cache=True, nogil=True, error_model="numpy")
+@compiled(nogil=True, error_model="numpy")
 def _random_state(x, members, starts, counts, stream):  # type: ignore[no-untyped-def]
     """A uniformly random feasible state, by selection: a variable is one with chance (ones due) / (variables left)."""
     for g in range(counts.shape[0]):
@@ -326,7 +326,7 @@ def _random_state(x, members, starts, counts, stream):  # type: ignore[no-untype
             due -= chosen
 
 
-@nb.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@compiled(nogil=True, fastmath=True, error_model="numpy")
 def _cross(Q, other, x, fields, energy, members, starts, stream):  # type: ignore[no-untyped-def]
     """Turn a parent into a child: about half of the variables in which it differs from the other are swapped.
 
@@ -363,7 +363,7 @@ def _cross(Q, other, x, fields, energy, members, starts, stream):  # type: ignor
     return made, energy
 
 
-@nb.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@compiled(nogil=True, fastmath=True, error_model="numpy")
 def _stray(Q, x, fields, group, members, starts, stream):  # type: ignore[no-untyped-def]
     """Swap a one for a zero of its group, each the best of three random ones, and return the change of energy.
 
@@ -402,7 +402,7 @@ def _stray(Q, x, fields, group, members, starts, stream):  # type: ignore[no-unt
     return change
 
 
-@nb.njit(cache=True, nogil=True, error_model="numpy")
+@compiled(nogil=True, error_model="numpy")
 def _contest(variables, count, fields, sign, stream):  # type: ignore[no-untyped-def]
     best = below(stream, count)
     for _ in range(2):
@@ -412,7 +412,7 @@ def _contest(variables, count, fields, sign, stream):  # type: ignore[no-untyped
     return best
 
 
-@nb.njit(cache=True, nogil=True, error_model="numpy")
+@compiled(nogil=True, error_model="numpy")
 def _end(  # type: ignore[no-untyped-def]
     Q, single, members_x, members_fields, members_energy, child_x, wide, best_x, best, size, progress, account
 ):
@@ -455,7 +455,7 @@ def _end(  # type: ignore[no-untyped-def]
         members_fields[level, place, l] = wide[l]
 
 
-@nb.njit(cache=True, nogil=True, error_model="numpy")
+@compiled(nogil=True, error_model="numpy")
 def _is_member(members_x, count, state):  # type: ignore[no-untyped-def]
     for p in range(count):
         l = 0

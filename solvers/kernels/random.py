@@ -6,8 +6,9 @@ mixed counter, so a stream is its counter, and nothing is lost when a kernel sto
 
 from __future__ import annotations
 
-import numba as nb
 import numpy as np
+
+from problems.compiling import compiled
 
 _GAMMA = np.uint64(0x9E3779B97F4A7C15)
 _MIX1 = np.uint64(0xBF58476D1CE4E5B9)
@@ -16,7 +17,7 @@ _S30, _S27, _S31, _S32, _S40 = np.uint64(30), np.uint64(27), np.uint64(31), np.u
 _UNIT24 = np.float32(2.0**-24)
 
 
-@nb.njit(cache=True, nogil=True, inline="always")
+@compiled(nogil=True, inline="always")
 def next64(stream):  # type: ignore[no-untyped-def]
     """The next 64 random bits of a stream, uint64 [1]."""
     stream[0] += _GAMMA
@@ -26,13 +27,13 @@ def next64(stream):  # type: ignore[no-untyped-def]
     return z ^ (z >> _S31)
 
 
-@nb.njit(cache=True, nogil=True, inline="always")
+@compiled(nogil=True, inline="always")
 def below(stream, bound):  # type: ignore[no-untyped-def]
     """An integer of 0 .. bound - 1; its bias, bound / 2^32, is far below what a search could notice."""
     return np.int64(((next64(stream) >> _S32) * np.uint64(bound)) >> _S32)
 
 
-@nb.njit(cache=True, nogil=True, inline="always")
+@compiled(nogil=True, inline="always")
 def unit(stream):  # type: ignore[no-untyped-def]
     """A float32 of (0, 1]."""
     return np.float32((next64(stream) >> _S40) + np.uint64(1)) * _UNIT24

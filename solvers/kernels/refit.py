@@ -16,14 +16,15 @@ Only the lower triangle of a tableau is stored and updated. All in float64: tabl
 
 from __future__ import annotations
 
-import numba as nb
 import numpy as np
+
+from problems.compiling import compiled
 
 LARGE = np.float64(1e300)
 _LEAST_GAIN = 1e-9  # share of the present error by which a swap must lower it: less may be rounding
 
 
-@nb.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@compiled(nogil=True, fastmath=True, error_model="numpy")
 def sweep(T, k, sign, column):  # type: ignore[no-untyped-def]
     """Pivot on variable k of a tableau (lower triangle [d + 1, d + 1]): sign 1 keeps k, -1 prunes it.
 
@@ -50,7 +51,7 @@ def sweep(T, k, sign, column):  # type: ignore[no-untyped-def]
     T[k, k] = -1.0 / pivot
 
 
-@nb.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@compiled(nogil=True, fastmath=True, error_model="numpy")
 def search_refitted(inverse, W, X, counts, width, most, swaps, out, errors):  # type: ignore[no-untyped-def]
     """Prune each row greedily down to its count, then descend by the best swap while one lowers the refitted error.
 
@@ -96,7 +97,7 @@ def search_refitted(inverse, W, X, counts, width, most, swaps, out, errors):  # 
         errors[a] = T[d, d]
 
 
-@nb.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@compiled(nogil=True, fastmath=True, error_model="numpy")
 def _cheapest(T, x, width, most):  # type: ignore[no-untyped-def]
     """The kept variable whose loss raises the refitted error least, in a group that may lose one more."""
     d = x.shape[0]
@@ -112,7 +113,7 @@ def _cheapest(T, x, width, most):  # type: ignore[no-untyped-def]
     return best
 
 
-@nb.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@compiled(nogil=True, fastmath=True, error_model="numpy")
 def _best_swap(T, x, width, scratch):  # type: ignore[no-untyped-def]
     """The kept variable to prune and the pruned one to keep that lower the refitted error most; -1, -1 for none.
 
@@ -160,7 +161,7 @@ def _best_swap(T, x, width, scratch):  # type: ignore[no-untyped-def]
     return out, into
 
 
-@nb.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@compiled(nogil=True, fastmath=True, error_model="numpy")
 def eliminate_rows(inverse, W, counts, order, costs):  # type: ignore[no-untyped-def]
     """Prune each row greedily, the survivors refitted at every step, and note what each step costs.
 

@@ -8,9 +8,9 @@ The fields are F = B r, so that entering i adds  2 s_i F_i + s_i^2 B_ii  to the 
 
 from __future__ import annotations
 
-import numba as nb
 import numpy as np
 
+from problems.compiling import compiled
 from solvers.kernels.lanes import lesser
 from solvers.kernels.random import below
 
@@ -19,7 +19,7 @@ _ROUNDING = 1e-12  # share of the largest energy on the way by which a state mus
 _LONGEST = 100  # times the patience: a search is over by then, whatever it finds
 
 
-@nb.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@compiled(nogil=True, fastmath=True, error_model="numpy")
 def fields_of(B, s, x, F):  # type: ignore[no-untyped-def]
     """F = B (s * x), in place; the energy (s * x) . F."""
     F[:] = 0.0
@@ -35,7 +35,7 @@ def fields_of(B, s, x, F):  # type: ignore[no-untyped-def]
     return energy
 
 
-@nb.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@compiled(nogil=True, fastmath=True, error_model="numpy")
 def tabu_rows(B, S, X, width, patience, tenure, streams, energies):  # type: ignore[no-untyped-def]
     """Tabu search by swaps for each row; the best states found replace X.
 
@@ -88,7 +88,7 @@ def tabu_rows(B, S, X, width, patience, tenure, streams, energies):  # type: ign
         energies[a] = fields_of(B, s, X[a], F)
 
 
-@nb.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@compiled(nogil=True, fastmath=True, error_model="numpy")
 def _best_swap(B, s, leaving, entering, width):  # type: ignore[no-untyped-def]
     """The variables that leave and enter, and the change of energy; -1, -1 where there is no such swap."""
     d = s.shape[0]
@@ -127,7 +127,7 @@ def _best_swap(B, s, leaving, entering, width):  # type: ignore[no-untyped-def]
     return out, into, low + best
 
 
-@nb.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@compiled(nogil=True, fastmath=True, error_model="numpy")
 def grow_rows(B, S, X, counts, width, most, order, costs):  # type: ignore[no-untyped-def]
     """Add ones to each row's state, the cheapest first, until `counts` are there.
 

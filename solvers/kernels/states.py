@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import numba as nb
 import numpy as np
 
+from problems.compiling import compiled
 from solvers.kernels.lanes import lesser
 
 
-@nb.njit(cache=True, nogil=True, error_model="numpy")
+@compiled(nogil=True, error_model="numpy")
 def arrange(x, members, starts, counts, order, place):  # type: ignore[no-untyped-def]
     """Fill `order` with the variables of each group, ones first, and `place` with where each stands, int32 [n]."""
     for g in range(counts.shape[0]):
@@ -25,7 +25,7 @@ def arrange(x, members, starts, counts, order, place):  # type: ignore[no-untype
                 zero += 1
 
 
-@nb.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@compiled(nogil=True, fastmath=True, error_model="numpy")
 def matrix_fields(Q, single, x, fields):  # type: ignore[no-untyped-def]
     """Fill g = s + Q x, accumulated in the dtype of `fields` [n], and return the energy of x in half units."""
     n = x.shape[0]
@@ -57,7 +57,7 @@ def matrix_fields(Q, single, x, fields):  # type: ignore[no-untyped-def]
     return energy
 
 
-@nb.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@compiled(nogil=True, fastmath=True, error_model="numpy")
 def largest(array):  # type: ignore[no-untyped-def]
     """Largest magnitude of floats [n]."""
     low = array[0]
@@ -68,7 +68,7 @@ def largest(array):  # type: ignore[no-untyped-def]
     return max(-low, -high)
 
 
-@nb.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@compiled(nogil=True, fastmath=True, error_model="numpy")
 def factor_residual(A, linear, x, residual):  # type: ignore[no-untyped-def]
     """Fill r = A^T x in float64 [rank], and return the energy of x in half units."""
     energy = 0.0
@@ -84,7 +84,7 @@ def factor_residual(A, linear, x, residual):  # type: ignore[no-untyped-def]
     return energy
 
 
-@nb.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@compiled(nogil=True, fastmath=True, error_model="numpy")
 def factor_fields(A, linear, residual, x, fields):  # type: ignore[no-untyped-def]
     """Fill the fields of a state, float32 [n], from its residual r = A^T x, float32 [rank].
 
@@ -101,7 +101,7 @@ def factor_fields(A, linear, residual, x, fields):  # type: ignore[no-untyped-de
         fields[i] = linear[i] + product + (half - np.float32(x[i])) * norm
 
 
-@nb.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@compiled(nogil=True, fastmath=True, error_model="numpy")
 def exchange_rows(A, out, into, x, residual):  # type: ignore[no-untyped-def]
     """Swap out[t] for into[t] for all t at once: x [n] and the residual, float64 [rank], are brought up to date."""
     for t in range(out.shape[0]):

@@ -9,9 +9,9 @@ Loops over variables are written for the vector unit: whole rows, no branches; a
 
 from __future__ import annotations
 
-import numba as nb
 import numpy as np
 
+from problems.compiling import compiled
 from solvers.kernels.lanes import lesser
 from solvers.kernels.random import next64
 
@@ -27,7 +27,7 @@ _BLOCK = np.uint64(128)  # variables whose minimum is taken before it is looked 
 _LONGEST = 100  # times the patience, and four steps a variable: a search is over by then, whatever it finds
 
 
-@nb.njit(cache=True, nogil=True, error_model="numpy")
+@compiled(nogil=True, error_model="numpy")
 def begin_search(fields, energy, clock, account):  # type: ignore[no-untyped-def]
     """Set clock and account for a search from a state of these fields and this energy."""
     size = 0.0
@@ -37,7 +37,7 @@ def begin_search(fields, energy, clock, account):  # type: ignore[no-untyped-def
     account[PRESENT], account[CHILD], account[GAIN] = energy, energy, ROUNDING * size
 
 
-@nb.njit(cache=True, nogil=True, error_model="numpy")
+@compiled(nogil=True, error_model="numpy")
 def search_is_over(patience, n, target, clock, account):  # type: ignore[no-untyped-def]
     """Whether a search has nothing more to do: the loops of the kernels below end for the same reasons."""
     return (
@@ -45,7 +45,7 @@ def search_is_over(patience, n, target, clock, account):  # type: ignore[no-unty
     )  # fmt: skip
 
 
-@nb.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@compiled(nogil=True, fastmath=True, error_model="numpy")
 def tabu_matrix(  # type: ignore[no-untyped-def]
     Q, fields, x, leave_at, enter_at, best_x, tenures, patience, target, clock, account, stream, steps
 ):
@@ -153,7 +153,7 @@ def tabu_matrix(  # type: ignore[no-untyped-def]
     return done
 
 
-@nb.njit(cache=True, nogil=True, fastmath=True, error_model="numpy")
+@compiled(nogil=True, fastmath=True, error_model="numpy")
 def tabu_groups(  # type: ignore[no-untyped-def]
     Q, fields, x, order, place, group, starts, counts, leave_at, enter_at, best_x, tenures, patience, target, clock,
     account, stream, steps,

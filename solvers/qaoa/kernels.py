@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import numba as nb
 import numpy as np
 
+from problems.compiling import compiled
 
-@nb.njit(cache=True, nogil=True, error_model="numpy")
+
+@compiled(nogil=True, error_model="numpy")
 def phase(psi, costs, gamma):  # type: ignore[no-untyped-def]
     """Apply exp(-i gamma e) in place, e = costs [D]."""
     re, im = psi[0], psi[1]
@@ -17,7 +18,7 @@ def phase(psi, costs, gamma):  # type: ignore[no-untyped-def]
         im[x] = c * b - s * a
 
 
-@nb.njit(cache=True, nogil=True, error_model="numpy")
+@compiled(nogil=True, error_model="numpy")
 def unphase(psi, lam, costs, gamma):  # type: ignore[no-untyped-def]
     """Undo :func:`phase` on both states; 2 Im <lam| e |psi>, the derivative by gamma."""
     total = 0.0
@@ -30,7 +31,7 @@ def unphase(psi, lam, costs, gamma):  # type: ignore[no-untyped-def]
     return 2.0 * total
 
 
-@nb.njit(cache=True, nogil=True, error_model="numpy")
+@compiled(nogil=True, error_model="numpy")
 def mix_pairs(psi, ends, runs, weights, first, second, beta):  # type: ignore[no-untyped-def]
     """Apply exp(+i beta w (XX + YY) / 2) for each pair of qubits, in order, in place.
 
@@ -61,7 +62,7 @@ def mix_pairs(psi, ends, runs, weights, first, second, beta):  # type: ignore[no
         begin = ends[gate]
 
 
-@nb.njit(cache=True, nogil=True, error_model="numpy")
+@compiled(nogil=True, error_model="numpy")
 def unmix_pairs(psi, lam, ends, runs, weights, first, second, beta):  # type: ignore[no-untyped-def]
     """Undo :func:`mix_pairs` on both states; -2 Im <lam| B |psi> summed over the gates, the derivative by beta."""
     total = 0.0
@@ -90,7 +91,7 @@ def unmix_pairs(psi, lam, ends, runs, weights, first, second, beta):  # type: ig
     return -2.0 * total
 
 
-@nb.njit(cache=True, nogil=True, inline="always")
+@compiled(nogil=True, inline="always")
 def _turn(xr, xi, yr, yi, c, s):  # type: ignore[no-untyped-def]
     for t in range(len(xr)):
         a, b, p, q = xr[t], xi[t], yr[t], yi[t]
@@ -100,7 +101,7 @@ def _turn(xr, xi, yr, yi, c, s):  # type: ignore[no-untyped-def]
         yi[t] = c * q + s * a
 
 
-@nb.njit(cache=True, nogil=True, fastmath={"reassoc"})
+@compiled(nogil=True, fastmath={"reassoc"})
 def _overlap(xr, xi, yr, yi, ur, ui, vr, vi):  # type: ignore[no-untyped-def]
     total = 0.0
     for t in range(len(xr)):
@@ -108,7 +109,7 @@ def _overlap(xr, xi, yr, yi, ur, ui, vr, vi):  # type: ignore[no-untyped-def]
     return total
 
 
-@nb.njit(cache=True, nogil=True, error_model="numpy")
+@compiled(nogil=True, error_model="numpy")
 def mix_qubits(psi, tilts, beta):  # type: ignore[no-untyped-def]
     """Apply exp(+i beta (sin theta X + cos theta Z)) to each qubit in place, theta = tilts [n], psi [2, 2^n]."""
     c, s = np.cos(beta), np.sin(beta)
@@ -117,7 +118,7 @@ def mix_qubits(psi, tilts, beta):  # type: ignore[no-untyped-def]
         _turn_qubit(psi, 1 << qubit, c, s * x, s * z)
 
 
-@nb.njit(cache=True, nogil=True, error_model="numpy")
+@compiled(nogil=True, error_model="numpy")
 def unmix_qubits(psi, lam, tilts, beta):  # type: ignore[no-untyped-def]
     """Undo :func:`mix_qubits` on both states; -2 Im <lam| B |psi>, the derivative by beta."""
     c, s = np.cos(beta), np.sin(beta)
@@ -138,7 +139,7 @@ def unmix_qubits(psi, lam, tilts, beta):  # type: ignore[no-untyped-def]
     return -2.0 * total
 
 
-@nb.njit(cache=True, nogil=True)
+@compiled(nogil=True)
 def _turn_qubit(psi, step, c, sx, sz):  # type: ignore[no-untyped-def]
     """Apply c + i (sx X + sz Z) to the qubit whose bit is `step`."""
     re, im = psi[0], psi[1]

@@ -202,6 +202,31 @@ def test_energies_do_not_depend_on_how_a_matrix_and_states_lie_in_memory(layout:
     assert DenseForm(layout(Q)).energies(x.T).tolist() == DenseForm(Q).energies(x.T.copy()).tolist()
 
 
+def test_couplings_of_zeros_do_not_matter_however_large_they_are() -> None:
+    Q = np.zeros((12, 12))
+    Q[:4, 7] = Q[7, :4] = 1e308
+    problem = BlockProblem(Q, None, 4)
+    ones = np.arange(12) < 4
+    assert problem.energy(ones) == 0.0
+    assert problem.energy(ones | (np.arange(12) == 7)) == np.inf
+
+
+@pytest.mark.parametrize("dtype", [">f8", np.float16, np.longdouble, int])
+def test_dense_problems_are_made_of_float32_or_float64(dtype: Any) -> None:
+    low = BlockProblem.low_rank(np.ones((4, 2)), None, 2)
+    with pytest.raises(ProblemError, match="made of float32 or float64, not"):
+        low.to_dense(dtype)
+
+
+def test_where_nothing_can_be_written_functions_are_compiled_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    from numba.core.caching import CompileResultCacheImpl
+
+    from problems.compiling import compiled
+
+    monkeypatch.setattr(CompileResultCacheImpl, "_locator_classes", [])
+    assert compiled(nogil=True)(lambda x: x + 1)(2) == 3
+
+
 def test_labels_follow_the_variables_of_a_restricted_problem() -> None:
     labels = Labels(np.array([0, 0, 1], np.int32), np.array([5, 7, 2**40]))
     problem = BlockProblem(np.zeros((3, 3)), None, 2, labels=labels)
