@@ -22,7 +22,7 @@ from problems import BlockProblem
 from problems.forms import Float64Array, StateArray
 from solvers.errors import OptionError, SolverError, UnavailableError
 from solvers.goal import EXACT_ROUNDING, size_of_terms
-from solvers.run import Run, end_all, listening_together, versions
+from solvers.run import Run, check_seed, end_all, listening_together, versions
 
 InitialStates: TypeAlias = "npt.ArrayLike | dimod.SampleSet | None"
 
@@ -352,7 +352,7 @@ class Solver(abc.ABC):
             outcome.info,
             backend=self.backend,
             seed=run.seed,
-            versions=versions(self.toolkits),
+            versions=dict(versions(self.toolkits)),
             incumbents=run.incumbents_down_to(best),
             ended_by=run.ended_by or "work",
             repaired=outcome.repaired,
@@ -422,5 +422,8 @@ def _each(
     for name, given in (("targets", targets), ("initial_states", initial_states)):
         if given is not None and len(given) != count:
             raise OptionError(f"{name} has {len(given)} entries for {count} problems")
+    if seed is not None:
+        check_seed(seed)
     seeds: list[int | None] = [None if seed is None else seed + p for p in range(count)]
-    return seeds, targets or [None] * count, initial_states or [None] * count
+    nothing = [None] * count
+    return seeds, nothing if targets is None else targets, nothing if initial_states is None else initial_states

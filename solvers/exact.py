@@ -168,12 +168,15 @@ def _convex_bound(problem: BlockProblem) -> float:
     how single variables are scaled. The minimum over 0 <= x <= 1 with the demanded sums is approached by Frank and
     Wolfe's steps, each of which proves a lower bound.
     """
-    Q, constraint = problem.form.dense(), problem.constraint
+    Q, single, constraint = problem.form.dense(), problem.single_energies, problem.constraint
+    # By a power of two, which loses no digit: squares of what is very large or small would leave the range of float64.
+    unit = math.ldexp(1.0, math.frexp(max(np.abs(Q).max(initial=0.0), np.abs(single).max(initial=0.0)))[1] - 1)
+    Q, single = Q / unit, single / unit
     weights = np.square(Q).sum(axis=1)
     weights = np.maximum(weights, 1e-6 * weights.max()) + np.finfo(float).tiny
     normal = np.linalg.eigvalsh(Q / np.sqrt(weights) / np.sqrt(weights)[:, None])
     diagonal = (1e-9 * float(np.abs(normal).max()) - float(normal[0])) * weights
-    M, b = Q + np.diag(diagonal), problem.single_energies - diagonal
+    M, b = Q + np.diag(diagonal), single - diagonal
     x = (constraint.counts / np.maximum(constraint.sizes, 1))[constraint.groups]
     starts = np.cumsum(constraint.sizes) - constraint.sizes
     product = M @ x
@@ -191,7 +194,7 @@ def _convex_bound(problem: BlockProblem) -> float:
             break
         length = min(1.0, -slope / (2.0 * curvature))
         x, product = x + length * step, product + length * change
-    return bound + problem.offset
+    return unit * bound + problem.offset
 
 
 class _Tree:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import weakref
 
 import numpy as np
@@ -23,6 +24,8 @@ EXACT_ROUNDING = 1e-13
 """The problem's own energies are right to about this share of their terms: the same state summed in another order must
 not miss its own energy as a target."""
 
+_FARTHEST = 1e300  # a target may be infinite, or become so in half units; no kernel's energy comes so far
+
 _ROWS = 32  # of a dense matrix tell its size well enough
 
 _sizes: weakref.WeakKeyDictionary[BlockProblem, float] = weakref.WeakKeyDictionary()
@@ -34,7 +37,8 @@ def size_of_terms(problem: BlockProblem) -> float:
     """How large the terms are that add up to an energy without its offset: those of a random state, by magnitude."""
     known = _sizes.get(problem)
     if known is None:
-        known = _sizes[problem] = _measured_size(problem)
+        with np.errstate(over="ignore"):
+            known = _sizes[problem] = min(_measured_size(problem), sys.float_info.max)
     return known
 
 
@@ -64,7 +68,7 @@ class Goal:
         self._problem, self._run, self._arrays = problem, run, arrays
         self._levels: list[float] = []
         if run.target is not None:
-            half = arrays.half(run.target)
+            half = min(max(arrays.half(run.target), -_FARTHEST), _FARTHEST)
             # Not of the target alone: terms that cancel leave a small energy with their own rounding.
             slack = (_SUMMED_ROUNDING if summed else ROUNDING) * (abs(half) + run.size * arrays.scale / 2.0)
             self._levels = (half + slack * _HALTS).tolist()

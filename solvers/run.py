@@ -28,6 +28,9 @@ CHUNK_SECONDS = 0.004
 
 MAX_SEED = 2**63 - 1
 
+LONGEST = 1e9
+"""Seconds of the longest time limit, thirty years: larger numbers are taken for it."""
+
 
 @dataclass
 class Run:
@@ -77,17 +80,14 @@ class Run:
         """
         if seed is None:
             seed = int(np.random.SeedSequence().generate_state(1)[0])
-        if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed <= MAX_SEED:
-            raise OptionError(f"seed {seed!r} must be an integer between 0 and {MAX_SEED}")
-        for name, value in (("time_limit", time_limit), ("target", target)):
-            if value is None:
-                continue
-            if isinstance(value, bool) or not isinstance(value, int | float | np.number) or math.isnan(value):
-                raise OptionError(f"{name} {value!r} must be a number")
+        check_seed(seed)
+        time_limit, target = _number("time_limit", time_limit), _number("target", target)
         if time_limit is not None and time_limit <= 0:
-            raise OptionError(f"time_limit {time_limit} must be more than 0 seconds; None does a fixed amount of work")
-        if time_limit == math.inf:
-            time_limit = None
+            raise OptionError(
+                f"time_limit {time_limit:g} must be more than 0 seconds; None does a fixed amount of work"
+            )
+        if time_limit is not None:
+            time_limit = None if time_limit == math.inf else float(min(time_limit, LONGEST))
         if stop is not None and not callable(stop):
             raise OptionError(f"stop {stop!r} must be a function without arguments that returns True to end the solve")
         return cls(int(seed), time_limit, target, initial_states, stop)
@@ -173,6 +173,30 @@ class Run:
             return [future.result() for future in futures]
 
     _home: threading.Thread = field(default_factory=threading.current_thread)
+
+
+def check_seed(seed: object) -> None:
+    """Refuse what is no seed.
+
+    Raises:
+        OptionError: it is not a whole number within reach.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed <= MAX_SEED:
+        raise OptionError(f"seed {seed!r} must be an integer between 0 and {MAX_SEED}")
+
+
+def _number(name: str, value: object) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+        raise OptionError(f"{name} {value!r} must be a number")
+    try:
+        number = float(value)
+    except OverflowError:  # of a whole number beyond float64
+        number = math.inf if value > 0 else -math.inf
+    if math.isnan(number):
+        raise OptionError(f"{name} {value!r} must be a number")
+    return number
 
 
 @contextlib.contextmanager

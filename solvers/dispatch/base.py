@@ -8,9 +8,10 @@ import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar, cast
 
 import dimod
+import numpy as np
 
 from problems import BlockProblem
 from problems.forms import StateArray
@@ -151,7 +152,8 @@ class Dispatch(abc.ABC):
             ProblemError, SolverError, ValueError: as `solver.solve_many`.
         """
         listed = list(problems)
-        targets = target if isinstance(target, Sequence) else [target] * len(listed)
+        each: Any = target if np.ndim(cast(Any, target)) else [target] * len(listed)
+        targets = cast(Sequence[float | None], each)
         if not self._takes(solver, listed, time_limit):
             return solver.solve_many(
                 listed, seed=seed, time_limit=time_limit, targets=targets, initial_states=initial_states, stop=stop

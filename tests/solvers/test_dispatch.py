@@ -78,6 +78,8 @@ def test_targets_are_for_all_or_for_each(dispatch: Dispatch) -> None:
     assert [answer.info["ended_by"] for answer in reached] == ["target"] * len(problems)
     some = dispatch.solve(solver, problems, seed=0, target=[1e9, None, None, None, 1e9])
     assert [answer.info["ended_by"] for answer in some] == ["target", "work", "work", "work", "target"]
+    each = dispatch.solve(solver, problems, seed=0, target=np.array([1e9, -1e9, -1e9, -1e9, 1e9]))
+    assert [answer.info["ended_by"] for answer in each] == ["target", "work", "work", "work", "target"]
 
 
 def test_without_a_seed_each_problem_draws_its_own_and_tells_it(dispatch: Dispatch) -> None:

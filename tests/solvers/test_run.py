@@ -17,7 +17,7 @@ from problems import BlockProblem
 from solvers import OptionError, Run, UnavailableError, get_solver
 from solvers.base import Availability
 from solvers.exact import Exact
-from solvers.run import MAX_SEED, Pace
+from solvers.run import LONGEST, MAX_SEED, Pace
 
 RNG = np.random.default_rng(0)
 ENDLESS = BlockProblem(RNG.normal(size=(120, 120)), RNG.normal(size=120), 60)
@@ -251,3 +251,53 @@ def test_an_infinite_time_limit_is_none():
     problem = BlockProblem(np.eye(4), np.arange(4.0), 2)
     for backend in ("sa?restarts=2", "tabu?children=2", "exact"):
         assert get_solver(backend).solve(problem, seed=0, time_limit=math.inf).info["ended_by"] == "work"
+
+
+@pytest.mark.parametrize(("given", "taken"), [(sys.float_info.max, LONGEST), (10**300, LONGEST), (10**400, None)])
+def test_time_limits_beyond_all_clocks_are_taken_for_the_longest_or_for_none(given, taken):
+    assert checked(time_limit=given).time_limit == taken
+    problem = BlockProblem(np.eye(4), np.arange(4.0), 2)
+    for backend in ("sa?restarts=2", "tabu", "exact"):
+        assert get_solver(backend).solve(problem, seed=0, time_limit=given, target=3.0).info["ended_by"] == "target"
+
+
+@pytest.mark.parametrize("backend", ["sa?restarts=2", "tabu?children=2", "exact"])
+@pytest.mark.parametrize("size", [1.0, 1e-300, 1e305])
+def test_targets_may_be_infinite_or_become_so_in_the_units_of_a_search(backend, size):
+    rng = np.random.default_rng(1)
+    problem = BlockProblem(size * rng.normal(size=(20, 20)), cardinality=5)
+    solver = get_solver(backend)
+    everything = solver.solve(problem, seed=0)
+    for low in (-math.inf, -1e308):
+        answer = solver.solve(problem, seed=0, target=low)
+        assert answer.info["ended_by"] == "work"
+        assert answer.first.energy == everything.first.energy
+    for high in (math.inf, 1e308):
+        answer = solver.solve(problem, seed=0, target=high)
+        assert answer.info["ended_by"] == "target"
+        assert problem.is_feasible(answer.record.sample).all()
+
+
+def test_a_target_is_not_said_to_be_reached_where_terms_are_too_large_to_be_added_up():
+    problem = BlockProblem(1e305 * np.random.default_rng(0).normal(size=(150, 150)), cardinality=50)
+    for backend in ("sa?restarts=2", "tabu?children=2"):
+        best = get_solver(backend).solve(problem, seed=0).first.energy
+        answer = get_solver(backend).solve(problem, seed=0, target=1.1 * best)
+        assert answer.info["ended_by"] == "work"
+
+
+def test_arrays_are_as_good_as_lists_where_each_problem_has_its_own():
+    problem = BlockProblem(np.eye(4), np.arange(4.0), 2)
+    solver = get_solver("tabu?children=2")
+    starts = problem.random_states(2, 0)
+    answers = solver.solve_many([problem] * 2, seed=0, targets=np.array([1e9, -1e9]), initial_states=starts)
+    assert [answer.info["ended_by"] for answer in answers] == ["target", "work"]
+    with pytest.raises(OptionError, match="seed '1' must be"):
+        solver.solve_many([problem] * 2, seed="1")
+
+
+def test_each_answers_record_is_its_own():
+    problem = BlockProblem(np.eye(4), np.arange(4.0), 2)
+    first = get_solver("exact").solve(problem)
+    first.info["versions"].clear()
+    assert get_solver("exact").solve(problem).info["versions"]
