@@ -40,7 +40,7 @@ class Facts:
         random_mean: mean energy of a uniformly random feasible state, in closed form: where a gap is 1.
         rounding: by how much one state's energies may differ, summed in another order, or printed in a record.
         coefficients: numbers in objective and constraint that are not zero: those of the factor, where there is one.
-        least, most: the smallest and the largest of them.
+        least, most: the smallest and the largest of them; of a pair of variables, what multiplies x_i x_j: 2 Q_ij.
         whole: whether all are whole numbers.
         best_known: on record with the problem, or None.
         tries: random states that plain descent by swaps began from; 0 where nobody tried.
@@ -146,14 +146,21 @@ def _density(problem: BlockProblem) -> float:
 
 def _coefficients(problem: BlockProblem) -> tuple[int, float, float, bool]:
     """How many coefficients are not zero, the smallest, the largest, and whether all are whole."""
-    form = problem.form
-    matrix = form.factor if isinstance(form, LowRankForm) else form.dense()
-    quadratic = int(np.count_nonzero(matrix))
-    count = (quadratic if problem.is_low_rank else quadratic // 2) + int(np.count_nonzero(problem.linear)) + problem.n
-    least = min(float(matrix.min(initial=1.0)), float(problem.linear.min(initial=1.0)), 1.0)  # ones of the constraint
-    most = max(float(matrix.max(initial=1.0)), float(problem.linear.max(initial=1.0)), 1.0)
-    whole = bool(np.all(matrix == np.trunc(matrix)) and np.all(problem.linear == np.trunc(problem.linear)))
-    return count, least, most, whole
+    form, linear = problem.form, problem.linear[problem.linear != 0]
+    if isinstance(form, LowRankForm):
+        quadratic = form.factor[form.factor != 0]
+        count = len(quadratic)
+    else:
+        matrix = form.dense()
+        quadratic = 2.0 * matrix[matrix != 0]  # both halves of Q, of which each pair is one coefficient
+        count = len(quadratic) // 2
+    parts = [part for part in (quadratic, linear, np.ones(1)) if len(part)]  # the last: what the constraint has
+    return (
+        count + len(linear) + problem.n,
+        min(float(part.min()) for part in parts),
+        max(float(part.max()) for part in parts),
+        all(bool(np.all(part == np.trunc(part))) for part in parts),
+    )
 
 
 def _descended(problem: BlockProblem) -> tuple[float, ...]:

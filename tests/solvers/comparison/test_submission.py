@@ -8,7 +8,7 @@ import io
 import pytest
 from rich.console import Console
 
-from problems import BestKnown
+from problems import BestKnown, BlockProblem, instances
 from solvers.comparison.comparison import Comparison
 from solvers.comparison.facts import Facts
 from solvers.comparison.leaderboard import footnotes
@@ -105,6 +105,16 @@ def test_the_model_is_described(comparison):
     assert "a machine" in line["Hardware Specifications"]
     assert line["Date"] == "2026-03-04"
     assert line["Submitter"] == "N/A"  # nobody's name is made up
+
+
+def test_a_coefficient_of_a_pair_is_what_multiplies_it(tmp_path):
+    (tmp_path / "max.txt").write_text("3 2\n0 1 1.0\n0 2 2.0\n1 2 5\n")
+    facts = Facts.of("m", "file", instances.read_mdplib(tmp_path / "max.txt"))
+    assert (facts.coefficients, facts.least, facts.most, facts.whole) == (6, -5.0, 1.0, True)
+    positive = Facts.of("p", "memory", BlockProblem([[0, 3, 4], [3, 0, 2.5], [4, 2.5, 0]], cardinality=2))
+    assert (positive.least, positive.most, positive.whole) == (1.0, 8.0, True)  # no 0 of the diagonal
+    factor = Facts.of("f", "memory", BlockProblem.low_rank([[1.5], [0.0], [-2.0]], None, 1))
+    assert (factor.coefficients, factor.least, factor.most, factor.whole) == (5, -2.0, 1.5, False)
 
 
 def test_the_leaderboard_says_who_leads_and_what_to_mind(comparison):
