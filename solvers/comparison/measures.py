@@ -20,18 +20,20 @@ class Standing:
 
     Attributes:
         facts: what was known of it before.
-        best: the lowest energy on record or found by the race, whether proven, and who found it.
+        best: the lowest energy on record, found by the race or by plain descent, whether proven, and who found it.
         contradicted: a proof on record that the race went below, or a proof of the race against another; else "".
+        solved: whether any solver of the race has a feasible answer.
     """
 
     facts: Facts
     best: BestKnown
     contradicted: str = ""
+    solved: bool = True
 
     @property
     def easy(self) -> bool:
-        """Whether more than half of the plain descents find the best energy."""
-        return self.facts.easy(self.best.energy)
+        """Whether more than half of the plain descents find the best energy; never where no solver found anything."""
+        return self.solved and self.facts.easy(self.best.energy)
 
     def gap(self, energy: float) -> float:
         """0 at the best energy, 1 at the mean of random feasible states."""
@@ -54,7 +56,8 @@ class Figures:
         feasible: runs with a feasible answer.
         successful: runs that reached the best known energy.
         failed: runs that ended in an error.
-        best, median: energies over the feasible runs; None without one.
+        best: the lowest energy; None where no run was feasible.
+        median: over all runs, of which those without a feasible answer are the worst; None where it is one of these.
         best_gap, median_gap: gaps of those two.
         time: seconds to the best known energy with probability 0.99: TTS99 where that is the proven optimum, and by the
             same formula a time to target otherwise.
@@ -92,7 +95,8 @@ class Place:
         backend, time_limit: which.
         problems: how many count: those that are not easy, unless all are.
         runs, feasible, successful: over these.
-        gap: mean over the problems of the median gap; 1 where no run was feasible.
+        unsolved: problems without a median energy: half of the runs there, or more, have no feasible answer.
+        gap: mean over the other problems of the median gap; None where all are unsolved.
         worst_gap: the largest of these.
         time: median over the problems of time to solution or target.
         unreached: problems whose best known energy no run reached.
@@ -107,8 +111,9 @@ class Place:
     runs: int
     feasible: int
     successful: int
-    gap: float
-    worst_gap: float
+    unsolved: int
+    gap: float | None
+    worst_gap: float | None
     time: float
     unreached: int
     setup: float
@@ -128,34 +133,44 @@ class Pair:
 
 
 def standing(facts: Facts, rows: Iterable[Row]) -> Standing:
-    """What a problem's best known energy is after some rows; that of a random state where nobody has found any."""
+    """What a problem's best known energy is after some rows; that of a random state where nobody has found any.
+
+    Plain descent counts as one who may have found it: what this program has seen is known.
+    """
     scored = [(row.energy, row) for row in rows if row.energy is not None]
     best, contradicted = facts.best_known, ""
+    found = []
     if scored:
         energy, row = min(scored, key=lambda pair: pair[0])
-        if best is None or energy < best.energy - facts.tolerance(best.energy):
-            if best is not None and best.proven:
-                contradicted = f"{row.backend} went below the optimum on record, {best.energy:.12g}, said to be proven"
-            best = BestKnown(energy, False, f"{row.backend}, in this race")
-        for _, row in scored:
-            if row.lower_bound is None:
-                continue
-            if row.lower_bound > best.energy + facts.tolerance(best.energy):
-                contradicted = f"{row.backend} claims to have proven that nothing is below {row.lower_bound:.12g}"
-            elif not best.proven and row.lower_bound >= best.energy - facts.tolerance(best.energy):
-                found_by = (
-                    best.found_by if row.backend in best.found_by else f"{best.found_by}; proven by {row.backend}"
-                )
-                best = BestKnown(best.energy, True, found_by)
-    return Standing(facts, best or BestKnown(facts.random_mean, False, "nobody"), contradicted)
+        found.append((energy, row.backend, f"{row.backend}, in this race"))
+    if facts.descents:
+        found.append((min(facts.descents), "plain descent", "plain descent"))
+    for energy, who, found_by in found:
+        if best is not None and energy >= best.energy - facts.tolerance(best.energy):
+            continue
+        if facts.best_known is not None and facts.best_known.proven:
+            contradicted = f"{who} went below the optimum on record, {facts.best_known.energy:.12g}, said to be proven"
+        best = BestKnown(energy, False, found_by)
+    best = best or BestKnown(facts.random_mean, False, "nobody")
+    for _, row in scored:
+        if row.lower_bound is None:
+            continue
+        if row.lower_bound > best.energy + facts.tolerance(best.energy):
+            contradicted = f"{row.backend} claims to have proven that nothing is below {row.lower_bound:.12g}"
+        elif not best.proven and row.lower_bound >= best.energy - facts.tolerance(best.energy):
+            found_by = best.found_by if row.backend in best.found_by else f"{best.found_by}; proven by {row.backend}"
+            best = BestKnown(best.energy, True, found_by)
+    return Standing(facts, best, contradicted, bool(scored))
 
 
 def figures(standing: Standing, rows: Sequence[Row]) -> Figures:
     """The figures of the rows of one problem, backend and time limit; one at least."""
     rows = sorted(rows, key=lambda row: row.seed)
     energies = sorted(row.energy for row in rows if row.energy is not None)
-    # A run's own energy, not the mean of two: the median of an even number is the worse of the middle ones.
-    best, median = (energies[0], energies[len(energies) // 2]) if energies else (None, None)
+    best = energies[0] if energies else None
+    # A run's own energy, not the mean of two: the median of an even number is the worse of the middle ones. Runs
+    # without a feasible answer stand behind all others: one lucky run of ten is no median.
+    median = energies[len(rows) // 2] if len(rows) // 2 < len(energies) else None
     hits = tuple(standing.reached(row) for row in rows)
     spent = [row.seconds for row in rows if row.seconds is not None]
     queued = [row.queue for row in rows if row.queue is not None]
@@ -175,7 +190,7 @@ def counting(standings: Mapping[str, Standing]) -> list[str]:
 
 
 def board(all_figures: Sequence[Figures], standings: Mapping[str, Standing]) -> list[Place]:
-    """The leaderboard: by time limit, then by mean gap, then by time to solution."""
+    """The leaderboard: by time limit; then most problems raced, fewest unsolved, least mean gap, least time."""
     names = counting(standings)
     places: list[Place] = []
     limits = sorted({each.time_limit for each in all_figures}, key=lambda limit: math.inf if limit is None else limit)
@@ -230,17 +245,19 @@ def on_one_problem(first: Sequence[Row], second: Sequence[Row], standing: Standi
 
 def _place(backend: str, limit: float | None, own: Mapping[str, Figures]) -> Place:
     every = list(own.values())
-    gaps = [1.0 if each.median_gap is None else each.median_gap for each in every]
+    gaps = [each.median_gap for each in every if each.median_gap is not None]
     times = sorted(each.time.value for each in every)
     return Place(
         backend, limit, len(every), sum(each.runs for each in every), sum(each.feasible for each in every),
-        sum(each.successful for each in every), sum(gaps) / len(gaps), max(gaps), times[len(times) // 2],
+        sum(each.successful for each in every), len(every) - len(gaps), sum(gaps) / len(gaps) if gaps else None,
+        max(gaps, default=None), times[len(times) // 2],
         sum(each.successful == 0 for each in every), sum(each.setup for each in every),
     )  # fmt: skip
 
 
-def _rank(place: Place) -> tuple[float, float, float, str]:
-    return -place.problems, place.gap, place.time, place.backend
+def _rank(place: Place) -> tuple[int, int, float, float, str]:
+    gap = math.inf if place.gap is None else place.gap
+    return -place.problems, place.unsolved, gap, place.time, place.backend
 
 
 def _against(

@@ -90,6 +90,22 @@ def test_the_best_known_energy_is_the_record_s_until_a_race_beats_it():
     assert measures.standing(facts(record), [row(-1.0 - 1e-13)]).best == record  # rounding beats nobody
 
 
+def test_the_best_known_energy_is_never_above_what_plain_descent_found():
+    found = measures.standing(facts(tries=2, descents=[-3.0, -1.0]), [row(-2.0)])
+    assert (found.best, found.easy) == (BestKnown(-3.0, False, "plain descent"), False)
+    assert found.gap(-2.0) > 0.0
+    assert measures.standing(facts(tries=1, descents=[-2.0 - 1e-13]), [row(-2.0)]).best.found_by == "a, in this race"
+    below = measures.standing(facts(BestKnown(-1.0, True, "someone"), tries=1, descents=[-3.0]), [row(-1.0)])
+    assert below.contradicted.startswith("plain descent went below the optimum on record, -1")
+
+
+def test_a_problem_on_which_every_solver_failed_is_not_easy():
+    failed = [row(None, status="failed"), row(None, seed=1, status="infeasible")]
+    assert not measures.standing(facts(tries=2, descents=[-1.0, -1.0]), failed).easy
+    assert not measures.standing(facts(BestKnown(0.0), tries=2, found=2), failed).easy
+    assert measures.standing(facts(tries=2, descents=[-1.0, -1.0]), [row(-1.0)]).easy
+
+
 def test_a_proof_of_the_race_makes_the_optimum_proven():
     best = measures.standing(facts(), [row(-2.0), row(-2.0, backend="exact", lower_bound=-2.0)]).best
     assert (best.energy, best.proven) == (-2.0, True)
@@ -109,8 +125,10 @@ def test_infeasible_and_failed_runs_are_counted_and_never_scored():
     rows = [row(-1.0), row(None, seed=1, status="infeasible"), row(None, seed=2, status="failed")]
     found = measures.figures(measures.standing(facts(), rows), rows)
     assert (found.runs, found.feasible, found.successful, found.failed) == (3, 1, 1, 1)
-    assert (found.best, found.median, found.best_gap) == (-1.0, -1.0, 0.0)
+    assert (found.best, found.median, found.best_gap) == (-1.0, None, 0.0)
     assert found.hits == (0.1, math.inf, math.inf)
+    mostly = measures.figures(measures.standing(facts(), rows[:1]), [*rows, row(0.0, seed=3), row(2.0, seed=4)])
+    assert mostly.median == 2.0  # the third of five, of which two are infeasible
     nothing = measures.figures(measures.standing(facts(), rows[1:]), rows[1:])
     assert (nothing.best, nothing.median_gap, nothing.time.value) == (None, None, math.inf)
 
@@ -154,6 +172,44 @@ def test_the_board_goes_by_gap_then_by_time_and_says_what_is_noise():
     assert (second.speed.losses, second.speed.noise) == (8, False)
     assert (third.quality.losses, third.quality.noise) == (8, False)
     assert (third.gap, third.unreached) == (pytest.approx(0.1), 8)
+
+
+def board_of(rows, problems):
+    """The board of rows on problems whose best known energy is 0 and random mean 10."""
+    standings = {
+        name: measures.standing(facts(BestKnown(0.0), name=name), [r for r in rows if r.problem == name])
+        for name in problems
+    }
+    groups = {}
+    for each in rows:
+        groups.setdefault((each.problem, each.backend, each.time_limit), []).append(each)
+    figures = [measures.figures(standings[key[0]], own) for key, own in groups.items()]
+    return measures.board(figures, standings)
+
+
+def test_who_answers_infeasibly_stands_behind_who_answers_badly():
+    names = [f"p{i}" for i in range(8)]
+    rows = [row(12.0, problem=p, backend="bad") for p in names]  # worse than a random state
+    rows += [row(None, problem=p, backend="never", status="infeasible") for p in names]
+    rows += [row(0.0, problem=p, backend="fluke") for p in names]
+    rows += [row(None, problem=p, backend="fluke", seed=s, status="infeasible") for p in names for s in range(1, 10)]
+    bad, fluke, never = board_of(rows, names)
+    assert [bad.backend, fluke.backend, never.backend] == ["bad", "fluke", "never"]
+    assert (bad.unsolved, bad.gap) == (0, pytest.approx(1.2))
+    assert (fluke.unsolved, fluke.gap, fluke.successful, never.worst_gap) == (8, None, 8, None)
+    assert never.quality.losses == fluke.quality.losses == 8  # as the order has it
+    assert not fluke.quality.noise
+
+
+def test_the_board_goes_by_problems_raced_then_unsolved_then_gap():
+    rows = [row(5.0, problem=p, backend="all") for p in ("p0", "p1")]
+    rows += [row(0.0, problem="p0", backend="half"), row(None, problem="p1", backend="half", status="failed")]
+    rows += [row(0.0, problem="p0", backend="few")]
+    board = board_of(rows, ["p0", "p1"])
+    assert [(place.backend, place.problems, place.unsolved) for place in board] == [
+        ("all", 2, 0), ("half", 2, 1), ("few", 1, 0),
+    ]  # fmt: skip
+    assert [place.gap for place in board] == [pytest.approx(0.5), 0.0, 0.0]
 
 
 def test_easy_problems_count_only_where_all_are_easy():
