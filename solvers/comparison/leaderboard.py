@@ -26,24 +26,34 @@ def leaderboard(comparison: Comparison) -> Group:
         _table(
             f"leaderboard {over}, {'own amount of work' if limit is None else f'{limit:g} s a solve'}",
             [place for place in comparison.board if place.time_limit == limit],
+            count,
         )
         for limit in limits
     ))  # fmt: skip
 
 
-def _table(title: str, places: Sequence[Place]) -> Table:
+def _table(title: str, places: Sequence[Place], count: int) -> Table:
     from rich import box
     from rich.table import Table
 
     made = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     made.add_column("backend", overflow="fold", min_width=9)
-    for head in ("mean\ngap", "reached\nbest", "feasible", "time to\nbest, 99 %", "energy vs\nthe first",
-                 "speed vs\nthe first"):  # fmt: skip
+    partly = any(place.problems != count for place in places)
+    heads = [
+        "mean\ngap",
+        "reached\nbest",
+        "feasible",
+        "time to\nbest, 99 %",
+        "energy vs\nthe first",
+        "speed vs\nthe first",
+    ]
+    for head in ["prob-\nlems", *heads] if partly else heads:
         made.add_column(head, justify="right", no_wrap=True)
     for place in places:
         against = ["" if test is None else words.score(test) for test in (place.quality, place.speed)]
         made.add_row(
-            place.backend, words.percent(place.gap), f"{place.successful}/{place.runs}",
+            place.backend, *([f"{place.problems}/{count}"] if partly else []), words.percent(place.gap),
+            f"{place.successful}/{place.runs}",
             f"{place.feasible}/{place.runs}", words.seconds(place.time), *against,
         )  # fmt: skip
     return made

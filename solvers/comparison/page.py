@@ -61,9 +61,12 @@ def _cautions(comparison: Comparison) -> str:
 
 
 def _board(comparison: Comparison) -> str:
+    count = len(comparison.counting)
+    partly = any(place.problems != count for place in comparison.board)
     rows = [
         [
             text_cell(place.backend, "backend"), number_cell(words.limit(place.time_limit), place.time_limit),
+            *([number_cell(f"{place.problems} of {count}", place.problems)] if partly else []),
             gap_cell(place.gap), gap_cell(place.worst_gap),
             number_cell(f"{place.successful} of {place.runs}", place.successful / max(1, place.runs)),
             number_cell(f"{place.feasible} of {place.runs}", place.feasible / max(1, place.runs)),
@@ -73,16 +76,17 @@ def _board(comparison: Comparison) -> str:
         for place in comparison.board
     ]  # fmt: skip
     head = (
-        "solver", "limit", "mean gap", "worst gap", "runs that reached best", "feasible runs", "time to best, 99 %",
-        "problems unreached", "set-up", "energy, against the first", "speed, against the first",
+        "solver", "limit", *(["problems"] if partly else []), "mean gap", "worst gap", "runs that reached best",
+        "feasible runs", "time to best, 99 %", "problems unreached", "set-up", "energy, against the first",
+        "speed, against the first",
     )  # fmt: skip
-    count = _count(len(comparison.counting), "problem")
     note = (
-        f"Over {count}. Gap: 0 % is the best known energy, 100 % the mean of random feasible states; of each problem "
-        "the median over the seeds. Time: the median over the problems of the seconds to the best known energy with "
-        "probability 0.99. Against the first: problems on which a solver is better and worse than the first of the "
-        "board, and the p-value of that (sign test), or that it is noise. Set-up (imports, compilation, embedding) is "
-        "in no other time."
+        f"Over {_count(count, 'problem')}; in the order of most problems raced, fewest with mostly infeasible answers, "
+        "least mean gap, least time. Gap: 0 % is the best known energy, 100 % the mean of random feasible states; of "
+        "each problem the median over the seeds, where a run without a feasible answer is the worst. Time: the median "
+        "over the problems of the seconds to the best known energy with probability 0.99. Against the first: problems "
+        "on which a solver is better and worse than the first of the board, and the p-value of that (sign test), or "
+        "that it is noise. Set-up (imports, compilation, embedding) is in no other time."
     )
     return f"<h2>Leaderboard</h2>{table('Leaderboard', head, rows)}<p class=note>{escape(note)}</p>"
 

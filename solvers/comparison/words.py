@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def percent(gap: float | None) -> str:
     """A gap in per cent; 0 is the best known energy, 100 that of a random state."""
     if gap is None:
-        return "none feasible"
+        return "infeasible"
     if gap == 0.0:
         return "0 %"
     return f"{100 * gap:.3g} %" if gap < 10.0 else "> 1000 %"
@@ -63,32 +63,52 @@ def headline(comparison: Comparison) -> list[str]:
     """What the race says, a sentence for each time limit."""
     sentences = []
     for limit_ in dict.fromkeys(place.time_limit for place in comparison.board):
-        first, *others = [place for place in comparison.board if place.time_limit == limit_]
+        places = [place for place in comparison.board if place.time_limit == limit_]
+        first, *others = places
         within = "With its own amount of work" if limit_ is None else f"Within {limit_:g} s"
+        if not any(place.feasible for place in places):
+            sentences.append(f"{within}, nobody leads: no run has a feasible answer.")
+            continue
         text = f"{within}, {first.backend} leads: {_came(first)}."
         if others:
-            text += f" {_next(others[0])}"
+            text += f" {_next(others[0], first)}"
         sentences.append(text)
     return sentences
 
 
 def _came(place: Place) -> str:
     time = "" if math.isinf(place.time) else f", which takes {seconds(place.time)} (median, for 99 %)"
-    return f"{place.successful} of {place.runs} runs reached the best known energy{time}; mean gap {percent(place.gap)}"
+    gap = "its answers are mostly infeasible" if place.gap is None else f"mean gap {percent(place.gap)}"
+    return f"{place.successful} of {place.runs} runs reached the best known energy{time}; {gap}"
 
 
-def _next(place: Place) -> str:
-    assert place.quality is not None
-    assert place.speed is not None
-    if not place.quality.noise:
-        told = f"its energies are worse (sign test over {place.problems} problems, p = {place.quality.p:.2g})"
-    elif not place.speed.noise:
-        told = f"its energies differ by no more than noise, and it is slower (p = {place.speed.p:.2g})"
+def _next(place: Place, first: Place) -> str:
+    quality, speed = place.quality, place.speed
+    assert quality is not None
+    assert speed is not None
+    if not quality.noise:
+        over = f"sign test over {quality.wins + quality.losses + quality.ties} problems, p = {quality.p:.2g}"
+        if quality.losses > quality.wins:
+            told = f"its energies are worse ({over})"
+        else:
+            told = f"it has lower energies on more problems ({over}), although {_behind(place, first)}"
+    elif not speed.noise:
+        slower = speed.losses > speed.wins
+        told = "its energies differ by no more than noise, and it is "
+        told += "slower" if slower else "faster on more problems"
+        told += f" (p = {speed.p:.2g})" + ("" if slower else f", although {_behind(place, first)}")
     else:
-        told = (
-            f"the difference is noise, in energies (p = {place.quality.p:.2g}) and in speed (p = {place.speed.p:.2g})"
-        )
+        told = f"the difference is noise, in energies (p = {quality.p:.2g}) and in speed (p = {speed.p:.2g})"
     return f"Second is {place.backend}: {told}."
+
+
+def _behind(place: Place, first: Place) -> str:
+    """Why a backend is behind the first of the board, in the board's order."""
+    if place.problems < first.problems:
+        return "it was raced on fewer"
+    if place.unsolved > first.unsolved:
+        return "it has mostly infeasible answers on more"
+    return "its mean gap is larger" if place.gap != first.gap else "its median time is longer"
 
 
 def cautions(comparison: Comparison) -> list[str]:
@@ -121,16 +141,41 @@ def cautions(comparison: Comparison) -> list[str]:
             found.append(f"{backend} failed in {_count(len(failed), 'run')}: {failed[0].error}")
         if infeasible:
             found.append(f"{backend} answered without a feasible state in {_count(infeasible, 'run')}.")
+    for place in comparison.board:
+        if place.unsolved:
+            found.append(
+                f"{place.backend} has no feasible answer in half of the runs or more on {place.unsolved} of "
+                f"{_count(place.problems, 'problem')} ({limit(place.time_limit)}): these are in no mean gap, and who "
+                "has fewer of them comes first."
+            )
+    found += _incomplete(comparison)
     found += [f"{backend} could not go on: {why}" for backend, why in comparison.put_off.items()]
-    runs = {len(rows) for rows in comparison.groups.values()}
-    if len(runs) > 1:
-        found.append(f"Not all have the same number of runs ({min(runs)} to {max(runs)}): the race is not complete.")
     few = len(comparison.counting)
     if few < 6 and len(comparison.race.backends) > 1:
         found.append(
             f"A sign test over {_count(few, 'problem')} cannot tell a difference from noise: even if one backend is "
             f"better on all of them, p = {min(1.0, 2 * 0.5**few):.2g}, and below {NOISE:g} takes six."
         )
+    return found
+
+
+def _incomplete(comparison: Comparison) -> list[str]:
+    """Who was raced on fewer problems, or with fewer runs, than others."""
+    found = []
+    counting = comparison.counting
+    raced: dict[tuple[str, float | None], set[str]] = {}
+    for problem, backend, limit_ in comparison.groups:
+        raced.setdefault((backend, limit_), set()).add(problem)
+    for (backend, limit_), names in raced.items():
+        held = len(names.intersection(counting))
+        if held < len(counting):
+            found.append(
+                f"{backend} was raced on {held} of {_count(len(counting), 'problem')} only ({limit(limit_)}): its "
+                "figures are over fewer than those of others."
+            )
+    runs = {len(rows) for rows in comparison.groups.values()}
+    if len(runs) > 1:
+        found.append(f"Not all have the same number of runs ({min(runs)} to {max(runs)}): the race is not complete.")
     return found
 
 

@@ -1,0 +1,95 @@
+"""What a race says in words: who leads, in which direction a difference goes, and what to mind."""
+
+from __future__ import annotations
+
+import io
+
+from rich.console import Console
+
+from problems import BestKnown
+from solvers.comparison import words
+from solvers.comparison.comparison import Comparison
+from solvers.comparison.facts import Facts
+from solvers.comparison.protocol import Protocol, Race
+from solvers.comparison.results import Row
+
+NAMES = [f"p{i}" for i in range(10)]
+RECORD = {
+    "name": "sa", "settings": {}, "tuned": {}, "paradigm": "Classical", "deterministic": True, "remote": False,
+    "device": "cpu", "versions": {},
+}  # fmt: skip
+
+
+def row(problem, backend, energy, hit=0.1, *, seed=0, limit=1.0):
+    status = "infeasible" if energy is None else "ok"
+    pairs = () if energy is None else ((hit, energy),)
+    return Row(problem, backend, limit, seed, status, energy, 1.0, incumbents=pairs)
+
+
+def comparison(rows):
+    """Rows on problems whose best known energy is 0 and random mean 10."""
+    facts = {
+        name: Facts(
+            name, "memory", 8, 4, 1, "dense", None, 1.0, "x", 10.0, 1e-12, 10, -1.0, 1.0, False, BestKnown(0.0),
+        )
+        for name in NAMES
+    }  # fmt: skip
+    backends = dict.fromkeys((each.backend for each in rows), RECORD)
+    return Comparison(Race(Protocol(), "token", facts, backends), rows)
+
+
+def told(found):
+    """The leaderboard as a terminal of 80 columns shows it."""
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(found.leaderboard())
+    return console.export_text()
+
+
+def test_a_second_with_lower_energies_on_more_problems_is_not_called_worse():
+    rows = [row(name, "A", 1.0) for name in NAMES]
+    rows += [row(name, "B", 0.5 if at else 9.0) for at, name in enumerate(NAMES)]
+    found = comparison(rows)
+    assert [place.backend for place in found.board] == ["A", "B"]
+    (sentence,) = words.headline(found)
+    assert "Second is B: it has lower energies on more problems (sign test over 10 problems, p = 0.021)" in sentence
+    assert sentence.endswith("although its mean gap is larger.")
+    assert sentence in found.page()
+    (other,) = words.headline(comparison([row(name, b, e) for name in NAMES for b, e in (("A", 0.5), ("B", 1.0))]))
+    assert "Second is B: its energies are worse (sign test over 10 problems" in other
+
+
+def test_a_second_that_is_faster_on_more_problems_is_not_called_slower():
+    rows = [row(name, "A", 0.0, 0.5) for name in NAMES]
+    rows += [row(name, "B", 0.0 if at else 1.0, 0.1) for at, name in enumerate(NAMES)]
+    (sentence,) = words.headline(comparison(rows))
+    assert "and it is faster on more problems (p = 0.021), although its mean gap is larger" in sentence
+    (other,) = words.headline(comparison([row(n, b, 0.0, t) for n in NAMES for b, t in (("A", 0.1), ("B", 0.5))]))
+    assert "and it is slower (p = 0.002)" in other
+
+
+def test_nobody_leads_where_no_run_is_feasible():
+    found = comparison([row(name, backend, None) for name in NAMES for backend in ("A", "B")])
+    assert words.headline(found) == ["Within 1 s, nobody leads: no run has a feasible answer."]
+    assert "A leads" not in found.page()
+    assert "infeasible" in told(found)
+    assert found.summary()["leaderboard"][0]["gap"] is None
+
+
+def test_who_was_raced_on_fewer_problems_is_told_with_their_number():
+    rows = [row(name, "A", 1.0) for name in NAMES] + [row(name, "B", 0.0) for name in NAMES[:9]]
+    found = comparison(rows)
+    caution = "B was raced on 9 of 10 problems only (1 s): its figures are over fewer than those of others."
+    assert caution in words.cautions(found)
+    assert words.headline(found)[0].endswith("although it was raced on fewer.")
+    assert "9 of 10" in found.page()
+    assert "9/10" in told(found)
+    whole = comparison([row(name, "A", 1.0) for name in NAMES])
+    assert not any("only" in caution for caution in words.cautions(whole))
+    assert "prob-" in told(found)
+    assert "prob-" not in told(whole)
+
+
+def test_mostly_infeasible_answers_are_told():
+    rows = [row(name, "A", None if at < 3 else 0.0) for at, name in enumerate(NAMES)]
+    (caution,) = [each for each in words.cautions(comparison(rows)) if "no mean gap" in each]
+    assert caution.startswith("A has no feasible answer in half of the runs or more on 3 of 10 problems (1 s)")
