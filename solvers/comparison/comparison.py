@@ -15,7 +15,7 @@ from problems.storage import write_whole
 from solvers.comparison import measures
 from solvers.comparison.measures import Figures, Pair, Place, Standing
 from solvers.comparison.protocol import Race
-from solvers.comparison.results import FILE, Results, Row
+from solvers.comparison.results import FILE, Row, read_rows
 
 Group = tuple[str, str, float | None]
 """Problem, backend and time limit."""
@@ -43,16 +43,17 @@ class Comparison:
 
     @classmethod
     def read(cls, folder: str | os.PathLike[str]) -> Comparison:
-        """The comparison of a race's folder as far as it has come, without racing.
+        """The comparison of a race's folder as far as it has come, without racing; the race may be going on.
 
         Raises:
-            FileFormatError: a file is damaged.
+            FileFormatError: a file is damaged, or the two are not of one race.
             FileNotFoundError: no race is there.
         """
         path = Path(folder)
+        rows = read_rows(path / FILE)  # first: problems are in race.json before they have rows
         race = Race.read(path)
-        with Results(path / FILE) as results:
-            return cls(race, list(results.rows), path)
+        race.check_rows(rows, path)
+        return cls(race, rows, path)
 
     @functools.cached_property
     def groups(self) -> dict[Group, list[Row]]:
@@ -127,8 +128,8 @@ class Comparison:
     def write(self, folder: str | os.PathLike[str]) -> None:
         """Write submission.csv and report.html into a folder, each whole or not at all."""
         base = Path(folder)
-        write_whole(base / "submission", {}, (".csv", lambda _: self.submission().encode("utf-8")))
-        write_whole(base / "report", {}, (".html", lambda _: self.page().encode("utf-8")))
+        write_whole(base / "submission", {}, (".csv", lambda _: _encoded(self.submission())))
+        write_whole(base / "report", {}, (".html", lambda _: _encoded(self.page())))
 
     def summary(self) -> dict[str, Any]:
         """The race as JSON values; infinite times are None."""
@@ -147,6 +148,10 @@ class Comparison:
             "pairs": [_plain(pair) for pair in self.pairs],
             "problems": {name: _problem(each) for name, each in self.standings.items()},
         }
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode("utf-8", "backslashreplace")  # folders' names may hold what is no UTF-8
 
 
 def _problem(standing: Standing) -> dict[str, Any]:

@@ -22,6 +22,8 @@ from problems import FileFormatError
 from problems.storage import check_schema, json_bytes, opened, parse_json, write_whole
 from solvers.checks import at_least, one_of
 from solvers.comparison.facts import Facts
+from solvers.comparison.results import FILE as RESULTS
+from solvers.comparison.results import Row
 from solvers.errors import OptionError
 
 SCHEMA, VERSION = "hybrid-icbs race", 1
@@ -110,6 +112,19 @@ class Race:
             "problems": {name: facts.record() for name, facts in self.problems.items()},
         }
         write_whole(folder / "race", {}, (".json", lambda _: json_bytes(values)))
+
+    def check_rows(self, rows: Iterable[Row], folder: Path) -> None:
+        """Refuse rows of another race.
+
+        Raises:
+            FileFormatError: a row's problem or backend is none of this race's.
+        """
+        for row in rows:
+            if row.problem not in self.problems or row.backend not in self.backends:
+                stranger = row.problem if row.problem not in self.problems else row.backend
+                raise FileFormatError(
+                    f"{folder / RESULTS}: {stranger!r} is not in {FILE}: the two do not belong together"
+                )
 
     def admit_protocol(self, protocol: Protocol, folder: Path | None) -> None:
         """Refuse another protocol than the race's own.

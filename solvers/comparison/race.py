@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 import problems
-from problems import BlockProblem, ProblemError
+from problems import BlockProblem
 from solvers.base import Solver
 from solvers.checks import at_least
 from solvers.comparison import protocol as settings
@@ -234,12 +234,7 @@ def _opened(folder: Path | None, asked: Protocol, results: Results) -> Race:
         return Race(asked)
     race = Race.read(folder)
     race.admit_protocol(asked, folder)
-    strangers = {row.problem for row in results.rows} - race.problems.keys()
-    strangers |= {row.backend for row in results.rows} - race.backends.keys()
-    if strangers:
-        raise ProblemError(
-            f"{folder / FILE}: {sorted(strangers)[0]!r} is not in {settings.FILE}: the two do not belong together"
-        )
+    race.check_rows(results.rows, folder)
     return race
 
 

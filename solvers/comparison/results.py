@@ -10,6 +10,7 @@ import math
 import os
 import types
 import typing
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -112,7 +113,8 @@ COLUMNS = tuple(field.name for field in dataclasses.fields(Row))
 class Results:
     """The rows of a race, in a file that is only ever appended to; a lock keeps a second race out.
 
-    A line that a kill cut short is dropped when the file is opened again, and its solve is done again.
+    A line that a kill cut short is dropped when the file is opened again, and its solve is done again. A file that
+    does not begin with this version's columns is another's, and is left as it is.
 
     Args:
         path: the file, made where it does not exist; None to keep rows in memory.
@@ -130,9 +132,7 @@ class Results:
         if path is None:
             return
         path.touch(exist_ok=True)
-        with opened(path) as (_, size):
-            if size > _LARGEST:
-                raise FileFormatError(f"{path}: size: {size} bytes are more than the {_LARGEST} that are taken")
+        _refuse_large(path)
         self._file = path.open("r+b", buffering=0)
         try:
             hold(
@@ -142,17 +142,21 @@ class Results:
                 "another race is writing into this folder; wait for it, or choose another",
             )
             text = self._file.read()
-            whole = text.rfind(b"\n") + 1
-            self.rows = parsed(text[:whole], path)
-            self._file.truncate(whole)
-            if not whole:
-                self._write(_line(COLUMNS))
+            whole = _whole(text)
+            self.rows = parsed(whole, path)
+            if not text.startswith(whole):  # it lacks a newline, or its head
+                self._write(whole[len(text) :])
+            self._file.truncate(len(whole))
         except BaseException:
             self._file.close()
             raise
 
     def append(self, row: Row) -> None:
-        """Add a row; when this returns it survives a kill."""
+        """Add a row; when this returns it survives a kill. What others have worded is kept on one line of UTF-8."""
+        row = dataclasses.replace(
+            row, ended_by=_plain(row.ended_by), solver=_plain(row.solver), machine=_plain(row.machine),
+            error=_plain(row.error),
+        )  # fmt: skip
         self._write(_line([_text(getattr(row, name)) for name in COLUMNS]))
         self.rows.append(row)
 
@@ -182,6 +186,23 @@ class Results:
             raise
 
 
+def read_rows(path: Path) -> list[Row]:
+    """The rows of a file as far as it has come; it stays as it is, and a race may be writing into it.
+
+    Raises:
+        FileFormatError: as :class:`Results`.
+        OSError: it cannot be read.
+    """
+    _refuse_large(path)
+    with opened(path) as (file, _):
+        return parsed(_whole(file.read()), path)
+
+
+def can_be_named(name: str) -> bool:
+    """Whether a name can stand in the file: no control characters, no bytes of a file's name that are not UTF-8."""
+    return not any(unicodedata.category(character) in ("Cc", "Cs") for character in name)
+
+
 def parsed(text: bytes, path: Path) -> list[Row]:
     """The rows of a results.csv.
 
@@ -192,18 +213,15 @@ def parsed(text: bytes, path: Path) -> list[Row]:
         lines = text.decode("utf-8").split("\n")[:-1]
     except UnicodeDecodeError as error:
         raise FileFormatError(f"{path}: is not UTF-8 text: {error}") from error
-    if not lines:
-        return []
-    if lines[0].encode() + b"\n" != _line(COLUMNS):
-        raise FileFormatError(f"{path}: line 1: the columns are not those of this version's results.csv")
+    if not text.startswith(_HEAD):
+        raise FileFormatError(
+            f"{path}: line 1: the columns are not those of this version's results.csv; the file was left as it is. "
+            "Move it away, or choose another folder"
+        )
     rows: dict[Key, Row] = {}
-    csv.field_size_limit(max(csv.field_size_limit(), 1 << 24))
     for number, line in enumerate(lines[1:], 2):
         try:
-            (cells,) = csv.reader([line], strict=True)
-            row = Row(**{name: _value(name, cell) for name, cell in zip(COLUMNS, cells, strict=True)})
-            if row.status not in _STATUS or (row.scored and row.energy is None):
-                raise ValueError(f"status {row.status!r}")
+            row = _row(line)
         except (ValueError, TypeError, csv.Error) as error:
             raise FileFormatError(f"{path}: line {number}: is not a row of a race: {str(error)[:200]}") from error
         if row.key in rows:
@@ -212,6 +230,40 @@ def parsed(text: bytes, path: Path) -> list[Row]:
             )
         rows[row.key] = row
     return list(rows.values())
+
+
+def _row(line: str) -> Row:
+    """The row of a line.
+
+    Raises:
+        ValueError, TypeError, csv.Error: it is none.
+    """
+    csv.field_size_limit(max(csv.field_size_limit(), 1 << 24))
+    (cells,) = csv.reader([line], strict=True)
+    row = Row(**{name: _value(name, cell) for name, cell in zip(COLUMNS, cells, strict=True)})
+    if row.status not in _STATUS or (row.scored and (row.energy is None or not row.incumbents)):
+        raise ValueError(f"status {row.status!r}, energy {row.energy}, {len(row.incumbents)} incumbents")
+    return row
+
+
+def _whole(text: bytes) -> bytes:
+    """What a file should hold: without a last line that a kill cut short, with the newline that an editor dropped."""
+    if _HEAD.startswith(text):
+        return _HEAD
+    end = text.rfind(b"\n") + 1
+    if not text.startswith(_HEAD) or end == len(text):
+        return text
+    try:
+        _row(text[end:].decode("utf-8"))
+    except (ValueError, TypeError, csv.Error):
+        return text[:end]
+    return text + b"\n"
+
+
+def _refuse_large(path: Path) -> None:
+    with opened(path) as (_, size):
+        if size > _LARGEST:
+            raise FileFormatError(f"{path}: size: {size} bytes are more than the {_LARGEST} that are taken")
 
 
 def _line(cells: typing.Iterable[str]) -> bytes:
@@ -225,12 +277,17 @@ def _text(value: Any) -> str:
         return ""
     if isinstance(value, tuple):
         return json.dumps(value, separators=(",", ":"))
-    return " ".join(str(value).split()) if isinstance(value, str) else repr(value)
+    return value if isinstance(value, str) else repr(value)
+
+
+def _plain(text: str) -> str:
+    """One line of what can be written as UTF-8."""
+    return " ".join(text.split()).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _value(name: str, cell: str) -> Any:
     if name == "incumbents":
-        pairs = tuple((float(seconds), float(energy)) for seconds, energy in json.loads(cell or "[]"))
+        pairs = tuple((float(seconds), float(energy)) for seconds, energy in json.loads(cell))
         if not all(math.isfinite(number) for pair in pairs for number in pair):
             raise ValueError("incumbents must be finite")
         return pairs
@@ -246,3 +303,5 @@ def _value(name: str, cell: str) -> Any:
 
 
 _KINDS = typing.get_type_hints(Row)
+
+_HEAD = _line(COLUMNS)

@@ -15,7 +15,7 @@ import pytest
 
 import problems
 import solvers
-from problems import BlockProblem, instances
+from problems import BlockProblem, FileFormatError, instances
 from solvers import OptionError
 from solvers.comparison import Comparison
 from solvers.comparison import race as race_module
@@ -219,6 +219,30 @@ def test_what_was_written_can_be_read_without_racing(tmp_path):
     assert read.board == done.board
     assert read.page() == done.page() == (tmp_path / "r/report.html").read_text("utf-8")
     assert read.submission() == (tmp_path / "r/submission.csv").read_text("utf-8")
+
+
+def test_a_folder_of_odd_names_goes_on(tmp_path):
+    folder = os.fsdecode(os.fsencode(tmp_path) + b"/d\xff") if sys.platform == "linux" else str(tmp_path / "d")
+    os.mkdir(folder)
+    for name in ("two  blanks", "no\u00a0break", "блок"):
+        problems.save(SMALL["a"], f"{folder}/{name}")
+    done = race(folder, "exact", seeds=1, out=tmp_path / "r")
+    again = race(folder, "exact", seeds=2, out=tmp_path / "r")
+    assert again.rows[:3] == done.rows
+    assert {row.problem for row in again.rows} == {"two  blanks", "no\u00a0break", "блок"}
+    assert "two  blanks" in (tmp_path / "r/report.html").read_text("utf-8")
+
+
+def test_rows_of_another_race_are_refused(tmp_path):
+    race(backends=["exact"], seeds=1, out=tmp_path / "r")
+    path = tmp_path / "r/results.csv"
+    path.write_text(path.read_text().replace("\na,", "\nzzz,"))
+    with pytest.raises(FileFormatError, match=r"'zzz' is not in race\.json"):
+        Comparison.read(tmp_path / "r")
+    with pytest.raises(FileFormatError, match=r"'zzz' is not in race\.json"):
+        race(backends=["exact"], seeds=1, out=tmp_path / "r")
+    with pytest.raises(FileNotFoundError):
+        Comparison.read(tmp_path / "none")
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from problems import FileFormatError
 from solvers import SolverError
-from solvers.comparison.results import COLUMNS, Results, Row
+from solvers.comparison.results import COLUMNS, Results, Row, read_rows
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
-TEXT = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), min_size=1, max_size=12)
+TEXT = st.text(st.characters(codec="utf-8", exclude_categories=["Cc"]), min_size=1, max_size=12)
 
 
 def rows_of(path):
@@ -30,6 +30,7 @@ def written(path, *rows):
 
 
 FIRST = Row("p,1", 'dimod:a.B?x="1"', None, 0, "ok", -1.5, 0.25, incumbents=((0.1, 2.0), (0.2, -1.5)))
+FIRST_FAILED = Row("p,1", "sa", 0.1, 0, "failed", error="why")
 SECOND = Row("p,1", "sa", 0.1, 2**63 - 1, "failed", error="ValueError: a, \"b\"\nand 'c'")
 
 
@@ -40,11 +41,50 @@ def test_rows_come_back_to_the_bit(tmp_path):
         assert [row["backend"] for row in csv.DictReader(file)] == [FIRST.backend, "sa"]
 
 
-@given(TEXT, TEXT, FINITE, FINITE, st.lists(st.tuples(FINITE, FINITE), max_size=4), st.none() | FINITE)
+@given(TEXT, TEXT, FINITE, FINITE, st.lists(st.tuples(FINITE, FINITE), min_size=1, max_size=4), st.none() | FINITE)
 def test_any_row_comes_back(tmp_path_factory, problem, backend, energy, seconds, pairs, queue):
     row = Row(problem, backend, 1.0, 3, "ok", energy, seconds, queue=queue, incumbents=tuple(pairs))
     path = tmp_path_factory.mktemp("race") / "results.csv"
     assert rows_of(written(path, row)) == [row]
+
+
+def test_names_stay_to_the_blank_and_what_others_word_is_a_line_of_utf_8(tmp_path):
+    odd = Row(" two  blanks\u00a0and\u2028more ", "sa", None, 0, "failed", error="lone \ud800\nsurrogate  ")
+    with Results(tmp_path / "results.csv") as results:
+        results.append(odd)
+        (kept,) = results.rows
+    assert (kept.problem, kept.error) == (odd.problem, "lone \\ud800 surrogate")
+    assert rows_of(tmp_path / "results.csv") == [kept]
+
+
+def test_a_whole_row_without_its_newline_is_kept(tmp_path):
+    path = written(tmp_path / "results.csv", FIRST, FIRST_FAILED)
+    for rows in (2, 1):
+        whole = b"".join(path.read_bytes().splitlines(keepends=True)[: rows + 1])
+        path.write_bytes(whole.rstrip(b"\n"))
+        assert len(rows_of(path)) == rows
+        assert path.read_bytes() == whole
+
+
+def test_a_file_of_others_stays_as_it_is(tmp_path):
+    path = tmp_path / "results.csv"
+    for foreign in (b"name,score\nme,1\nyou,2", b"one line", b"\xff", b"problem,energy\n"):
+        path.write_bytes(foreign)
+        with pytest.raises(FileFormatError):
+            Results(path)
+        assert path.read_bytes() == foreign
+
+
+def test_a_file_is_read_while_a_race_writes_into_it(tmp_path):
+    path = written(tmp_path / "results.csv", FIRST)
+    with Results(path) as results:
+        with path.open("ab") as file:
+            file.write(b"half of a ro")
+        before = path.read_bytes()
+        assert read_rows(path) == results.rows == [FIRST]
+        assert path.read_bytes() == before
+    with pytest.raises(FileNotFoundError):
+        read_rows(tmp_path / "none.csv")
 
 
 def test_a_row_that_was_cut_short_is_dropped_wherever_it_was_cut(tmp_path):
@@ -54,7 +94,7 @@ def test_a_row_that_was_cut_short_is_dropped_wherever_it_was_cut(tmp_path):
     for end in range(0, len(whole), 5):
         path.write_bytes(whole[:end])
         kept = rows_of(path)
-        assert kept == [FIRST, SECOND][: max(0, whole[:end].count(b"\n") - 1)]
+        assert kept == [FIRST, SECOND][: max(0, whole[: end + 1].count(b"\n") - 1)]  # the newline alone may lack
         written(path, dataclasses.replace(FIRST, seed=7))  # what comes after stands on a line of its own
         assert rows_of(path) == [*kept, dataclasses.replace(FIRST, seed=7)]
     assert path.read_bytes().startswith(head + b"\n" + first + b"\n")
@@ -79,6 +119,7 @@ def damaged(line, old, new):
         (damaged(2, "-1.5", ""), "line 2: is not a row"),
         (damaged(2, ",ok,", ",good,"), "line 2: is not a row"),
         (damaged(2, "[[0.1", "[0.1"), "line 2: is not a row"),
+        (damaged(2, '"[[0.1,2.0],[0.2,-1.5]]"', "[]"), "line 2: is not a row.*0 incumbents"),
         (damaged(2, "0.25", "0.25,1"), "line 2: is not a row"),
         (lambda path: path.write_text(path.read_text() + path.read_text().split("\n")[1] + "\n"), "line 4.*is twice"),
         (lambda path: path.write_bytes(b"\xff\xfe\n"), "not UTF-8"),
