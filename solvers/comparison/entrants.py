@@ -10,6 +10,7 @@ from typing import Any
 
 import solvers.registry as registry
 from solvers.base import Solver
+from solvers.comparison.results import can_be_named
 from solvers.errors import OptionError
 from solvers.run import versions
 
@@ -83,6 +84,8 @@ def entered(backends: str | Solver | Iterable[str | Solver], threads: int) -> li
     for text in texts:
         if texts.count(text) > 1:
             raise OptionError(f"backend {text!r} is given twice")
+        if not can_be_named(text):
+            raise OptionError(f"backend {text!a:.200} holds control characters, which no table can; write it without")
     return entrants
 
 

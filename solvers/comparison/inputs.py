@@ -16,12 +16,16 @@ import problems
 from problems import BlockProblem, FileFormatError, ProblemError, instances
 from problems.forms import StateArray
 from problems.storage import opened
+from solvers.comparison.results import can_be_named
 from solvers.errors import OptionError
 
 PREFIX = "instances:"
 """Before the name, or the shell pattern of names, of instances that ship: `instances:mlpnet-*`; alone for all."""
 
 Source: TypeAlias = "BlockProblem | str | os.PathLike[str]"
+
+MEMORY = "memory"
+"""Origin of problems that come from no file."""
 
 _BLOCK = (".npz", ".bqm")
 _MDPLIB_HEAD = re.compile(rb"\s*\d+[ \t]+\d+[ \t]*\r?\n")
@@ -49,7 +53,7 @@ class Given:
 def gathered(
     given: Given | Source | Mapping[str, BlockProblem] | Iterable[Given | Source], cardinality: int | None = None
 ) -> list[Given]:
-    """All problems that were named, in order; those of one name get their folder's before it.
+    """All problems that were named, each once and in order; those of one name get their folder's before it.
 
     Args:
         given: a problem, a file (NAME.npz, NAME.bqm, an MDPLIB file), a folder of such files, `instances:PATTERN`, or
@@ -92,6 +96,13 @@ def current_mask(given: Given, problem: BlockProblem) -> StateArray:
     return mask
 
 
+def source(origin: str) -> Path:
+    """The place of an origin: one for all ways to write a path, and for all files of a block."""
+    path = Path(origin).resolve()
+    base = path.with_suffix("") if path.suffix in (".json", *_BLOCK) else path
+    return base if base.with_name(f"{base.name}.json").is_file() else path
+
+
 def _found(given: Given | Source, place: int, cardinality: int | None) -> Iterator[Given]:
     if isinstance(given, Given):
         yield given
@@ -111,7 +122,7 @@ def _found(given: Given | Source, place: int, cardinality: int | None) -> Iterat
 def _in_memory(name: str, problem: BlockProblem) -> Given:
     if not isinstance(problem, BlockProblem):
         raise OptionError(f"{name} is of type {type(problem).__name__}; a problems.BlockProblem is needed")
-    return Given(name, "memory", lambda: problem)
+    return Given(str(name), MEMORY, lambda: problem)
 
 
 def _shipped(pattern: str) -> Iterator[Given]:
@@ -166,6 +177,10 @@ def _is_mdplib(path: Path) -> bool:
 
 
 def _told_apart(found: list[Given]) -> list[Given]:
+    once: dict[object, Given] = {}
+    for place, each in enumerate(found):  # overlapping patterns name one thing several times
+        once.setdefault(place if each.origin == MEMORY else (each.name, source(each.origin)), each)
+    found = list(once.values())
     count = Counter(each.name for each in found)
     named = [
         replace(each, name=f"{Path(each.origin).resolve().parent.name}/{each.name}") if count[each.name] > 1 else each
@@ -174,4 +189,10 @@ def _told_apart(found: list[Given]) -> list[Given]:
     again = [name for name, times in Counter(each.name for each in named).items() if times > 1]
     if again:
         raise ProblemError(f"two problems are called {again[0]!r}; rename one of them, or its folder")
+    for each in named:
+        if not can_be_named(each.name):
+            raise ProblemError(
+                f"{each.name!a:.200} cannot be a problem's name: it holds control characters, or bytes that are no "
+                "UTF-8; rename it, or its file"
+            )
     return named

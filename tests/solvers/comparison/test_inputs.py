@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import dimod
 import numpy as np
 import pytest
@@ -108,8 +110,37 @@ def test_problems_of_one_name_are_told_apart_by_their_folders(tmp_path):
         problems.save_set({"b": BLOCK}, tmp_path / folder)
     problems.save(FACTOR, tmp_path / "c")
     assert names(tmp_path / "one", tmp_path / "two", tmp_path / "c") == ["one/b", "two/b", "c"]
+    problems.save_set({"b": BLOCK}, tmp_path / "other/one")
     with pytest.raises(ProblemError, match="two problems are called 'one/b'"):
-        gathered([tmp_path / "one", tmp_path / "one"])
+        gathered([tmp_path / "one", tmp_path / "other/one"])
+
+
+def test_what_is_named_twice_is_raced_once(tmp_path, monkeypatch):
+    problems.save_set({"b": BLOCK, "f": FACTOR}, tmp_path / "one")
+    monkeypatch.chdir(tmp_path)
+    assert names("one", "one/b.bqm", "./one/b.json", tmp_path / "one/b", "one/../one/f.npz") == ["b", "f"]
+    (tmp_path / "m.txt").write_text(MDPLIB)
+    assert names("m.txt", tmp_path / "m.txt") == ["m"]
+    shipped = instances.names()[:2]
+    assert names(*(f"instances:{name}" for name in (*shipped, *shipped[::-1]))) == list(shipped)
+    with pytest.raises(ProblemError, match="two problems are called"):  # the same object may be meant twice
+        gathered([Given("y", "memory", lambda: BLOCK), Given("y", "memory", lambda: FACTOR)])
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\x00", "a\udcff"])
+def test_names_that_no_table_can_hold_are_refused(name):
+    with pytest.raises(ProblemError, match=r"cannot be a problem's name.*rename it"):
+        gathered({name: BLOCK})
+
+
+def test_a_file_whose_name_is_no_utf_8_is_refused(tmp_path):
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/a\xff")
+    try:
+        problems.save(BLOCK, path)
+    except OSError:
+        pytest.skip("this file system takes UTF-8 alone")
+    with pytest.raises(ProblemError, match=r"'a\\udcff' cannot be a problem's name"):
+        gathered(tmp_path)
 
 
 def test_the_mask_of_an_exported_block_is_the_weights_that_are_pruned_now():
