@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -100,6 +100,21 @@ class Facts:
         best = record["best_known"]
         values = {**record, "best_known": best and BestKnown(**best), "descents": tuple(record["descents"])}
         return cls(name, **values)
+
+    def renewed(self, best: BestKnown | None) -> Facts:
+        """With the record of somebody who has found a lower energy since, or proven this one."""
+        held = self.best_known
+        if best is None:
+            return self
+        if held is None:
+            return replace(self, best_known=best)
+        tolerance = self.tolerance(held.energy)
+        lower = best.energy < held.energy - tolerance
+        proven = best.proven and not held.proven and best.energy <= held.energy + tolerance
+        if not lower and not proven:
+            return self
+        # Descents that found the old record did not find a lower one.
+        return replace(self, best_known=best, found=0 if lower and self.found is not None else self.found)
 
     def tolerance(self, best: float) -> float:
         """By how much an energy may lie above the best one and be it nevertheless."""

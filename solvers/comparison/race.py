@@ -19,7 +19,7 @@ from solvers.comparison import protocol as settings
 from solvers.comparison.comparison import Comparison
 from solvers.comparison.entrants import Entrant, entered
 from solvers.comparison.facts import Facts
-from solvers.comparison.inputs import Given, Source, current_mask, gathered
+from solvers.comparison.inputs import MEMORY, Given, Source, current_mask, gathered, source
 from solvers.comparison.protocol import Protocol, Race, checked_limits
 from solvers.comparison.results import FILE, Results, Row
 from solvers.comparison.spending import CALLS
@@ -150,14 +150,33 @@ class _Lineup:
     def admit(self, given: Given) -> None:
         """Look at a problem, and write it where the racing processes read it."""
         problem = given.load()
-        known = self.race.problems.get(given.name)
-        if known is None or known.fingerprint != fingerprint(problem):
-            self.race.admit_problem(Facts.of(given.name, given.origin, problem, given.descent), self.folder)
+        name = self._held_as(given, fingerprint(problem))
+        if name is None:
+            name = given.name
+            self.race.admit_problem(Facts.of(name, given.origin, problem, given.descent), self.folder)
+        else:
+            self.race.problems[name] = self.race.problems[name].renewed(problem.best_known)
         if self.race.protocol.start == "mask":
             state = repair(problem, current_mask(given, problem))[0][0]
-            self.starts[given.name] = tuple(np.flatnonzero(state).tolist())
+            self.starts[name] = tuple(np.flatnonzero(state).tolist())
         # One file for every backend: none of them gets a problem that another one does not.
-        self.files[given.name] = problems.save(problem, self.spool / f"p{len(self.files)}")
+        self.files[name] = problems.save(problem, self.spool / f"p{len(self.files)}")
+
+    def _held_as(self, given: Given, print_: str) -> str | None:
+        """The race's name of a problem that it has.
+
+        Another one than it has now, where it was told apart from others of its name then, or is for the first time now.
+        """
+        held = self.race.problems
+        if given.name in held and held[given.name].fingerprint == print_:
+            return given.name
+        if given.origin == MEMORY:  # its name is all that there is to know it by
+            return None
+        place = source(given.origin)
+        for name, facts in held.items():
+            if facts.fingerprint == print_ and name not in self.files and source(facts.origin) == place:
+                return name
+        return None
 
     def tasks(
         self,

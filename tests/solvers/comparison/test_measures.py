@@ -106,6 +106,19 @@ def test_a_problem_on_which_every_solver_failed_is_not_easy():
     assert measures.standing(facts(tries=2, descents=[-1.0, -1.0]), [row(-1.0)]).easy
 
 
+def test_a_new_record_takes_the_place_of_the_one_that_is_held():
+    old, new = BestKnown(0.0, False, "me"), BestKnown(-1.0, False, "you")
+    held = facts(old, tries=2, found=2)
+    assert held.renewed(None) is held
+    assert held.renewed(BestKnown(1.0, True, "you")) is held
+    assert facts().renewed(new).best_known == new
+    lower = held.renewed(new)
+    assert (lower.best_known, lower.descent_rate(-1.0)) == (new, 0.0)
+    assert lower.renewed(old) is lower
+    proof = BestKnown(1e-13, True, "you")
+    assert (held.renewed(proof).best_known, held.renewed(proof).descent_rate(0.0)) == (proof, 1.0)
+
+
 def test_a_proof_of_the_race_makes_the_optimum_proven():
     best = measures.standing(facts(), [row(-2.0), row(-2.0, backend="exact", lower_bound=-2.0)]).best
     assert (best.energy, best.proven) == (-2.0, True)

@@ -212,6 +212,26 @@ def test_a_finished_race_does_nothing_again_and_grows_by_what_is_new(tmp_path):
     }  # fmt: skip
 
 
+def test_a_problem_keeps_its_name_when_another_of_its_name_comes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder, block in (("ga", SMALL["a"]), ("gb", SMALL["b"])):
+        problems.save_set({"x": block}, tmp_path / folder)
+    race("ga/x.bqm", "exact", seeds=1, out="r")
+    grown = race(["ga/x.bqm", "gb/x.npz"], "exact", seeds=1, out="r")
+    assert [row.problem for row in grown.rows] == list(grown.race.problems) == ["x", "gb/x"]
+    assert [row.problem for row in race(tmp_path / "gb/x", "exact", seeds=2, out="r").rows] == ["x", "gb/x", "gb/x"]
+    same = {"one": SMALL["a"], "two": SMALL["a"]}  # whoever names them apart means them apart
+    assert list(race(same, "exact", seeds=1, out="r").race.problems) == ["x", "gb/x", "one", "two"]
+
+
+def test_a_record_that_was_set_since_counts(tmp_path):
+    before = race({"a": SMALL["a"]}, "exact", seeds=1, out=tmp_path / "r").standings["a"].best
+    record = SMALL["a"].with_best_known(before.energy - 1.0, proven=False, found_by="someone")
+    after = race({"a": record}, "exact", seeds=1, out=tmp_path / "r")
+    assert after.standings["a"].best.found_by == "someone"
+    assert Comparison.read(tmp_path / "r").standings == after.standings
+
+
 def test_what_was_written_can_be_read_without_racing(tmp_path):
     done = race(backends="exact", out=tmp_path / "r")
     read = Comparison.read(tmp_path / "r")
