@@ -94,6 +94,8 @@ def export(
 ) -> None:
     """Write instances as block files, which solve and other programs take.
 
+    Those of a folder that has some already come to them.
+
     [bold]hybrid-icbs instances export "mlpnet-*" --out blocks[/]
     """
     import problems
@@ -104,7 +106,7 @@ def export(
         raise WrongUse(f"--dense goes up to n = {MOST_DENSE}; leave out {', '.join(large)}, or --dense")
     with working(f"writing {len(found)} blocks", not quiet):
         loaded = {each.name: each.load(True if dense else None) for each in found}
-        problems.save_set(loaded, out)
+        problems.save_set(loaded, out, add=True)
     files = [str(out / f"{name}{'.npz' if problem.is_low_rank else '.bqm'}") for name, problem in loaded.items()]
     if as_json:
         show_json({"out": str(out), "blocks": files})

@@ -19,32 +19,40 @@ _MANIFEST = "manifest.json"
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+=@,-]{0,199}")
 
 
-def save_set(problems: Iterable[BlockProblem] | Mapping[str, BlockProblem], folder: str | os.PathLike[str]) -> Path:
+def save_set(
+    problems: Iterable[BlockProblem] | Mapping[str, BlockProblem], folder: str | os.PathLike[str], *, add: bool = False
+) -> Path:
     """Write several problems to a folder, with a manifest when all are written.
 
     Args:
         problems: the problems, one at a time if need be; in a mapping by name, otherwise named block_0000 and so on.
         folder: made where it does not exist. A set that was there before is one no longer; its blocks stay as files.
+        add: whether the blocks come to those of a set that is there, behind them or, under a name of theirs, instead.
 
     Returns:
         The folder.
 
     Raises:
         ProblemError: a name that cannot be a file's everywhere, or two that differ in case at most.
+        FileFormatError: the folder has a manifest.json that is not a set's, or a damaged one; nothing was written.
         OSError: the files cannot be written.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / _MANIFEST).unlink(missing_ok=True)  # a set half old and half new must not load
-    taken: set[str] = set()
-    names = []
+    held = _held(folder)
+    names = dict.fromkeys(held if add else ())  # in order
+    taken = {name.lower() for name in names}
+    if not add:
+        (folder / _MANIFEST).unlink(missing_ok=True)  # a set half old and half new must not load
     for name, problem in _named(problems):
+        if name in names:
+            taken.discard(name.lower())
         fault = _name_fault(name, taken)
         if fault:
             raise ProblemError(fault)
         save(problem, folder / f"{name}.json")
-        names.append(name)
-    manifest = json_bytes({"schema": SCHEMA, "version": VERSION, "blocks": names})
+        names[name] = None
+    manifest = json_bytes({"schema": SCHEMA, "version": VERSION, "blocks": list(names)})
     write_whole(folder / "manifest", {}, (".json", lambda _: manifest))
     return folder
 
@@ -105,6 +113,18 @@ class BlockSet(Sequence[BlockProblem]):
 
     def __repr__(self) -> str:
         return f"<BlockSet of {len(self)} blocks in {self.folder}>"
+
+
+def _held(folder: Path) -> tuple[str, ...]:
+    """The names of the set that a folder holds; none where it has no manifest."""
+    try:
+        return load_set(folder).names
+    except FileNotFoundError:
+        return ()
+    except FileFormatError as error:
+        raise FileFormatError(
+            f"{error}. It would be overwritten: move it away, or choose another folder for the blocks"
+        ) from error
 
 
 def _named(problems: Iterable[BlockProblem] | Mapping[str, BlockProblem]) -> Iterable[tuple[str, BlockProblem]]:

@@ -82,6 +82,17 @@ def test_export_writes_files_that_others_take(tmp_path: Path) -> None:
     assert np.array_equal(found[NAME].form.dense(), instances.load(NAME).form.dense())
 
 
+def test_a_second_export_comes_to_the_first_and_a_stranger_s_manifest_stays(tmp_path: Path) -> None:
+    other = "resnet20-picked-n16-k8"
+    for name in (NAME, other):
+        call("export", name, "--out", tmp_path / "b", "-q")
+    assert problems.load_set(tmp_path / "b").names == (NAME, other)
+    (tmp_path / "web").mkdir()
+    (tmp_path / "web/manifest.json").write_text('{"name": "my app"}')
+    assert "choose another folder" in call("export", NAME, "--out", tmp_path / "web", code=2).stderr
+    assert (tmp_path / "web/manifest.json").read_text() == '{"name": "my app"}'
+
+
 def test_export_of_low_rank_blocks_is_dense_only_if_told(tmp_path: Path) -> None:
     name = "mlpnet-typical-n4096-k2048"
     call("export", name, "--out", tmp_path / "low", "-q")

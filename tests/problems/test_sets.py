@@ -48,6 +48,28 @@ def test_problems_without_names_are_numbered_and_may_come_one_at_a_time(tmp_path
     assert len(load_set(tmp_path)) == 0
 
 
+def test_blocks_come_to_those_that_are_there_where_they_are_added(tmp_path: Path) -> None:
+    first, second = instances.random(4, 2, 0), instances.random(5, 2, 1)
+    save_set({"b": first, "a": first}, tmp_path, add=True)
+    save_set({"c": first, "a": second}, tmp_path, add=True)
+    found = load_set(tmp_path)
+    assert found.names == ("b", "a", "c")
+    assert [problem.n for problem in found] == [4, 5, 4]
+    with pytest.raises(ProblemError, match="do not tell upper from lower case"):
+        save_set({"A": first}, tmp_path, add=True)
+    assert load_set(tmp_path).names == ("b", "a", "c")
+
+
+@pytest.mark.parametrize("add", [False, True])
+@pytest.mark.parametrize("text", ['{"name": "my app"}', "[]", '{"schema": "hybrid-icbs block set", "version": 1}'])
+def test_a_manifest_of_others_is_never_overwritten(tmp_path: Path, add: bool, text: str) -> None:
+    (tmp_path / "manifest.json").write_text(text)
+    with pytest.raises(FileFormatError, match=r"manifest\.json: .* choose another folder"):
+        save_set({"a": full()}, tmp_path, add=add)
+    assert [path.name for path in tmp_path.iterdir()] == ["manifest.json"]
+    assert (tmp_path / "manifest.json").read_text() == text
+
+
 def test_a_set_that_was_not_finished_is_none(tmp_path: Path) -> None:
     def broken() -> Iterator[BlockProblem]:
         yield instances.random(4, 2, 0)
