@@ -55,6 +55,7 @@ def show_race(comparison: Comparison, *, quiet: bool, as_json: bool) -> None:
 
     Raises:
         typer.Exit: a backend could not go on; what there is was shown.
+        SolverError: no solve has succeeded; likewise.
     """
     if as_json:
         show_json(comparison.summary())
@@ -65,8 +66,16 @@ def show_race(comparison: Comparison, *, quiet: bool, as_json: bool) -> None:
         if comparison.left or comparison.interrupted:
             left = f", with {comparison.left} solves left" if comparison.left else ""
             show(f"stopped early{left}; the same command goes on")
+    if comparison.rows and not any(row.scored for row in comparison.rows):
+        raise solvers.SolverError(_no_success(comparison))
     if any(not why.startswith("BudgetReached") for why in comparison.put_off.values()):
         raise typer.Exit(FAILED)
+
+
+def _no_success(comparison: Comparison) -> str:
+    failed = [row for row in comparison.rows if row.status == "failed"]
+    why = f"; {len(failed)} failed, the first of them, {failed[0].backend}, with {failed[0].error}" if failed else ""
+    return f"none of the {len(comparison.rows)} solves has a feasible answer{why}"
 
 
 def _limits(texts: Sequence[str] | None) -> list[float | None]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import types
+import typing
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -96,10 +99,18 @@ class Facts:
 
     @classmethod
     def of_record(cls, name: str, record: Mapping[str, Any]) -> Facts:
-        """From what :meth:`record` gave."""
+        """From what :meth:`record` gave.
+
+        Raises:
+            ValueError, TypeError, KeyError: a field is missing, unknown or of another kind.
+        """
         best = record["best_known"]
         values = {**record, "best_known": best and BestKnown(**best), "descents": tuple(record["descents"])}
-        return cls(name, **values)
+        facts = cls(name, **values)
+        for field, kind in typing.get_type_hints(cls).items():
+            if not _fits(getattr(facts, field), kind):
+                raise ValueError(f"problem {name!r}: {field} is {getattr(facts, field)!r:.100}")
+        return facts
 
     def renewed(self, best: BestKnown | None) -> Facts:
         """With the record of somebody who has found a lower energy since, or proven this one."""
@@ -141,6 +152,18 @@ class Facts:
         """Whether more than half of the plain descents find the best energy: no matter for a headline."""
         rate = self.descent_rate(best)
         return rate is not None and rate > 0.5
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a value that JSON gave is of the kind that a field has."""
+    if isinstance(kind, types.UnionType):
+        return any(_fits(value, each) for each in typing.get_args(kind))
+    if typing.get_origin(kind) is tuple:
+        return all(_fits(each, float) for each in value)
+    if dataclasses.is_dataclass(kind):
+        hints = typing.get_type_hints(kind)
+        return type(value) is kind and all(_fits(getattr(value, name), hints[name]) for name in hints)
+    return type(value) in ((int, float) if kind is float else (kind,))
 
 
 def _rounding(problem: BlockProblem) -> float:

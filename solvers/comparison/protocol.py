@@ -52,7 +52,7 @@ class Protocol:
     workers: int = 1
 
     def __post_init__(self) -> None:
-        at_least(1, threads=self.threads)
+        at_least(1, threads=self.threads, workers=self.workers)
         one_of(STARTS, start=self.start)
 
     @property
@@ -92,6 +92,8 @@ class Race:
             values = parse_json(file.read(_LARGEST), path, "race")
         check_schema(values, SCHEMA, VERSION, path)
         try:
+            for text, record in values["backends"].items():
+                _check_backend(text, record)
             return cls(
                 Protocol(**values["protocol"]),
                 str(values["token"]),
@@ -172,6 +174,19 @@ class Race:
             )
 
 
+_BACKEND = {
+    "name": str, "settings": dict, "tuned": dict, "paradigm": str, "deterministic": bool, "remote": bool,
+    "device": str, "versions": dict,
+}  # fmt: skip
+"""What is on record of a backend: see :meth:`solvers.comparison.entrants.Entrant.record`."""
+
+
+def _check_backend(text: str, record: Mapping[str, Any]) -> None:
+    for key, kind in _BACKEND.items():
+        if not isinstance(record.get(key), kind):
+            raise ValueError(f"backend {text!r}: {key} is {record.get(key)!r:.100}")
+
+
 def checked_limits(time_limits: float | Sequence[float | None] | None) -> tuple[float | None, ...]:
     """Time limits in seconds, shortest first; None (the backend's own amount of work) last.
 
@@ -192,13 +207,17 @@ def checked_limits(time_limits: float | Sequence[float | None] | None) -> tuple[
     return tuple(sorted(limits, key=lambda limit: math.inf if limit is None else limit))
 
 
+def processors() -> int:
+    """How many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 @functools.cache
 def machine() -> str:
     """The processor here, and how many of them this process may use."""
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     name = platform.processor() or platform.machine()
     if os.path.exists("/proc/cpuinfo"):
         with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
             models = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
         name = models[0] if models else name
-    return f"{name}, {usable} processors"
+    return f"{name}, {processors()} processors"

@@ -20,7 +20,7 @@ from solvers.comparison.comparison import Comparison
 from solvers.comparison.entrants import Entrant, entered
 from solvers.comparison.facts import Facts
 from solvers.comparison.inputs import MEMORY, Given, Source, current_mask, gathered, source
-from solvers.comparison.protocol import Protocol, Race, checked_limits
+from solvers.comparison.protocol import Protocol, Race, checked_limits, processors
 from solvers.comparison.results import FILE, Results, Row
 from solvers.comparison.spending import CALLS
 from solvers.comparison.track import RaceTask, race_task, tracks_closed
@@ -29,6 +29,9 @@ from solvers.errors import OptionError
 from solvers.ledger import fingerprint
 from solvers.repair import repair
 from solvers.run import MAX_SEED
+
+MOST_SEEDS = 100_000
+"""Beyond, the list of what is to be solved alone takes gigabytes."""
 
 OnProgress = Callable[[str, int, int], None]
 """Told what is going on, how many tasks are done, and how many there are."""
@@ -98,7 +101,14 @@ def compare(
     way.refuse_what_is_missing()
     asked = Protocol(threads, start, way.name, way.workers)
     limits = checked_limits(time_limits)
+    if way.name != "ray" and threads > processors():  # Ray's nodes may have more
+        raise OptionError(
+            f"threads {threads} are more than the {processors()} processors that this process may use; ask for "
+            f"{processors()} or fewer"
+        )
     at_least(1, seeds=seeds)
+    if seeds > MOST_SEEDS:
+        raise OptionError(f"seeds {seeds} are too many; {MOST_SEEDS} is the most")
     at_least(0, first_seed=first_seed)
     if first_seed + seeds - 1 > MAX_SEED:
         raise OptionError(f"first_seed {first_seed} is too large for {seeds} seeds; {MAX_SEED} is the largest")

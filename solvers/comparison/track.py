@@ -94,6 +94,8 @@ def race_task(task: RaceTask) -> Row | str:
             tracks[key] = Track(task.recipe, task.threads, task.pinned)
             started = time.perf_counter() - begun
         answer = tracks[key].ask(message, None if task.calls else task.time_limit)
+    except PutOff as error:
+        answer = {"later": str(error)}
     except ProcessDied as error:
         tracks.pop(key, None)
         answer = {"row": {"status": "failed", "error": str(error)}}
@@ -121,6 +123,10 @@ class ProcessDied(SolverError):
     """A racing process ended before it answered."""
 
 
+class PutOff(SolverError):
+    """A racing process could not make its solver for now; a later attempt may succeed."""
+
+
 class Track:
     """A racing process and the pipe to it.
 
@@ -130,7 +136,8 @@ class Track:
         pinned: whether it is kept to the last so many processors of those that this process may use.
 
     Raises:
-        ProcessDied: it ended before it was ready.
+        ProcessDied: it ended before it was ready, or could not make the solver.
+        PutOff: the solver lacks something here, or what it needs is out of reach.
     """
 
     def __init__(self, recipe: dict[str, Any], threads: int, pinned: bool) -> None:
@@ -153,6 +160,8 @@ class Track:
             with _lock:
                 _tracks.remove(self)
             self.close()
+            if "later" in answer:
+                raise PutOff(answer["later"])
             raise ProcessDied(f"the racing process could not make the solver: {answer['row']['error']}")
 
     def ask(self, message: dict[str, Any], time_limit: float | None = None) -> dict[str, Any]:
@@ -163,7 +172,7 @@ class Track:
         """
         if time_limit is None:
             return self._asked(message)
-        patience, over = _GRACE + _TIMES * time_limit, threading.Event()
+        patience, over = min(_GRACE + _TIMES * time_limit, threading.TIMEOUT_MAX), threading.Event()
 
         def end() -> None:
             over.set()

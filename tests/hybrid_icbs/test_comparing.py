@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -10,6 +11,7 @@ from typer.testing import CliRunner
 import problems
 from hybrid_icbs.cli import app
 from problems import instances
+from solvers.comparison.results import Row
 
 
 @pytest.fixture
@@ -96,7 +98,25 @@ def test_what_cannot_be_raced_is_one_clear_sentence(blocks, tmp_path, arguments,
     assert done.stdout == ""
 
 
-def test_another_protocol_is_refused_with_its_remedy(blocks):
+def test_a_race_in_which_every_solve_fails_ends_in_one_sentence(blocks):
+    settings = [blocks, "--backends", "dimod:dimod.reference.samplers.ExactSolver", "--time-limit", "none", "--quiet"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("solvers.comparison.race.race_task", _failed)
+        done = call(*settings, "--seeds", 2, "--out", "race", code=1)
+    assert done.stdout == ""
+    assert done.stderr.split("\n") == [
+        "error: none of the 4 solves has a feasible answer; 4 failed, the first of them, "
+        "dimod:dimod.reference.samplers.ExactSolver, with ValueError: too large", "",
+    ]  # fmt: skip
+    assert (Path("race") / "report.html").exists()
+
+
+def _failed(task):
+    return Row(task.problem, task.backend, task.time_limit, task.seed, "failed", error="ValueError: too large")
+
+
+def test_another_protocol_is_refused_with_its_remedy(blocks, monkeypatch):
+    monkeypatch.setattr("solvers.comparison.race.processors", lambda: 2)
     settings = ["--backends", "exact", "--time-limit", "none", "--seeds", 1, "--quiet"]
     call(blocks, *settings, "--out", "race")
     done = call(blocks, *settings, "--out", "race", "--threads", 2, code=2)

@@ -13,7 +13,7 @@ import dimod
 import numpy as np
 
 from problems import BlockProblem
-from solvers import Estimate, Outcome, Run, Solver
+from solvers import Estimate, Outcome, Run, Solver, UnavailableError
 
 
 @dataclass(frozen=True)
@@ -105,3 +105,14 @@ class NotHere(Guess):
     def __post_init__(self) -> None:
         if os.environ.get("OMP_NUM_THREADS") == "1" and "solvers.comparison.child" in sys.orig_argv:
             raise ImportError("its library is missing here")
+
+
+@dataclass(frozen=True)
+class Lacks(Guess):
+    """Lacks something in another process."""
+
+    name: ClassVar[str] = "lacks"
+
+    def __post_init__(self) -> None:
+        if "solvers.comparison.child" in sys.orig_argv:
+            raise UnavailableError("its licence is taken here")

@@ -140,6 +140,18 @@ def test_a_solver_that_cannot_be_made_there_fails_row_by_row(odd):
     assert all("its library is missing here" in row.error for row in failed)
 
 
+def test_a_solver_that_lacks_something_there_is_left_for_later(odd):
+    done = race({"a": SMALL["a"]}, [odd.Lacks(), odd.Guess()])
+    assert {row.backend for row in done.rows} == {"guess"}
+    assert done.put_off == {"lacks": "UnavailableError: its licence is taken here"}
+    assert done.left == 2
+
+
+def test_a_time_limit_may_be_longer_than_any_clock():
+    (row,) = race({"a": SMALL["a"]}, "exact", time_limits=1e10, seeds=1).rows
+    assert row.status == "ok"
+
+
 def test_infeasible_states_are_counted_and_never_scored_whatever_energies_they_claim(odd):
     done = race({"a": SMALL["a"]}, [odd.Cheats(), odd.Cheats(feasible=True), odd.Guess()], seeds=2)
     by_backend = {}
@@ -275,7 +287,8 @@ def test_rows_of_another_race_are_refused(tmp_path):
         ({"given": {"a": instances.random(16, 7, 1)}}, "has raced another problem called 'a'"),
     ],
 )
-def test_another_protocol_does_not_get_into_the_folder(tmp_path, change, message):
+def test_another_protocol_does_not_get_into_the_folder(tmp_path, change, message, monkeypatch):
+    monkeypatch.setattr(race_module, "processors", lambda: 2)
     race(backends=["exact"], seeds=1, out=tmp_path / "r")
     text = (tmp_path / "r/results.csv").read_bytes()
     with pytest.raises(OptionError, match=message):
@@ -291,6 +304,30 @@ def test_a_backend_whose_defaults_have_changed_does_not_mix_with_itself(tmp_path
     path.write_text(json.dumps(values))
     with pytest.raises(OptionError, match="with another max_nodes than it has now"):
         race(backends=["exact"], seeds=2, out=tmp_path / "r")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda values: values["backends"]["exact"].pop("settings"), "backend 'exact': settings is None"),
+        (lambda values: values["backends"]["exact"].pop("tuned"), "backend 'exact': tuned is None"),
+        (lambda values: values["backends"].update(exact=[]), "is missing or of another kind"),
+        (lambda values: values["problems"]["a"].update(n=None), "problem 'a': n is None"),
+        (lambda values: values["problems"]["a"].update(random_mean="high"), "problem 'a': random_mean is 'high'"),
+        (lambda values: values["problems"]["a"].update(descents=["low"]), r"problem 'a': descents is \('low',\)"),
+        (lambda values: values["problems"]["a"].update(best_known={"energy": "x"}), "problem 'a': best_known is"),
+        (lambda values: values["problems"]["a"].pop("rank"), "rank"),
+        (lambda values: values["protocol"].update(workers="many"), "workers 'many' must be"),
+    ],
+)
+def test_damage_of_the_settings_is_told(tmp_path, change, message):
+    race({"a": SMALL["a"]}, "exact", seeds=1, out=tmp_path / "r")
+    path = tmp_path / "r/race.json"
+    values = json.loads(path.read_text())
+    change(values)
+    path.write_text(json.dumps(values))
+    with pytest.raises(FileFormatError, match=message):
+        Comparison.read(tmp_path / "r")
 
 
 def test_rows_without_their_settings_are_refused(tmp_path):
@@ -417,6 +454,8 @@ def test_handed_out_tasks_have_the_same_rows_and_the_page_warns(dispatch, tmp_pa
         ({"first_seed": -1}, "first_seed -1 must be"),
         ({"first_seed": 2**63 - 1}, "too large for 2 seeds"),
         ({"threads": 0}, "threads 0 must be"),
+        ({"threads": 100_000}, "threads 100000 are more than the [0-9]+ processors"),
+        ({"seeds": 100_000_000}, "seeds 100000000 are too many; 100000 is the most"),
         ({"start": "warm"}, "start 'warm' must be one of cold, mask"),
         ({"dispatch": "cluster"}, "no dispatch 'cluster'"),
         ({"backends": "leap"}, "leap"),
