@@ -14,6 +14,7 @@ from solvers.comparison.results import Row
 TARGETS = (0.0, 1e-3, 1e-2, 1e-1)
 """Gaps whose reaching is timed."""
 
+_SOONEST = 1e-9  # seconds: a solver may tell of an answer after none at all
 _TIMES = 160  # points of a gap along time
 
 
@@ -47,10 +48,12 @@ def profiles(by_backend: Mapping[str, Sequence[Figures]]) -> list[Curve]:
     """
     least: dict[str, float] = {}
     for each in (each for own in by_backend.values() for each in own):
-        least[each.problem] = min(least.get(each.problem, math.inf), each.time.value)
+        least[each.problem] = min(least.get(each.problem, math.inf), max(_SOONEST, each.time.value))
     curves = []
     for backend, own in by_backend.items():
-        ratios = sorted(each.time.value / least[each.problem] for each in own if each.time.value < math.inf)
+        ratios = sorted(
+            max(_SOONEST, each.time.value) / least[each.problem] for each in own if each.time.value < math.inf
+        )
         curves.append(_steps(backend, ratios, len(least)))
     return curves
 

@@ -262,6 +262,12 @@ def test_a_profile_tells_who_is_fastest_and_who_gets_there_at_all():
     assert found["never"].x == ()
 
 
+def test_a_profile_takes_answers_after_no_time_at_all():
+    figures, _, _ = race_of({"a": 0.0, "b": 0.0}, {"a": 0.0, "b": 0.1}, problems=1)
+    first, second = curves.profiles(curves.longest(figures, ["p0"]))
+    assert (first.x, second.x) == ((1.0,), (pytest.approx(1e8),))
+
+
 def test_curves_of_targets_and_gaps_follow_the_incumbents():
     figures, standings, groups = race_of({"a": 0.0, "b": 1.0}, {"a": 0.2, "b": 0.2}, problems=2)
     by_backend = curves.longest(figures, standings)
