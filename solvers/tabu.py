@@ -62,9 +62,9 @@ class TabuSearch(Solver, LocalSampler):
     Moves are swaps of a one and a zero (of one group, where there are groups). With one group a search ends in a state
     that no swap of any pair improves, and the best of populations that have no more to give form new ones. Where a few
     trials show that couplings are strong, random states are annealed before they are searched, and children are made by
-    annealing the variables that a few members dispute. Low-rank problems of up to `DENSE_UP_TO` variables are made
-    dense; larger ones are searched by sub-blocks that the fields of all variables point out. Engines other than numba
-    search without annealing.
+    annealing the variables that a few members dispute, with some others where these are few. Low-rank problems of up to
+    `DENSE_UP_TO` variables are made dense; larger ones are searched by sub-blocks that the fields of all variables
+    point out. Engines other than numba search without annealing.
 
     Attributes:
         population: states that are kept, two at least; where states are annealed, their children join them until there

@@ -18,6 +18,7 @@ from solvers.kernels.states import arrange, largest
 from solvers.kernels.tabu import GAIN, NEVER, ROUNDING
 
 STRETCH_BYTES = 1 << 19  # of a large factor: two such stretches stay in the second cache while they are worked on
+LEAST_ANNEALED = 200  # variables of a child, a quarter of all at most; 128, 160 and 256 did no better on real blocks
 MOST_DISPUTED = 4096  # variables whose matrix is copied to be annealed: 64 MiB
 _ROWS = 256  # that tell the norms of all: the matrix is symmetric
 _DRAWS = 16  # for a partner within a stretch: enough where one variable in four is of its kind
@@ -133,11 +134,13 @@ def wake_temperatures(Q, hot, stream, awake):  # type: ignore[no-untyped-def]
 
 @compiled(nogil=True, fastmath=True, error_model="numpy")
 def anneal_disputed(Q, awake, x, others, chosen, fields, temperatures, stream):  # type: ignore[no-untyped-def]
-    """Anneal the variables in which a state differs from any of some others; those that all share stay.
+    """Anneal the variables in which a state differs from any of some others; most of those that all share stay.
 
     Good states of one problem share most of their variables, so this is an annealing of a far smaller problem, whose
     matrix fits a nearer cache. It begins hot, as nothing of a parent needs to be left among what they dispute, and ends
-    with a descent among pairs of the disputed ones, which costs far less than one among all.
+    with a descent among pairs of the disputed ones, which costs far less than one among all. Where they are few, others
+    join them at random: a population comes to agree on a state that is a few swaps from a better one, and could never
+    make those swaps by its disputes alone.
 
     Arrays:
         Q: couplings, float32 [n, n].
@@ -150,7 +153,7 @@ def anneal_disputed(Q, awake, x, others, chosen, fields, temperatures, stream): 
 
     Returns:
         Swaps by which x has changed, the change of energy, and how many proposals were made. States that differ in
-        fewer than four variables, or in more than `MOST_DISPUTED`, leave it as it was.
+        more than `MOST_DISPUTED` variables leave it as it was.
     """
     n = x.shape[0]
     disputed = np.empty(n, np.int32)
@@ -163,7 +166,12 @@ def anneal_disputed(Q, awake, x, others, chosen, fields, temperatures, stream): 
             disputed[m] = i
             m += 1
             ones += x[i]
-    if m < 4 or m > MOST_DISPUTED:
+    if m > MOST_DISPUTED:
+        return 0, 0.0, 0
+    for a in range(m, _joined(disputed, m, min(LEAST_ANNEALED, n // 4), awake, stream)):
+        m += 1
+        ones += x[disputed[a]]
+    if m < 4 or ones == 0 or ones == m:
         return 0, 0.0, 0
     part, part_awake = np.empty((m, m), np.float32), np.empty(m, np.float32)
     part_x, part_fields, reach = np.empty(m, np.uint8), np.empty(m, np.float32), np.zeros(m, np.float32)
@@ -204,6 +212,27 @@ def anneal_disputed(Q, awake, x, others, chosen, fields, temperatures, stream): 
         for l in range(n):
             fields[l] += gained[l] - lost[l]
         swaps += 1
+
+
+@compiled(nogil=True, error_model="numpy")
+def _joined(variables, count, enough, awake, stream):  # type: ignore[no-untyped-def]
+    """Let others join the first `count` variables until there are `enough`; return how many there are.
+
+    Of two drawn at random the one of larger couplings joins: it is more likely to be one whose change changes others.
+    """
+    n = awake.shape[0]
+    taken = np.zeros(n, np.bool_)
+    for a in range(count):
+        taken[variables[a]] = True
+    while count < enough:
+        one, other = below(stream, n), below(stream, n)
+        if taken[one] or (not taken[other] and awake[other] > awake[one]):
+            one = other
+        if not taken[one]:
+            taken[one] = True
+            variables[count] = one
+            count += 1
+    return count
 
 
 @compiled(nogil=True, fastmath=True, error_model="numpy")

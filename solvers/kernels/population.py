@@ -13,8 +13,9 @@ apart, which is what hard problems need.
 Where couplings are strong, annealing makes better states than tabu steps do. The first random states come down by
 turns with and without one; if it pays, all others are annealed, and a child is what annealing makes of the variables in
 which a few members differ. Good states of such a problem share nine tenths of their variables: the annealing of the
-rest costs a fraction of what a new state does, may begin hot, and does not lose what the parents agree on. So
-populations are larger then, but begin to breed when they are as small as the others, and grow by their children.
+rest costs a fraction of what a new state does, may begin hot, and does not lose what the parents agree on. Where they
+dispute little, some of what they agree on is annealed with it, or they would never leave it. So populations are larger
+then, but begin to breed when they are as small as the others, and grow by their children.
 """
 
 from __future__ import annotations

@@ -166,25 +166,30 @@ def test_who_sleeps_proposes_no_swap_and_is_counted():
     assert not np.array_equal(search.x, before)
 
 
-@pytest.mark.parametrize("swapped", [0, 1])
-def test_states_that_are_all_but_the_same_leave_nothing_to_anneal(swapped):
-    search = Search()
+@pytest.mark.parametrize(("disputed", "n"), [(0, 90), (1, 90), (30, 90), (0, 12), (1, 12)])
+def test_where_little_is_disputed_others_join_what_is_annealed(disputed, n):
+    search = Search(n)
     other = search.x.copy()
-    other[np.flatnonzero(search.x)[:swapped]] = 0
-    other[np.flatnonzero(search.x == 0)[:swapped]] = 1
-    before, temperatures = search.x.copy(), np.ones(5, np.float32)
-    done = annealing.anneal_disputed(
-        search.arrays.matrix, np.full(len(other), np.inf, np.float32), search.x, other[None], np.array([0]),
-        search.fields, temperatures, stream_of(0, 0),
+    other[np.flatnonzero(search.x)[: disputed // 2 + disputed % 2]] = 0
+    other[np.flatnonzero(search.x == 0)[: disputed // 2 + disputed % 2]] = 1
+    before, energy = search.x.copy(), search.problem.energy(search.x)
+    swaps, change, proposals = annealing.anneal_disputed(
+        search.arrays.matrix, np.full(n, np.inf, np.float32), search.x, other[None], np.array([0]), search.fields,
+        np.full(5, 1e-3, np.float32), stream_of(0, 0),
     )  # fmt: skip
-    assert done == (0, 0.0, 0)
-    assert np.array_equal(search.x, before)
+    annealed = max(n // 4, np.count_nonzero(before != other))
+    assert proposals == (5 * annealed if annealed >= 4 else 0)
+    assert np.count_nonzero(search.x != before) == 2 * swaps <= annealed
+    assert search.problem.is_feasible(search.x)
+    assert search.problem.energy(search.x) == pytest.approx(
+        energy + 2.0 * change / search.arrays.scale, rel=1e-4, abs=1e-3
+    )
 
 
 def test_a_population_searched_in_small_pieces_is_the_same_as_in_one():
     rng = np.random.default_rng(0)
-    A = rng.normal(size=(150, 50)) * np.exp(rng.normal(size=(150, 1)))
-    arrays = dense_arrays(BlockProblem((A @ A.T).astype(np.float32), rng.normal(size=150), 75))
+    A = rng.normal(size=(300, 100)) * np.exp(rng.normal(size=(300, 1)))
+    arrays = dense_arrays(BlockProblem((A @ A.T).astype(np.float32), rng.normal(size=300), 150))
     plan = Plan(population=4, children=60, iterations=50, patience=12, brood=160)
     islands = [Island(arrays, plan, seed=3) for _ in range(2)]
     for island, steps in zip(islands, (7, 1 << 40), strict=True):
