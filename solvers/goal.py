@@ -32,6 +32,10 @@ _sizes: weakref.WeakKeyDictionary[BlockProblem, float] = weakref.WeakKeyDictiona
 
 _HALTS = np.array([-1.0, -0.1, 0.0, 1.0])  # at each of these shares of the slack a kernel returns once
 
+_HALTS_OF_SUMS = np.array([-1.0, -0.1, 0.0, 0.1])
+"""The same where a state that is passed over is summed anew when its search ends: rounding seldom takes a tenth of the
+slack, and a halt for what is nearly there costs as much as a tenth of a short search."""
+
 
 def size_of_terms(problem: BlockProblem) -> float:
     """How large the terms are that add up to an energy without its offset: those of a random state, by magnitude."""
@@ -67,12 +71,14 @@ class Goal:
     def __init__(self, problem: BlockProblem, run: Run, arrays: Arrays, *, summed: bool = False) -> None:
         self._problem, self._run, self._arrays = problem, run, arrays
         self._levels: list[float] = []
+        self._near = -math.inf
         if run.target is not None:
             half = min(max(arrays.half(run.target), -_FARTHEST), _FARTHEST)
             # Not of the target alone: terms that cancel leave a small energy with their own rounding.
             slack = (_SUMMED_ROUNDING if summed else ROUNDING) * (abs(half) + run.size * arrays.scale / 2.0)
-            self._levels = (half + slack * _HALTS).tolist()
-        self._near = self.threshold = self._levels[-1] if self._levels else -math.inf
+            self._levels = (half + slack * (_HALTS_OF_SUMS if summed else _HALTS)).tolist()
+            self._near = half + slack
+        self.threshold = self._levels[-1] if self._levels else -math.inf
 
     def note(self, half: float, state: npt.ArrayLike) -> float:
         """Put a state [n] on the record, and end the run if it reaches the target.
