@@ -248,8 +248,12 @@ class BlockProblem:
             ProblemError: the shape does not fit, or an entry is neither 0 nor 1.
         """
         states, single = self._states(X)
-        energies = self.form.energies(states) + states @ self.linear + self.offset
+        energies = self._energies(states)
         return float(energies[0]) if single else energies
+
+    def _energies(self, states: StateArray) -> Float64Array:
+        """Energies of states that are known to be some, int8 [b, n]."""
+        return np.asarray(self.form.energies(states) + states @ self.linear + self.offset)
 
     def local_fields(self, X: npt.ArrayLike) -> Float64Array:
         """What each variable adds to the energy when it is one, the others as they are: [n], or [b, n] for a batch.

@@ -330,8 +330,8 @@ class Solver(abc.ABC):
         return answer
 
     def _feasible(self, problem: BlockProblem, outcome: Outcome) -> StateArray:
-        states = np.ascontiguousarray(outcome.states, dtype=np.int8)
-        feasible = np.atleast_1d(problem.is_feasible(states))
+        states, _ = problem._states(np.ascontiguousarray(outcome.states, dtype=np.int8))
+        feasible = problem.constraint.feasible(states)
         if not len(states) or not feasible.all():
             raise SolverError(
                 f"{self.backend} returned {(~feasible).sum()} infeasible of {len(states)} states; this is a bug"
@@ -340,7 +340,7 @@ class Solver(abc.ABC):
 
     def _answer(self, problem: BlockProblem, run: Run, outcome: Outcome) -> dimod.SampleSet:
         states = self._feasible(problem, outcome)
-        energies = np.asarray(problem.energy(states))
+        energies = problem._energies(states)
         if len(states) > 1:
             order = np.argsort(energies, kind="stable")
             rows = order[_first_of_each(states[order])]
