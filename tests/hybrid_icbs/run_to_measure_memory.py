@@ -1,9 +1,10 @@
 """A child process that tells the most anonymous memory of one piece of work on a model of about 100 million weights.
 
-    python run_to_measure_memory.py plain|prune|layers N [PATTERN]
+    python run_to_measure_memory.py plain|prune|layers N [PATTERN [DENSITY]]
 
 "prune" prunes all layers by the loss, "layers" those whose names contain the pattern by their own errors, refitted: the
-first decoder block if none is given, which takes minutes. The number is in bytes, above what the process had before it
+first decoder block if none is given, which takes minutes; the fewer weights go, the less time it takes, at no less
+memory. The number is in bytes, above what the process had before it
 made the model. "plain" also tells the bytes of the model and of its largest layer's gradient.
 """
 
@@ -38,7 +39,7 @@ class Watch(threading.Thread):
             time.sleep(0.002)
 
 
-def main(work: str, count: int, pattern: str) -> None:
+def main(work: str, count: int, pattern: str = "model.layers.0", density: float = 0.5) -> None:
     from hybrid_icbs import prune
 
     torch.set_num_threads(1)
@@ -57,7 +58,7 @@ def main(work: str, count: int, pattern: str) -> None:
         model(input_ids=ids[:count], labels=ids[:count]).loss.backward()
     elif work == "layers":
         settings = {"objective": "layer", "update": "backsolve", "include": [pattern], "guard": "off"}
-        prune(model, {"input_ids": ids[:count]}, density=0.5, inplace=True, progress=False, **settings)
+        prune(model, {"input_ids": ids[:count]}, density=density, inplace=True, progress=False, **settings)
     else:
         settings = {"steps": 2, "batch_size": count, "guard_size": 1, "backend": "tabu?threads=1"}
         prune(model, {"input_ids": ids}, density=0.5, inplace=True, progress=False, **settings)
@@ -81,4 +82,4 @@ def warm_up(prune: object) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), sys.argv[3] if len(sys.argv) > 3 else "model.layers.0")
+    main(sys.argv[1], int(sys.argv[2]), *sys.argv[3:4], *map(float, sys.argv[4:]))

@@ -429,7 +429,7 @@ def test_memory_stays_within_a_plain_pass_without_its_gradients() -> None:
     plain = measured("plain", "4")
     allowed = plain["peak"] - plain["model"] + plain["layer"] + 0.1 * plain["model"] + 64 * 2**20
     assert measured("prune", "4")["peak"] < allowed
-    assert measured("layers", "4", "model.layers.0.self_attn.k_proj")["peak"] < allowed
+    assert measured("layers", "4", "model.layers.0.self_attn.k_proj", "0.9")["peak"] < allowed
 
 
 @pytest.mark.slow
