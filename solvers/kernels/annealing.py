@@ -18,7 +18,6 @@ from solvers.kernels.states import arrange, largest
 from solvers.kernels.tabu import GAIN, NEVER, ROUNDING
 
 STRETCH_BYTES = 1 << 19  # of a large factor: two such stretches stay in the second cache while they are worked on
-LEAST_ANNEALED = 200  # variables of a child, a quarter of all at most; 128, 160 and 256 did no better on real blocks
 MOST_DISPUTED = 4096  # variables whose matrix is copied to be annealed: 64 MiB
 _ROWS = 256  # that tell the norms of all: the matrix is symmetric
 _DRAWS = 16  # for a partner within a stretch: enough where one variable in four is of its kind
@@ -133,20 +132,21 @@ def wake_temperatures(Q, hot, stream, awake):  # type: ignore[no-untyped-def]
 
 
 @compiled(nogil=True, fastmath=True, error_model="numpy")
-def anneal_disputed(Q, awake, x, others, chosen, fields, temperatures, stream):  # type: ignore[no-untyped-def]
+def anneal_disputed(Q, awake, x, others, chosen, least, fields, temperatures, stream):  # type: ignore[no-untyped-def]
     """Anneal the variables in which a state differs from any of some others; most of those that all share stay.
 
     Good states of one problem share most of their variables, so this is an annealing of a far smaller problem, whose
     matrix fits a nearer cache. It begins hot, as nothing of a parent needs to be left among what they dispute, and ends
     with a descent among pairs of the disputed ones, which costs far less than one among all. Where they are few, others
-    join them at random: a population comes to agree on a state that is a few swaps from a better one, and could never
-    make those swaps by its disputes alone.
+    may join them at random: a population comes to agree on a state that is a few swaps from a better one, and could
+    never make those swaps by its disputes alone.
 
     Arrays:
         Q: couplings, float32 [n, n].
         awake: as :func:`anneal_matrix` takes it.
         x: the state, uint8 [n]; kept up.
         others, chosen: states with as many ones, uint8 [p, n], and which of them count, int64 [c].
+        least: how many variables are annealed at least, a quarter of all at most; 0 for the disputed ones alone.
         fields: those of x, float32 [n]; kept up.
         temperatures: one for each sweep, float32 [s].
         stream: random stream, uint64 [1].
@@ -168,7 +168,7 @@ def anneal_disputed(Q, awake, x, others, chosen, fields, temperatures, stream): 
             ones += x[i]
     if m > MOST_DISPUTED:
         return 0, 0.0, 0
-    for a in range(m, _joined(disputed, m, min(LEAST_ANNEALED, n // 4), awake, stream)):
+    for a in range(m, _joined(disputed, m, min(least, n // 4), awake, stream)):
         m += 1
         ones += x[disputed[a]]
     if m < 4 or ones == 0 or ones == m:

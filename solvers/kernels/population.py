@@ -14,8 +14,9 @@ Where couplings are strong, annealing makes better states than tabu steps do. Th
 turns with and without one; if it pays, all others are annealed, and a child is what annealing makes of the variables in
 which a few members differ. Good states of such a problem share nine tenths of their variables: the annealing of the
 rest costs a fraction of what a new state does, may begin hot, and does not lose what the parents agree on. Where they
-dispute little, some of what they agree on is annealed with it, or they would never leave it. So populations are larger
-then, but begin to breed when they are as small as the others, and grow by their children.
+dispute little, and a child has failed to enter, some of what they agree on is annealed with it, or they would never
+leave it. So populations are larger then, but begin to breed when they are as small as the others, and grow by their
+children.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ SETTLED = 3  # place in `account`, after those of a search: energy below which a
 SWEEPS, START_SWEEPS = 96, 80  # of the annealing of a child, and of a random state
 CROWD = 2  # times the members, where annealing is better
 _OTHERS = 4  # members, drawn at random, of whom a child's parent may differ in what is annealed
+_LEAST_ANNEALED = 200  # variables, once a child has failed; 128, 160 and 256 did no better on real blocks
 _PROPOSALS = 16  # cost as much as a step, about
 _SAMPLED = 1024  # swaps of the first member, by which temperatures are measured
 _HOT, _START_HOT, _COLD = 2.0, 1.0, 0.016  # times the median of their sizes: where a child and a start begin and end
@@ -220,8 +222,9 @@ def _begin(  # type: ignore[no-untyped-def]
             for c in range(1, _OTHERS):
                 chosen[c] = below(stream, count)
             swaps, change, proposals = anneal_disputed(
-                Q, awake, x, members_x[level], chosen, fields, temperatures[:SWEEPS], stream
-            )
+                Q, awake, x, members_x[level], chosen, _LEAST_ANNEALED if progress[STALE] > 0 else 0, fields,
+                temperatures[:SWEEPS], stream,
+            )  # fmt: skip
             cost += swaps + proposals // _PROPOSALS
             if swaps > 0 and not _is_member(members_x[level], count, x):
                 progress[KIND] = ANNEALED

@@ -100,7 +100,7 @@ def test_what_states_dispute_is_annealed_and_what_they_share_stays():
         before, energy = search.x.copy(), search.problem.energy(search.x)
         third = search.problem.random_states(1, 50 + seed)[0].astype(np.uint8)
         swaps, change, proposals = annealing.anneal_disputed(
-            search.arrays.matrix, awake, search.x, np.array([third, other]), np.array([1, 0]), search.fields,
+            search.arrays.matrix, awake, search.x, np.array([third, other]), np.array([1, 0]), 0, search.fields,
             temperatures, stream_of(seed, 0),
         )  # fmt: skip
         shared = (before == other) & (before == third)
@@ -127,7 +127,7 @@ def test_annealing_comes_to_the_best_of_all_mixtures_of_two_states():
     states.matrix_fields(search.arrays.matrix, search.arrays.single, start, wide)
     fields, temperatures = wide.astype(np.float32), np.geomspace(10.0, 1e-4, 200).astype(np.float32)
     swaps, _, _ = annealing.anneal_disputed(
-        search.arrays.matrix, np.full(len(start), np.inf, np.float32), start, other[None], np.array([0]), fields,
+        search.arrays.matrix, np.full(len(start), np.inf, np.float32), start, other[None], np.array([0]), 0, fields,
         temperatures, stream_of(0, 0),
     )  # fmt: skip
     assert swaps == 2
@@ -174,7 +174,7 @@ def test_where_little_is_disputed_others_join_what_is_annealed(disputed, n):
     other[np.flatnonzero(search.x == 0)[: disputed // 2 + disputed % 2]] = 1
     before, energy = search.x.copy(), search.problem.energy(search.x)
     swaps, change, proposals = annealing.anneal_disputed(
-        search.arrays.matrix, np.full(n, np.inf, np.float32), search.x, other[None], np.array([0]), search.fields,
+        search.arrays.matrix, np.full(n, np.inf, np.float32), search.x, other[None], np.array([0]), 200, search.fields,
         np.full(5, 1e-3, np.float32), stream_of(0, 0),
     )  # fmt: skip
     annealed = max(n // 4, np.count_nonzero(before != other))
@@ -228,7 +228,7 @@ def test_too_many_disputed_variables_are_not_copied():
     x = np.zeros(n, np.uint8)
     x[: n // 2] = 1
     done = annealing.anneal_disputed(
-        Q, np.zeros(n, np.float32), x, 1 - x[None], np.array([0]), np.zeros(n, np.float32), np.ones(1, np.float32),
+        Q, np.zeros(n, np.float32), x, 1 - x[None], np.array([0]), 0, np.zeros(n, np.float32), np.ones(1, np.float32),
         stream_of(0, 0),
     )  # fmt: skip
     assert done == (0, 0.0, 0)
