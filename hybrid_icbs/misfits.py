@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,17 +22,13 @@ def inputs_named(model: nn.Module, inputs: Any) -> Iterator[None]:
     Raises:
         PruningError: the model raised something that wrong inputs raise.
     """
-    try:
-        yield
-    except PruningError:
-        raise
-    except _REFUSALS as error:
-        if _out_of_memory(error):
-            raise
-        raise PruningError(
+    with _told(
+        lambda error: (
             f"{type(model).__name__} does not run on inputs {described(inputs)}: {_in_one_line(error)}. "
             f"{_how_to_mend(model, inputs)}"
-        ) from error
+        )
+    ):
+        yield
 
 
 @contextmanager
@@ -47,6 +43,24 @@ def targets_named(outputs: Any, targets: Any, *, own: bool) -> Iterator[None]:
     Raises:
         PruningError: the loss raised something that wrong outputs or targets raise.
     """
+
+    def words(error: Exception) -> str:
+        given = f"outputs {described(outputs)} and targets {described(targets)}"
+        if not own:
+            return f"the loss fails on {given}: {_in_one_line(error)}"
+        classes = outputs.shape[1] if isinstance(outputs, torch.Tensor) and outputs.dim() > 1 else 0
+        wanted = f"whole numbers from 0 to {classes - 1}" if classes else "whole numbers"
+        return (
+            f"cross entropy does not fit {given}: {_in_one_line(error)}. Targets must be classes, {wanted}, one for "
+            "each sample or position; for regression and all else give a loss of your own (loss=, --loss)"
+        )
+
+    with _told(words):
+        yield
+
+
+@contextmanager
+def _told(words: Callable[[Exception], str]) -> Iterator[None]:
     try:
         yield
     except PruningError:
@@ -54,15 +68,7 @@ def targets_named(outputs: Any, targets: Any, *, own: bool) -> Iterator[None]:
     except _REFUSALS as error:
         if _out_of_memory(error):
             raise
-        given = f"outputs {described(outputs)} and targets {described(targets)}"
-        if not own:
-            raise PruningError(f"the loss fails on {given}: {_in_one_line(error)}") from error
-        classes = outputs.shape[1] if isinstance(outputs, torch.Tensor) and outputs.dim() > 1 else 0
-        wanted = f"whole numbers from 0 to {classes - 1}" if classes else "whole numbers"
-        raise PruningError(
-            f"cross entropy does not fit {given}: {_in_one_line(error)}. Targets must be classes, {wanted}, one for "
-            "each sample or position; for regression and all else give a loss of your own (loss=, --loss)"
-        ) from error
+        raise PruningError(words(error)) from error
 
 
 def described(value: Any) -> str:
