@@ -18,7 +18,7 @@ def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     def decorate(function: Callable[..., Any]) -> Any:
         try:
             return nb.njit(cache=True, **options)(function)
-        except RuntimeError:
+        except RuntimeError:  # there is no place for a cache; whatever else is wrong is raised again
             return nb.njit(**options)(function)
 
     return decorate
