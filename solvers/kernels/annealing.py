@@ -152,8 +152,8 @@ def anneal_disputed(Q, awake, x, others, chosen, least, fields, temperatures, st
         stream: random stream, uint64 [1].
 
     Returns:
-        Swaps by which x has changed, the change of energy, and how many proposals were made. States that differ in
-        more than `MOST_DISPUTED` variables leave it as it was.
+        Swaps by which x has changed, the change of energy, and how many proposals were made. Where fewer than four
+        variables would be annealed, or more than `MOST_DISPUTED` are disputed, x stays as it was.
     """
     n = x.shape[0]
     disputed = np.empty(n, np.int32)
@@ -168,9 +168,10 @@ def anneal_disputed(Q, awake, x, others, chosen, least, fields, temperatures, st
             ones += x[i]
     if m > MOST_DISPUTED:
         return 0, 0.0, 0
-    for a in range(m, _joined(disputed, m, min(least, n // 4), awake, stream)):
-        m += 1
+    together = _joined(disputed, m, min(least, n // 4), awake, stream)
+    for a in range(m, together):
         ones += x[disputed[a]]
+    m = together
     if m < 4 or ones == 0 or ones == m:
         return 0, 0.0, 0
     part, part_awake = np.empty((m, m), np.float32), np.empty(m, np.float32)
