@@ -93,6 +93,7 @@ class Goal:
         energy = self._arrays.energy(half)
         if half <= self._near:
             energy = float(self._problem.energy(state))
+            self._run.counted = np.asarray(state, np.int8).tobytes(), energy
         self._run.record(energy)
         # Near, but not there: from now on only what looks better than this is worth a halt.
         while self._levels and half <= self._levels[-1]:

@@ -49,6 +49,7 @@ class Run:
         incumbents: (seconds, energy) at each improvement.
         size: how large the terms of an energy are; known where there is a target.
         rounding: by how much an energy may lie above the target and still reach it.
+        counted: the state last counted by the problem itself, as bytes of int8, and its energy.
     """
 
     seed: int
@@ -60,6 +61,7 @@ class Run:
     incumbents: list[tuple[float, float]] = field(default_factory=list)
     size: float = 0.0
     rounding: float = 0.0
+    counted: tuple[bytes, float] | None = None
     _begun: float = field(default_factory=time.perf_counter)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
