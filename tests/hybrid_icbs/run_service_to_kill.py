@@ -1,9 +1,10 @@
 """A small pruning at a service that is killed at a stage of a call: a script of test_services.py, not a test itself.
 
-    python run_service_to_kill.py FOLDER (before|after) STAGE CALL
+    echo FOLDER (before|after) STAGE CALL | python run_service_to_kill.py
 
-A forked child begins the run in FOLDER and kills itself before or after the journal has the STAGE of call number CALL.
-Another resumes it and comes to the end. Prints how each ended: minus the signal, or its exit code.
+For each line, a forked child begins the run in FOLDER and kills itself before or after the journal has the STAGE of
+call number CALL. Another resumes it and comes to the end. A line tells how each ended: minus the signal, or its exit
+code.
 """
 
 from __future__ import annotations
@@ -12,33 +13,38 @@ import os
 import signal
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 
-from hybrid_icbs import Config, Pruner
+from hybrid_icbs import Config, Pruner, prune
 from hybrid_icbs.digits import digits_classifier, load_digits
 from hybrid_icbs.journal import FILE, Journal
 from hybrid_icbs.pruning import complete
 from solvers.leap import service
 
-CONFIG = Config.of(density=0.05, steps=4, round_size=2, block_size=32, batch_size=32, guard_size=100, backend="leap")
+SETTINGS = {"density": 0.05, "steps": 4, "round_size": 2, "block_size": 32, "batch_size": 32, "guard_size": 100}
 
 
-def main(folder: Path, when: str, stage: str, number: int) -> None:
+def main() -> None:
     torch.set_num_threads(1)  # forked children may not inherit OpenMP's threads
     service.OPTIONS = {"poll_backoff_min": 0.01, "poll_backoff_max": 0.05}
     model = digits_classifier(epochs=1)
-    ends = []
-    for fate in (when, "never"):
-        child = os.fork()
-        if child == 0:
-            try:
-                work(folder, model, fate, stage, number)
-                os._exit(0)
-            finally:
-                os._exit(1)
-        ends.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-    print(*ends)
+    with TemporaryDirectory() as folder:  # loads and compiles most of what the children need
+        prune(model, load_digits(), **SETTINGS, backend="tabu?threads=1", out=folder, progress=False)  # type: ignore[arg-type]
+    for line in sys.stdin:
+        folder, when, stage, number = line.split()
+        ends = []
+        for fate in (when, "never"):
+            child = os.fork()
+            if child == 0:
+                try:
+                    work(Path(folder), model, fate, stage, int(number))
+                    os._exit(0)
+                finally:
+                    os._exit(1)
+            ends.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        print(*ends, flush=True)
 
 
 def work(folder: Path, model: torch.nn.Module, when: str, stage: str, number: int) -> None:
@@ -56,11 +62,11 @@ def work(folder: Path, model: torch.nn.Module, when: str, stage: str, number: in
 
     if when != "never":
         Journal.put = deadly  # type: ignore[method-assign, assignment]
-    data = load_digits()
-    pruner = Pruner.resume(folder, model, data) if (folder / FILE).exists() else Pruner(model, data, CONFIG, out=folder)
+    data, config = load_digits(), Config.of(**SETTINGS, backend="leap")
+    pruner = Pruner.resume(folder, model, data) if (folder / FILE).exists() else Pruner(model, data, config, out=folder)
     complete(pruner, progress=False)
     assert Pruner.resume(folder, model, data).masks.checksum() == pruner.masks.checksum()
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4]))
+    main()

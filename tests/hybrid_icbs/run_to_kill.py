@@ -2,9 +2,10 @@
 
     python run_to_kill.py FOLDER KILLS SEED WAY
 
-Each attempt is a forked child that begins the run in FOLDER or resumes it. It is killed by SIGKILL, at a random moment
-or just before or after a random write of the journal, KILLS times; the last attempt may finish. Prints a checksum of
-the masks and the model's weights, and how many attempts were killed.
+One run, in FOLDER/whole, is never killed. Of another, in FOLDER/killed, each attempt is a forked child that begins or
+resumes it. It is killed by SIGKILL, at a random moment or just before or after a random write of the journal, KILLS
+times; the last attempt may finish. Prints a checksum of the masks and the model's weights for each of the two, and
+how many attempts were killed.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ def main(folder: Path, kills: int, seed: int, way: str) -> None:
     by_layer = way == "by layer"
     model = make("llama") if by_layer else digits_classifier(epochs=1)
     data = samples("llama", 24) if by_layer else load_digits()
-    prune(model, data, **WAYS[way], progress=False)  # compile and load everything before the forks
+    whole, folder = folder / "whole", folder / "killed"
+    prune(model, data, **WAYS[way], out=whole, progress=False)  # loads and compiles everything before the forks
     rng, killed = random.Random(seed), 0
     for attempt in range(kills + 1):
         child = os.fork()
@@ -59,8 +61,7 @@ def main(folder: Path, kills: int, seed: int, way: str) -> None:
         killed += os.WIFSIGNALED(status)
         if os.WIFEXITED(status) and os.WEXITSTATUS(status) != 0:
             raise SystemExit(f"attempt {attempt} failed")
-    end = [load_file(folder / "masks.safetensors"), load_file(folder / "model" / "model.safetensors")]
-    print(fingerprint(end), killed)
+    print(_checksum(whole), _checksum(folder), killed)
 
 
 def work(
@@ -84,6 +85,10 @@ def work(
         (folder / (FILE + "-journal")).unlink(missing_ok=True)
         prune(model, data, **settings, out=folder, progress=False)
     os._exit(0)
+
+
+def _checksum(folder: Path) -> str:
+    return fingerprint([load_file(folder / "masks.safetensors"), load_file(folder / "model" / "model.safetensors")])
 
 
 def _holds_a_run(folder: Path) -> bool:

@@ -6,6 +6,7 @@ import json
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,6 +70,29 @@ def test_no_file_of_a_run_holds_the_token(
     assert not any(sapi.state.token.encode() in file.read_bytes() for file in files)
 
 
+@pytest.fixture(scope="module")
+def killed_and_resumed() -> Iterator[Callable[..., list[str]]]:
+    """How a run and its resume end, told by the script, which begins when it is first asked and then stays."""
+    begun: list[subprocess.Popen[str]] = []
+
+    def ends(*asked: object) -> list[str]:
+        if not begun:
+            begun.append(
+                subprocess.Popen(
+                    [sys.executable, str(SCRIPT)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+                )
+            )
+        question, answer = begun[0].stdin, begun[0].stdout
+        assert question is not None
+        assert answer is not None
+        print(*asked, file=question, flush=True)
+        return answer.readline().split()
+
+    yield ends
+    for process in begun:
+        process.communicate(timeout=60)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("when", "stage", "number"),
@@ -76,11 +100,14 @@ def test_no_file_of_a_run_holds_the_token(
      ("before", "accepted", 1), ("after", "accepted", 2), ("before", "answered", 1), ("after", "answered", 3)],
 )  # fmt: skip
 def test_a_run_that_is_killed_at_a_stage_sends_no_job_twice(
-    sapi: SapiServer, tmp_path: Path, when: str, stage: str, number: int
+    sapi: SapiServer,
+    killed_and_resumed: Callable[..., list[str]],
+    tmp_path: Path,
+    when: str,
+    stage: str,
+    number: int,
 ) -> None:
-    command = [sys.executable, str(SCRIPT), str(tmp_path / "run"), when, stage, str(number)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
-    assert (done.returncode, done.stdout.split()) == (0, ["-9", "0"]), done.stderr
+    assert killed_and_resumed(tmp_path / "run", when, stage, number) == ["-9", "0"]
     assert sapi.counts["accepted"] == 4
     assert len(set(sapi.state.labels)) == 4
 
