@@ -15,7 +15,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from hybrid_icbs import prune
 from hybrid_icbs.perplexity import perplexity
 
-CONTEXT, BATCH, STEPS = 128, 16, 250
+CONTEXT, BATCH, STEPS = 128, 16, 180
 
 # Help on some topics to train and prune on, and on others to judge by.
 texts = [text for name, text in sorted(topics.items())]
