@@ -7,10 +7,9 @@ import numpy as np
 from problems.compiling import compiled
 from solvers.kernels.lanes import lesser
 
-_LARGE = 1e300
 
-
-@compiled(nogil=True, fastmath=True, error_model="numpy")
+# Not fastmath as a whole: the infinity that closes ones must be one, however large coefficients are.
+@compiled(nogil=True, fastmath={"nnan", "nsz", "reassoc", "contract"}, error_model="numpy")
 def descend_matrix(  # type: ignore[no-untyped-def]
     Q, reach, tolerance, fields, x, order, place, group, starts, counts, progress, looks
 ):
@@ -28,12 +27,17 @@ def descend_matrix(  # type: ignore[no-untyped-def]
     Returns:
         How many were looked at; fewer than `looks` when the state is a swap-local optimum.
     """
-    n = x.shape[0]
+    n = np.uint64(x.shape[0])  # unsigned, as an index that cannot be negative makes shorter loops
     slot, quiet = progress[0], progress[1]
-    lowest = _lowest_zero(fields, x)
+    one_group = counts.shape[0] == 1
+    closed = np.empty(x.shape[0])  # to those who would enter: a sum is quicker than a choice
+    lowest = np.inf
+    for l in range(n):
+        closed[l] = np.inf if x[l] else 0.0
+        lowest = lesser(lowest, fields[l] + closed[l])
     done = 0
-    while done < looks and quiet < n:
-        if slot >= n:
+    while done < looks and quiet < x.shape[0]:
+        if slot >= x.shape[0]:
             slot = 0
         done += 1
         quiet += 1
@@ -41,37 +45,38 @@ def descend_matrix(  # type: ignore[no-untyped-def]
         slot += 1
         if not x[out] or lowest - reach[out] - fields[out] >= -tolerance:
             continue
-        g = group[out]
         row = Q[out]
-        best = _LARGE
-        into = -1
-        for t in range(starts[g] + counts[g], starts[g + 1]):
-            j = order[t]
-            value = fields[j] - row[j]
-            if value < best:
-                best = value
-                into = j
-        if into < 0 or best - fields[out] >= -tolerance:
+        best = np.inf
+        into = np.int64(-1)
+        if one_group:
+            for l in range(n):
+                best = lesser(best, fields[l] + closed[l] - row[l])
+        else:
+            g = group[out]
+            for t in range(starts[g] + counts[g], starts[g + 1]):
+                j = order[t]
+                value = fields[j] - row[j]
+                if value < best:
+                    best = value
+                    into = j
+        if best == np.inf or best - fields[out] >= -tolerance:
             continue
+        if one_group:
+            for l in range(n):  # the last of equal ones: a loop without a way out is one for the vector unit
+                into = np.int64(l) if fields[l] + closed[l] - row[l] == best else into
         quiet = 0
         a, b = place[out], place[into]
         order[a], order[b] = into, out
         place[out], place[into] = b, a
         x[out], x[into] = 0, 1
+        closed[out], closed[into] = 0.0, np.inf
         gained = Q[into]
+        lowest = np.inf
         for l in range(n):
             fields[l] += np.float64(gained[l]) - np.float64(row[l])
-        lowest = _lowest_zero(fields, x)
+            lowest = lesser(lowest, fields[l] + closed[l])
     progress[0], progress[1] = slot, quiet
     return done
-
-
-@compiled(nogil=True, fastmath=True, error_model="numpy")
-def _lowest_zero(fields, x):  # type: ignore[no-untyped-def]
-    lowest = _LARGE
-    for l in range(x.shape[0]):
-        lowest = lesser(lowest, _LARGE if x[l] else fields[l])
-    return lowest
 
 
 @compiled(nogil=True)
