@@ -35,8 +35,13 @@ def memory_bandwidth() -> float:
 
 def cache_bandwidth() -> float:
     """Bytes a second read from the L2 cache."""
+    return read_bandwidth(torch.cuda.get_device_properties(0).L2_cache_size // 4)
+
+
+def read_bandwidth(nbytes: int) -> float:
+    """Bytes a second where all multiprocessors read so many bytes over and over, past their own caches."""
     card = torch.cuda.get_device_properties(0)
-    size = card.L2_cache_size // 4 // 4 // _BLOCK * _BLOCK
+    size = nbytes // 4 // _BLOCK * _BLOCK
     source = torch.randn(size, device="cuda")
     programs = 16 * card.multi_processor_count
     sums = torch.empty(programs, device="cuda")

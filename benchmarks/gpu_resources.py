@@ -61,7 +61,7 @@ def compiled(n: int, warps: int) -> tuple[int, int, int]:
         constexprs={"BLOCK": tabu_triton.block(n), "FULL": full},
         attrs={(i,): [["tt.divisibility", 16]] for i in aligned},
     )  # fmt: skip
-    options = {"num_warps": warps, "maxnreg": tabu_triton.registers(n), "enable_fp_fusion": False}
+    options = {"num_warps": warps, "maxnreg": tabu_triton.registers(n, warps), "enable_fp_fusion": False}
     program = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
     tools = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:

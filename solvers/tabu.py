@@ -137,11 +137,7 @@ class TabuSearch(Solver, LocalSampler):
         return Estimate(math.ceil(self.restarts / parallel) * seconds, note=note)
 
     def _warm_up(self, problem: BlockProblem) -> None:
-        engine, device = self._where(self.restarts * self.population)
-        if engine != "numba":
-            _start_torch(device)
-        if engine == "triton":
-            _compile_fused(problem.n, len(problem.constraint.counts), device)
+        _make_ready(*self._where(self.restarts * self.population), problem)
         _compile(problem.is_low_rank, _by_sub_blocks(problem), problem.form.dtype.name)
 
     def _search(self, problem: BlockProblem, run: Run) -> Outcome:
@@ -168,7 +164,7 @@ class TabuSearch(Solver, LocalSampler):
 
     def solves_together(self, count: int) -> bool:
         """Whether so many are searched as a batch of tensors."""
-        return self._where(count * self.restarts * self.population)[0] == "torch"
+        return self._where(count * self.restarts * self.population)[0] != "numba"
 
     def solve_many(
         self,
@@ -265,6 +261,7 @@ class TabuSearch(Solver, LocalSampler):
             for start in range(0, len(places), most):
                 batch = places[start : start + most]
                 begun = time.perf_counter()
+                _make_ready(engine, device, problems[batch[0]])  # of the whole batch: one problem may be for the CPU
                 for p in batch:
                     self._set_up(problems[p])
                 setup = time.perf_counter() - begun
@@ -380,6 +377,14 @@ def _best_first(problem: BlockProblem, states: StateArray | None) -> StateArray 
     if states is None or len(states) == 1:
         return states
     return states[np.argsort(problem.energy(states), kind="stable")]
+
+
+def _make_ready(engine: str, device: str, problem: BlockProblem) -> None:
+    """Start what searches such problems there."""
+    if engine != "numba":
+        _start_torch(device)
+    if engine == "triton":
+        _compile_fused(problem.n, len(problem.constraint.counts), device)
 
 
 @functools.cache

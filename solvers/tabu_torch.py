@@ -7,7 +7,8 @@ meanwhile. Children keep what two members share, and go astray where that leaves
 The steps of all searches come in two forms that take the same steps, those of :mod:`solvers.kernels.tabu`: "torch", two
 dozen plain operations a step that run anywhere, and "triton", one launch of :mod:`solvers.kernels.tabu_triton` for
 thousands of steps. Every row has random numbers of its own: neither the other problems of its batch nor the pace at
-which the clock is read changes what becomes of it.
+which the clock is read changes what becomes of it; but on a GPU the product that gives fields may be rounded otherwise
+in a batch of another size.
 """
 
 from __future__ import annotations
@@ -162,7 +163,7 @@ class Batch:
         # Each row of each generation has two streams: one for its start, one for its steps.
         rows = torch.arange(2 * self._rows, device=self._device) + 1
         streams = numbers(numbers(self._seeds, self._generation), rows)
-        starts, self._streams = streams[:, : self._rows], streams[:, self._rows :].contiguous()
+        starts, self._streams = streams[:, : self._rows], streams[:, self._rows :].clone()  # not a view: aligned
         bits = numbers(starts[..., None], self._at.long() + 1)
         if first:
             x = self._feasible(units(bits))

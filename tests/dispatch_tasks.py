@@ -24,6 +24,11 @@ class OddError(Exception):
         super().__init__(f"{number} is {colour}")
 
 
+class Untold(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
 class Unpicklable:
     def __reduce__(self) -> Any:
         raise TypeError("stays where it is")
@@ -57,6 +62,10 @@ def refuse(x: int) -> int:
 
 def refuse_oddly(x: int) -> int:
     raise OddError(x, "odd")
+
+
+def refuse_without_words(_: int) -> None:
+    raise Untold
 
 
 def return_what_cannot_be(_: int) -> Any:

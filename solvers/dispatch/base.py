@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import contextvars
 import signal
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -28,6 +29,11 @@ RETRIES = 3
 
 LOOK_SECONDS = 0.05
 """How often a wait for workers looks whether someone asked to stop."""
+
+
+_HELD = 64
+"""Solved problems that stay with the workers, whose arrays later ones may share; all of thousands would take up more
+files than a process may have open."""
 
 
 class Handle(abc.ABC, Generic[T]):
@@ -165,13 +171,13 @@ class Dispatch(abc.ABC):
         try:
             self._prepare(solver, listed)
             shared_solver = self._kept(handles, solver)
-            tasks = [
+            tasks = (
                 _Solve(
                     shared_solver, self._kept(handles, problem), run.seed, time_limit, run.target, run.initial_states
                 )
                 for problem, run in zip(listed, runs, strict=True)
-            ]
-            return self._answers(tasks, stop)
+            )
+            return self._answers(tasks, handles, stop)
         finally:
             for handle in handles:
                 handle.release()
@@ -188,7 +194,10 @@ class Dispatch(abc.ABC):
         handles.append(handle)
         return handle
 
-    def _answers(self, tasks: list[_Solve], stop: Callable[[], bool] | None) -> list[dimod.SampleSet]:
+    def _answers(
+        self, tasks: Iterable[_Solve], handles: list[Handle[Any]], stop: Callable[[], bool] | None
+    ) -> list[dimod.SampleSet]:
+        """The answers to the tasks, in order; `handles` are the solver's and each problem's, once it is shared."""
         interrupted = False
 
         def note() -> None:
@@ -198,14 +207,18 @@ class Dispatch(abc.ABC):
             interrupted = True
 
         answers: dict[int, dimod.SampleSet] = {}
+        held: deque[int] = deque()
         with on_interrupt(note):
             for place, answer in self.map(_solve, tasks, stop=lambda: interrupted or (stop is not None and stop())):
                 answers[place] = answer
+                held.append(place)
+                if len(held) > _HELD:
+                    handles[1 + held.popleft()].release()
                 if interrupted and answer.info["ended_by"] == "stop":  # workers are told to stop, not why
                     answer.info["ended_by"] = "interrupt"
         if interrupted and all(answer.info["ended_by"] != "interrupt" for answer in answers.values()):
             signal.raise_signal(signal.SIGINT)  # too late to cut anything short here: it is for whoever called
-        return [answers[place] for place in range(len(tasks))]
+        return [answers[place] for place in range(len(answers))]
 
 
 def told_to_stop() -> bool:

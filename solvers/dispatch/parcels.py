@@ -75,7 +75,7 @@ def pickled(
     stream = io.BytesIO()
     try:
         pickler(stream, protocol=5, buffer_callback=apart).dump(obj)
-    except (pickle.PicklingError, AttributeError, TypeError) as error:
+    except (pickle.PicklingError, AttributeError, TypeError, ValueError, RecursionError) as error:
         raise OptionError(
             f"{_called(obj)} cannot be sent to another process: {error}. Functions and classes must be those of a "
             "module, not lambdas or local ones; dispatch 'threads' sends nothing"

@@ -8,11 +8,13 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import signal
+import sys
 import threading
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
 from typing import Any, ClassVar, TypeVar
@@ -79,7 +81,9 @@ class Processes(Dispatch):
         self._warm: set[str] = set()
         self._lost_at_start = 0
         self._busy = False
-        weakref.finalize(self, _end, self._pool, self._segments)  # where nobody closes it, at the latest at the exit
+        weakref.finalize(
+            self, _end_here, os.getpid(), self._pool, self._segments
+        )  # where nobody closes it, at the latest at the exit
 
     def close(self) -> None:
         """End the workers, whatever they are at, and free the shared memory."""
@@ -142,10 +146,14 @@ class Processes(Dispatch):
         while len(self._pool) < self.workers and sum(one.call is None for one in self._pool) < len(waiting):
             self._pool.append(_Worker.started(self.threads))
         for one in self._pool:
-            if waiting and one.ready and one.call is None:
+            # One that ended while it had nothing to do is found out where answers are awaited, and has lost no task.
+            if waiting and one.ready and one.call is None and one.process.is_alive():
                 one.call = waiting.popleft()
-                with contextlib.suppress(OSError):  # one that is gone is found out where answers are awaited
+                try:
                     one.connection.send(("call", one.call.payload, stopped))
+                except OSError:
+                    waiting.appendleft(one.call)
+                    one.call = None
 
     def _heard(self, seconds: float) -> list[_Worker]:
         """Workers that have something to say, or are gone."""
@@ -209,7 +217,9 @@ class _Worker:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         process = context.Process(target=worker.main, args=(theirs, threads), name="dispatch", daemon=True)
-        with _environment(thread_variables(threads)), _interrupts_held():
+        if hasattr(signal, "pthread_sigmask"):
+            resource_tracker.ensure_running()  # which would let Ctrl-C through if it were started with the process
+        with _environment(thread_variables(threads)), _interrupts_held(), _importable_main():
             process.start()
         theirs.close()
         return cls(process, ours)
@@ -231,6 +241,11 @@ class _Worker:
         code = self.process.exitcode or 0
         self.process.close()
         return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+
+
+def _end_here(owner: int, pool: list[_Worker], shared: SentOnce[str]) -> None:
+    if os.getpid() == owner:  # not a fork of it, whose copies these are
+        _end(pool, shared)
 
 
 def _end(pool: list[_Worker], shared: SentOnce[str]) -> None:
@@ -259,6 +274,21 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
                     del os.environ[name]
                 else:
                     os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _importable_main() -> Iterator[None]:
+    """Keep a program that comes from no file, as that of `python -`, from being looked for by new processes."""
+    main = sys.modules["__main__"]
+    file = getattr(main, "__file__", None)
+    if file is None or os.path.exists(file):
+        yield
+        return
+    del main.__file__
+    try:
+        yield
+    finally:
+        main.__file__ = file
 
 
 @contextlib.contextmanager

@@ -35,6 +35,8 @@ logger = logging.getLogger(__name__)
 
 _AHEAD = 2  # tasks sent for each processor, so that the next one's data is there when one is done
 _KNOCK_SECONDS = 10.0  # for a cluster's host to answer
+_HTTP2_SETTINGS = 4  # a kind of frame, with which each side of HTTP/2 begins
+_HTTP2_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, _HTTP2_SETTINGS, 0, 0, 0, 0, 0])
 _UNPLACED_SECONDS = 30.0  # without a place for a task, after which the log says so
 
 
@@ -214,10 +216,19 @@ class RayCluster(Dispatch):
         return str(named).rpartition(":")[2]
 
     def _knock(self) -> None:
-        """Find out at once that nothing listens at an address: Ray itself would wait for minutes."""
-        if self.address not in (None, "auto"):
-            host, _, port = str(self.address).rpartition(":")
-            socket.create_connection((host.strip("[]"), int(port)), _KNOCK_SECONDS).close()
+        """Find out at once that nothing, or something else, listens at an address: Ray would wait for minutes."""
+        if self.address in (None, "auto"):
+            return
+        host, _, port = str(self.address).rpartition(":")
+        with socket.create_connection((host.strip("[]"), int(port)), _KNOCK_SECONDS) as connection:
+            if os.environ.get("RAY_USE_TLS", "0") != "0":
+                return
+            connection.sendall(_HTTP2_GREETING)  # Ray's ports speak gRPC; those of its dashboard and of others do not
+            head = b""
+            while len(head) < 9 and (more := connection.recv(9 - len(head))):
+                head += more
+            if len(head) < 9 or head[3] != _HTTP2_SETTINGS:
+                raise OSError("something else than Ray listens there")
 
 
 class _PutHandle(SentHandle[T]):

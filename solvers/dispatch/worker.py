@@ -84,14 +84,18 @@ def opened(message: bytes) -> Any:
 def _pickled(error: BaseException) -> bytes:
     """An exception with its type, text and traceback; where it cannot be pickled, one that says them."""
     trace = "".join(traceback.format_exception(error))
+    try:
+        said = str(error)
+    except Exception as failure:
+        said = f"its text could not be made: {failure!r}"
     error.__traceback__ = error.__cause__ = error.__context__ = None
     error.add_note(f"In the worker:\n{trace}")
     with contextlib.suppress(Exception):
         packed = pickle.dumps(error, protocol=5)
         again = pickle.loads(packed)
-        if type(again) is type(error) and str(again) == str(error):
+        if type(again) is type(error) and str(again) == said:
             return packed
-    plain = SolverError(f"{type(error).__name__}: {error}")
+    plain = SolverError(f"{type(error).__name__}: {said}")
     plain.add_note(f"In the worker:\n{trace}")
     return pickle.dumps(plain, protocol=5)
 

@@ -30,6 +30,8 @@ LARGEST = 8192
 NEVER = 2**31 - 1
 """Rest of the columns that only fill up a row: they neither leave nor enter."""
 
+_REGISTERS = 65_536  # of a multiprocessor, all of which one program may use
+
 _NEVER = tl.constexpr(NEVER)
 _INFINITY = tl.constexpr(float("inf"))
 _GAMMA = tl.constexpr(0x9E3779B97F4A7C15)  # the constants of SplitMix64, as in solvers.kernels.random
@@ -52,9 +54,9 @@ def warps(n: int) -> int:
     return max(1, block(n) // 512)
 
 
-def registers(n: int) -> int:
-    """Registers of a thread at most: with less it spills, with more fewer programs fit on a multiprocessor."""
-    return 80 if block(n) <= 256 else 128
+def registers(n: int, warps: int) -> int:
+    """Registers of a thread at most: with less it spills, with more fewer programs fit on a multiprocessor, or none."""
+    return min(80 if block(n) <= 256 else 128, _REGISTERS // (32 * warps))
 
 
 def take_steps(
@@ -83,10 +85,11 @@ def take_steps(
     """
     problems, searches, wide = fields.shape
     n = Q.shape[1]
+    num_warps = num_warps or warps(n)
     _steps[(problems * searches,)](
         Q, fields, rests, child_x, energy, child, found_at, least, streams, tenures,
         searches, n, wide, begin, end, patience,
-        BLOCK=block(n), FULL=block(n) == wide, num_warps=num_warps or warps(n), maxnreg=registers(n),
+        BLOCK=block(n), FULL=block(n) == wide, num_warps=num_warps, maxnreg=registers(n, num_warps),
         enable_fp_fusion=False,
     )  # fmt: skip
 

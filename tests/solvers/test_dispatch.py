@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import signal
 import threading
@@ -228,8 +229,11 @@ def test_a_remote_solver_stays_in_this_process_with_its_account(dispatch: Dispat
     assert {(a.info["run"], a.info["process"]) for a in answers} == {("trial", os.getpid())}
 
 
-def test_a_batch_of_tensors_stays_in_this_process() -> None:
+def test_a_batch_of_tensors_stays_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("torch")
+    if importlib.util.find_spec("triton"):
+        monkeypatch.setenv("TRITON_INTERPRET", "1")
+        assert get_solver("tabu?engine=triton").solves_together(1)
     assert get_solver("tabu?engine=torch").solves_together(1)
     assert not get_solver("tabu?engine=numba").solves_together(1000)
     assert get_solver("leap").solves_together(1)

@@ -18,7 +18,7 @@ import pytest
 
 from problems import BlockProblem
 from solvers import OptionError, SolverError, get_solver
-from solvers.dispatch import Processes, WorkerLost, parcels
+from solvers.dispatch import Processes, WorkerLost, base, parcels
 from solvers.run import cpu_threads
 
 SCRIPT = Path(__file__).resolve().parent.parent / "run_dispatch_to_kill.py"
@@ -64,11 +64,47 @@ def test_a_task_that_kills_every_worker_ends_in_a_clear_error() -> None:
 
 
 def test_idle_workers_that_are_killed_are_replaced_too() -> None:
-    with Processes(workers=2) as dispatch:
+    with Processes(workers=2, retries=0) as dispatch:  # what was not begun is not lost
         pids = {pid for _, (pid, _, _) in dispatch.map(dispatch_tasks.whereabouts, range(6))}
+        workers = [psutil.Process(pid) for pid in pids]
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
+        until(lambda: not any(child.status() != psutil.STATUS_ZOMBIE for child in workers))
         assert dict(dispatch.map(dispatch_tasks.square, range(5))) == {x: x * x for x in range(5)}
+
+
+@needs_shm
+def test_problems_that_are_solved_do_not_stay_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base, "_HELD", 2)
+    solver, blocks, most = get_solver("sa?restarts=1&sweeps=1"), problems(9, 130), 0
+
+    def count() -> bool:
+        nonlocal most
+        most = max(most, len(segments()))
+        return False
+
+    with Processes(workers=2) as dispatch:
+        answers = dispatch.solve(solver, blocks, seed=5, stop=count)
+        assert segments() == []
+    assert 0 < most <= 2 * (2 + 4)  # a matrix and its linear terms each: those that stay, and two tasks a worker
+    alone = solver.solve_many(blocks, seed=5)
+    assert [a.record.energy.tolist() for a in answers] == [a.record.energy.tolist() for a in alone]
+
+
+@needs_shm
+def test_a_fork_that_ends_takes_nothing_away() -> None:
+    program = (
+        "import os, numpy as np\n"
+        "from solvers.dispatch import Processes\n"
+        "dispatch = Processes(workers=1)\n"
+        "handle = dispatch.share({'array': np.ones(100_000)})\n"
+        "child = os.fork()\n"
+        "if child:\n"
+        "    os.waitpid(child, 0)\n"
+        "    print(len([f for f in os.listdir('/dev/shm') if f.startswith(f'icbs_{os.getpid()}_')]))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout == "1\n"
 
 
 @needs_shm
@@ -109,8 +145,18 @@ def test_an_error_that_cannot_be_pickled_is_told_by_name() -> None:
         list(dispatch.map(dispatch_tasks.refuse_oddly, [5]))
 
 
+def test_an_error_without_a_text_does_not_end_its_worker() -> None:
+    with Processes(workers=1) as dispatch, pytest.raises(SolverError, match="Untold: its text could not be made"):
+        list(dispatch.map(dispatch_tasks.refuse_without_words, [1]))
+
+
 def test_what_cannot_be_sent_is_refused_with_the_reason() -> None:
+    endless: list[Any] = []
+    for _ in range(100_000):
+        endless = [endless]
     with Processes(workers=1) as dispatch:
+        with pytest.raises(OptionError, match="cannot be sent to another process"):
+            list(dispatch.map(dispatch_tasks.square, [endless]))  # type: ignore[list-item]
         with pytest.raises(OptionError, match="cannot be sent to another process"):
             list(dispatch.map(lambda x: x, [1]))
         with pytest.raises(OptionError, match="stays where it is"):
@@ -266,6 +312,18 @@ def test_a_program_that_ends_leaves_no_process_and_no_memory(tmp_path: Path, end
         assert said.count("Traceback") == 1  # the program's own; none of the workers'
     else:
         assert program.returncode == -ending
+
+
+def test_a_program_from_the_standard_input_can_use_processes() -> None:
+    program = (
+        "from solvers.dispatch import get_dispatch\n"
+        "with get_dispatch('processes?workers=1') as dispatch:\n"
+        "    print(list(dispatch.map(abs, [-1])))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-"], input=program, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.stdout == "[(0, 1)]\n", done.stderr
 
 
 def test_a_script_without_a_main_guard_is_told_what_it_lacks(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -163,6 +164,23 @@ def test_an_address_where_nothing_listens_is_told_at_once(monkeypatch: pytest.Mo
         UnavailableError, match=r"no Ray cluster answers at '127.0.0.1:1' \(.*refused\); start one with"
     ):
         list(RayCluster(address="127.0.0.1:1").map(dispatch_tasks.square, [1]))
+
+
+@pytest.mark.parametrize("page", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b""])
+def test_an_address_where_something_else_listens_is_told_at_once(monkeypatch: pytest.MonkeyPatch, page: bytes) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+
+    def answer(server: socket.socket) -> None:
+        connection, _ = server.accept()
+        with connection:
+            connection.recv(64)
+            connection.sendall(page)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        threading.Thread(target=answer, args=(server,), daemon=True).start()
+        with pytest.raises(UnavailableError, match=r"no Ray cluster answers at .*something else than Ray listens"):
+            list(RayCluster(address=address).map(dispatch_tasks.square, [1]))
 
 
 def test_an_address_of_another_cluster_than_the_connected_one_is_refused(local: RayCluster) -> None:

@@ -68,6 +68,16 @@ def test_neither_the_batch_nor_its_size_nor_the_pace_changes_an_answer(monkeypat
     assert [rows(a) for a in solver.solve_many(listed, seed=7)] == together
 
 
+def test_a_batch_is_ready_before_its_clock_starts_though_one_problem_would_stay_on_the_cpu(monkeypatch):
+    events, start = [], Run.start
+    monkeypatch.setattr(TabuSearch, "_where", lambda self, rows: ("torch" if rows > 8 else "numba", "cpu"))
+    monkeypatch.setattr(solvers.tabu, "_start_torch", lambda device: events.append("ready"))
+    monkeypatch.setattr(Run, "start", lambda self: (events.append("start"), start(self)))
+    answers = TabuSearch(children=4).solve_many(blocks(3, 12), seed=0)
+    assert {answer.info["engine"] for answer in answers} == {"torch"}
+    assert events == ["ready", "start", "start", "start"]
+
+
 @pytest.mark.parametrize("restarts", [1, 2])
 def test_a_population_that_gives_way_to_a_new_one_does_not_wait_for_its_neighbours(restarts):
     listed = [instances.planted(60, 30, seed=seed) for seed in range(6)]
