@@ -5,13 +5,16 @@ from __future__ import annotations
 import itertools
 import math
 import statistics as plain
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from problems import BestKnown
 from solvers.comparison.facts import Facts
 from solvers.comparison.results import Row
-from solvers.comparison.statistics import Interval, SignTest, holm, sign_test, time_to_solution
+from solvers.comparison.statistics import Interval, SignTest, holm, least_time, sign_test, time_to_solution
+
+KEPT = 1.5
+"""Times its limit that a solve may take and count as one that has kept it: what begins and ends a solve takes time."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,9 @@ class Figures:
         seconds: median seconds of a run.
         setup: seconds of warming up, all runs together.
         queue: median seconds in a service's queue; None without one.
-        hits: seconds to the best known energy of each run, by seed.
+        seeds: of the runs, in order.
+        energies: of each run, infinite without a feasible answer.
+        hits: seconds of each run to the best known energy.
     """
 
     problem: str
@@ -84,6 +89,8 @@ class Figures:
     seconds: float | None
     setup: float
     queue: float | None
+    seeds: tuple[int, ...]
+    energies: tuple[float, ...]
     hits: tuple[float, ...]
 
 
@@ -101,7 +108,9 @@ class Place:
         time: median over the problems of time to solution or target.
         unreached: problems whose best known energy no run reached.
         setup: seconds of warming up.
-        quality: against the first of the board by median energy, problem by problem; None for the first itself.
+        seconds: median over the problems of a run's seconds; None where every run failed.
+        quality: against the first of the board by median energy, problem by problem, p for all pairs of the race
+            together; None for the first itself.
         speed: likewise by time to solution.
     """
 
@@ -117,8 +126,19 @@ class Place:
     time: float
     unreached: int
     setup: float
+    seconds: float | None
     quality: SignTest | None = None
     speed: SignTest | None = None
+
+    @property
+    def kept(self) -> bool:
+        """Whether its solves mostly keep the time limit."""
+        return self.time_limit is None or self.seconds is None or self.seconds <= KEPT * self.time_limit
+
+    @property
+    def order(self) -> tuple[int, bool, int, float, float]:
+        """What places on the board go by, the least first; those with equal figures are level."""
+        return -self.problems, not self.kept, self.unsolved, math.inf if self.gap is None else self.gap, self.time
 
 
 @dataclass(frozen=True)
@@ -166,21 +186,28 @@ def standing(facts: Facts, rows: Iterable[Row]) -> Standing:
 def figures(standing: Standing, rows: Sequence[Row]) -> Figures:
     """The figures of the rows of one problem, backend and time limit; one at least."""
     rows = sorted(rows, key=lambda row: row.seed)
-    energies = sorted(row.energy for row in rows if row.energy is not None)
-    best = energies[0] if energies else None
-    # A run's own energy, not the mean of two: the median of an even number is the worse of the middle ones. Runs
-    # without a feasible answer stand behind all others: one lucky run of ten is no median.
-    median = energies[len(rows) // 2] if len(rows) // 2 < len(energies) else None
+    energies = tuple(math.inf if row.energy is None else row.energy for row in rows)
+    best, median = (None if math.isinf(energy) else energy for energy in (min(energies), _median(energies)))
     hits = tuple(standing.reached(row) for row in rows)
     spent = [row.seconds for row in rows if row.seconds is not None]
     queued = [row.queue for row in rows if row.queue is not None]
     return Figures(
-        rows[0].problem, rows[0].backend, rows[0].time_limit, len(rows), len(energies),
+        rows[0].problem, rows[0].backend, rows[0].time_limit, len(rows),
+        sum(row.energy is not None for row in rows),
         sum(hit < math.inf for hit in hits), sum(row.status == "failed" for row in rows), best, median,
         None if best is None else standing.gap(best), None if median is None else standing.gap(median),
         time_to_solution(hits), standing.best.proven, plain.median(spent) if spent else None,
-        sum(row.setup for row in rows), plain.median(queued) if queued else None, hits,
+        sum(row.setup for row in rows), plain.median(queued) if queued else None,
+        tuple(row.seed for row in rows), energies, hits,
     )  # fmt: skip
+
+
+def _median(energies: Sequence[float]) -> float:
+    """That of runs' energies, infinite ones without a feasible answer behind all others.
+
+    A run's own energy, not the mean of two: the median of an even number is the worse of the middle ones.
+    """
+    return sorted(energies)[len(energies) // 2]
 
 
 def counting(standings: Mapping[str, Standing]) -> list[str]:
@@ -190,28 +217,32 @@ def counting(standings: Mapping[str, Standing]) -> list[str]:
 
 
 def board(all_figures: Sequence[Figures], standings: Mapping[str, Standing]) -> list[Place]:
-    """The leaderboard: by time limit; then most problems raced, fewest unsolved, least mean gap, least time."""
+    """The leaderboard: by time limit; then most problems raced, the limit kept, fewest unsolved, least gap and time."""
     names = counting(standings)
     places: list[Place] = []
+    tests = {(pair.first, pair.second, pair.time_limit): pair for pair in pairs(all_figures, standings)}
     limits = sorted({each.time_limit for each in all_figures}, key=lambda limit: math.inf if limit is None else limit)
     for limit in limits:
         by_backend: dict[str, dict[str, Figures]] = {}
         for each in all_figures:
             if each.time_limit == limit and each.problem in names:
                 by_backend.setdefault(each.backend, {})[each.problem] = each
-        ranked = sorted((_place(backend, limit, own) for backend, own in by_backend.items()), key=_rank)
-        for place in ranked:
-            first = by_backend[ranked[0].backend]
-            if place is ranked[0]:
-                places.append(place)
-                continue
-            quality, speed = _against(by_backend[place.backend], first, standings)
-            places.append(replace(place, quality=quality, speed=speed))
+        ranked = sorted(
+            (_place(backend, limit, own) for backend, own in by_backend.items()),
+            key=lambda place: (*place.order, place.backend),
+        )
+        places.append(ranked[0])
+        for place in ranked[1:]:
+            if pair := tests.get((place.backend, ranked[0].backend, limit)):
+                places.append(replace(place, quality=pair.quality, speed=pair.speed))
+            else:
+                pair = tests[ranked[0].backend, place.backend, limit]
+                places.append(replace(place, quality=pair.quality.reversed, speed=pair.speed.reversed))
     return places
 
 
 def pairs(all_figures: Sequence[Figures], standings: Mapping[str, Standing]) -> list[Pair]:
-    """Every two backends of a time limit, by sign tests over the problems that both have raced on."""
+    """Every two backends of a time limit, by sign tests over the problems and seeds that both have raced on."""
     names = counting(standings)
     found: list[Pair] = []
     for limit in dict.fromkeys(each.time_limit for each in all_figures):
@@ -223,11 +254,13 @@ def pairs(all_figures: Sequence[Figures], standings: Mapping[str, Standing]) -> 
             Pair(a, b, limit, *_against(by_backend[a], by_backend[b], standings))
             for a, b in itertools.combinations(by_backend, 2)
         ]
-    adjusted = [holm([getattr(pair, kind).p for pair in found]) for kind in ("quality", "speed")]
-    return [
-        Pair(pair.first, pair.second, pair.time_limit, _with_p(pair.quality, q), _with_p(pair.speed, s))
-        for pair, q, s in zip(found, *adjusted, strict=True)
-    ]
+    compared = [pair for pair in found if pair.quality.pairs]
+    adjusted = [holm([getattr(pair, kind).p for pair in compared]) for kind in ("quality", "speed")]
+    together = {
+        id(pair): Pair(pair.first, pair.second, pair.time_limit, _with_p(pair.quality, q), _with_p(pair.speed, s))
+        for pair, q, s in zip(compared, *adjusted, strict=True)
+    }
+    return [together.get(id(pair), pair) for pair in found]
 
 
 def on_one_problem(first: Sequence[Row], second: Sequence[Row], standing: Standing) -> tuple[SignTest, SignTest]:
@@ -247,32 +280,44 @@ def _place(backend: str, limit: float | None, own: Mapping[str, Figures]) -> Pla
     every = list(own.values())
     gaps = [each.median_gap for each in every if each.median_gap is not None]
     times = sorted(each.time.value for each in every)
+    spent = [each.seconds for each in every if each.seconds is not None]
     return Place(
         backend, limit, len(every), sum(each.runs for each in every), sum(each.feasible for each in every),
         sum(each.successful for each in every), len(every) - len(gaps), sum(gaps) / len(gaps) if gaps else None,
         max(gaps, default=None), times[len(times) // 2],
         sum(each.successful == 0 for each in every), sum(each.setup for each in every),
+        plain.median(spent) if spent else None,
     )  # fmt: skip
-
-
-def _rank(place: Place) -> tuple[int, int, float, float, str]:
-    gap = math.inf if place.gap is None else place.gap
-    return -place.problems, place.unsolved, gap, place.time, place.backend
 
 
 def _against(
     mine: Mapping[str, Figures], theirs: Mapping[str, Figures], standings: Mapping[str, Standing]
 ) -> tuple[SignTest, SignTest]:
-    """Two backends over the problems that both have: by median energy, and by time to the best known one."""
-    both = [name for name in mine if name in theirs]
-    tolerances = [standings[name].facts.tolerance(standings[name].best.energy) for name in both]
+    """Two backends over the problems that both have: by median energy, and by time to the best known one.
 
-    def medians(of: Mapping[str, Figures]) -> list[float]:
-        found = [of[name].median for name in both]
-        return [math.inf if median is None else median for median in found]
+    Both are taken over the seeds that both have: of more runs the least time is less, and the median another one.
+    """
+    medians: list[tuple[float, float]] = []
+    times: list[tuple[float, float]] = []
+    tolerances = []
+    for name in mine:
+        shared = set(mine[name].seeds).intersection(theirs[name].seeds) if name in theirs else ()
+        if not shared:
+            continue
+        energies, hits = zip(*(_of_seeds(each[name], shared) for each in (mine, theirs)), strict=True)
+        medians.append((_median(energies[0]), _median(energies[1])))
+        times.append((least_time(hits[0]), least_time(hits[1])))
+        tolerances.append(standings[name].facts.tolerance(standings[name].best.energy))
+    return (
+        sign_test([a for a, _ in medians], [b for _, b in medians], tolerances),
+        sign_test([a for a, _ in times], [b for _, b in times]),
+    )
 
-    quality = sign_test(medians(mine), medians(theirs), tolerances)
-    return quality, sign_test([mine[n].time.value for n in both], [theirs[n].time.value for n in both])
+
+def _of_seeds(each: Figures, seeds: Collection[int]) -> tuple[list[float], list[float]]:
+    """Energies of the runs with these seeds, and their seconds to the best known one."""
+    places = [place for place, seed in enumerate(each.seeds) if seed in seeds]
+    return [each.energies[place] for place in places], [each.hits[place] for place in places]
 
 
 def _with_p(test: SignTest, p: float) -> SignTest:

@@ -152,7 +152,7 @@ def _pairs(comparison: Comparison) -> str:
     )  # fmt: skip
     note = (
         "Sign tests over the problems, by median energy and by time to the best known one; ties tell nothing. The "
-        f"p-values are for all {len(rows)} pairs together (Holm). Where p is 0.05 or more the difference is noise: a "
+        "p-values are for all pairs of the race together (Holm). Where p is 0.05 or more the difference is noise: a "
         "coin would do as well."
     )
     return f"<h2>Pair by pair</h2>{table('Pair by pair', head, rows)}<p class=note>{escape(note)}</p>"
@@ -192,8 +192,8 @@ def _results(comparison: Comparison) -> str:
     )
     note = (
         "Reached best: runs that came to the best known energy. Kind: TTS99 where that is the proven optimum, time to "
-        "target where it is only the best that anyone knows; the interval holds for 95 of 100 bootstrap resamples of "
-        "the runs. Runs without a feasible answer are counted and never scored."
+        "target where it is only the best that anyone knows; the interval holds for 95 of 100 resamples of the runs, "
+        "one more of which never came there. Runs without a feasible answer are counted and never scored."
     )
     return (
         f"<h2>Results</h2>{tools}{table('Results', head, rows, marks=marks, identity='results')}"
@@ -244,7 +244,12 @@ def _score_cell(test: SignTest | None) -> Cell:
 
 
 def _tested(test: SignTest) -> list[Cell]:
-    told = "equal" if test.wins + test.losses == 0 else "noise" if test.noise else "a difference"
+    if not test.pairs:
+        told = "not compared"
+    elif test.wins + test.losses == 0:
+        told = "equal"
+    else:
+        told = "noise" if test.noise else "a difference"
     counts = [number_cell(str(count), count) for count in (test.wins, test.losses, test.ties)]
     return [*counts, number_cell(f"{test.p:.2g}", test.p), text_cell(told)]
 

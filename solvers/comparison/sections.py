@@ -44,7 +44,7 @@ def about_samples(comparison: Comparison) -> str:
     note = (
         "Gaps of the best state at each step, median over the seeds. The control is as many uniformly random feasible "
         "states, chosen from and polished in the same way: a solver whose polished gap is no better than the "
-        "control's owes its result to the polish."
+        "control's owes its result to the polish, unless its raw gap is as good already."
     )
     return (
         "<h2>Samples before and after they were mended</h2>"

@@ -19,6 +19,8 @@ CONFIDENCE = 0.99
 NOISE = 0.05
 """A difference whose p-value is not below this is noise."""
 
+_ENOUGH = 0.5  # share of the runs, before which no time counts as one to begin anew after
+
 _FloatArray = npt.NDArray[np.float64]
 
 
@@ -34,32 +36,41 @@ class Interval:
 def time_to_solution(hits: Sequence[float], seed: int = 0) -> Interval:
     """TTS99: seconds after which a solver that is run again and again has found the target with probability 0.99.
 
-    t ln(0.01) / ln(1 - s(t)), where s(t) is the share of runs that had found it after t seconds, for the t that makes
-    it least; t itself where s(t) is 0.99 or more. (Ronnow et al. 2014, Science 345, 420.) With few runs the least
-    is found on luck too, which the interval shows and the value does not.
+    t ln(0.01) / ln(1 - s(t)), where s(t) is the chance of a run to have found it after t seconds, for the t that makes
+    it least; t itself where s(t) is 0.99 or more. (Ronnow et al. 2014, Science 345, 420.)
+
+    What k of n runs had found after t is taken for a chance of k / (n + 1), the mean of such an order statistic: n of n
+    are no certainty. And the least is looked for where s(t) is a half or more, or at the last success where it never
+    is: among the first successes of a few runs one is always lucky. The interval is that of a Bayesian bootstrap (Rubin
+    1981) in which one more run never finds the target. It errs towards the wide side with few runs.
 
     Args:
         hits: seconds after which each run found the target, infinity where it did not.
         seed: of the resampling.
     """
-    times = np.array(hits, np.float64)
-    if not len(times):
-        return Interval(math.inf, math.inf, math.inf)
-    drawn = np.random.default_rng(seed).integers(0, len(times), (RESAMPLES, len(times)))
-    again = _least(times[drawn])
+    times = np.sort(np.array(hits, np.float64))
+    drawn = np.random.default_rng(seed).dirichlet(np.ones(len(times) + 1), RESAMPLES)
+    again = _least(times, np.cumsum(drawn[:, :-1], axis=1))
     tail = (1.0 - LEVEL) / 2.0
-    # Order statistics, not means of two: between a number and infinity there is nothing.
     low, high = (float(np.quantile(again, q, method="nearest")) for q in (tail, 1.0 - tail))
-    return Interval(float(_least(times[None])[0]), low, high)
+    return Interval(least_time(hits), low, high)
 
 
-def _least(times: _FloatArray) -> _FloatArray:
-    """The least TTS99 of each row of hit times [b, runs]."""
-    runs = times.shape[1]
-    share = np.arange(1, runs + 1) / runs
+def least_time(hits: Sequence[float]) -> float:
+    """The value of :func:`time_to_solution` without its interval."""
+    times = np.sort(np.array(hits, np.float64))
+    return float(_least(times, np.arange(1, len(times) + 1)[None] / (len(times) + 1))[0])
+
+
+def _least(times: _FloatArray, shares: _FloatArray) -> _FloatArray:
+    """The least TTS99 [b] of hit times in order [runs], by the shares of runs that were there by each [b, runs]."""
+    found = int(np.isfinite(times).sum())
+    if not found:
+        return np.full(len(shares), math.inf)
+    times, shares = times[:found], np.minimum(shares[:, :found], 1.0)
     with np.errstate(divide="ignore"):
-        repeats = np.maximum(1.0, math.log(1.0 - CONFIDENCE) / np.log1p(-share))
-    return np.asarray((np.sort(times, axis=1) * repeats).min(axis=1))
+        repeats = np.maximum(1.0, math.log(1.0 - CONFIDENCE) / np.log1p(-shares))
+    return np.asarray(np.where(shares >= np.minimum(_ENOUGH, shares[:, -1:]), times * repeats, math.inf).min(axis=1))
 
 
 @dataclass(frozen=True)
@@ -77,6 +88,16 @@ class SignTest:
     losses: int
     ties: int
     p: float
+
+    @property
+    def pairs(self) -> int:
+        """How many pairs there are; with none, nothing has been compared."""
+        return self.wins + self.losses + self.ties
+
+    @property
+    def reversed(self) -> SignTest:
+        """The same, of the second against the first."""
+        return SignTest(self.losses, self.wins, self.ties, self.p)
 
     @property
     def noise(self) -> bool:

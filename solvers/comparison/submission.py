@@ -61,6 +61,7 @@ def _line(each: Figures, rows: Sequence[Row], standing: Standing, backend: Mappi
     total = _mean(net)
     limit = "own amount of work" if each.time_limit is None else f"time limit {each.time_limit:g} s"
     tuned = ", ".join(f"{key}={value}" for key, value in backend["tuned"].items()) or "defaults"
+    mended = "; repair and polish to feasible local optima where needed" if backend["tuned"].get("polish", True) else ""
     gpu = backend["device"].startswith("cuda")
     known = f"{'proven optimum' if standing.best.proven else 'best known'} {standing.best.energy:.12g}"
     return {
@@ -76,7 +77,7 @@ def _line(each: Figures, rows: Sequence[Row], standing: Standing, backend: Mappi
         "# Non-Zero Coefficients": facts.coefficients,
         "Coefficients Type": "integer" if facts.whole else "continuous",
         "Coefficients Range": f"[{facts.least:g}, {facts.most:g}]",
-        "Workflow": f"{backend['name']} ({tuned}); {limit}; repair and polish to feasible local optima where needed",
+        "Workflow": f"{backend['name']} ({tuned}); {limit}{mended}",
         "Algorithm Type": "Deterministic" if backend["name"] == "exact" else "Stochastic",
         "Paradigm": backend["paradigm"],
         "# Runs": each.runs,

@@ -36,7 +36,7 @@ _GRACE, _TIMES = 300.0, 20.0
 """Seconds, and time limits, after which a process that has not answered is ended: imports, compilation and an overrun
 all fit."""
 
-_LAST = 2000  # characters of what a process said before it died
+_LAST = 1 << 16  # characters of what a process said before it died
 
 
 @dataclass(frozen=True)
@@ -223,6 +223,7 @@ class Track:
         self._said.seek(0, os.SEEK_END)
         self._said.seek(max(0, self._said.tell() - _LAST))
         lines = [line.strip() for line in self._said.read().decode("utf-8", "replace").splitlines() if line.strip()]
+        lines = [line for line in lines if not line.startswith("Extension modules:")]  # a list of hundreds
         with _lock:
             if self in _tracks:
                 _tracks.remove(self)

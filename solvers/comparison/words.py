@@ -46,6 +46,8 @@ def limit(value: float | None) -> str:
 
 def verdict(test: SignTest) -> str:
     """What a sign test says of a difference: of the first against the second."""
+    if not test.pairs:
+        return "not compared"
     if test.wins + test.losses == 0:
         return f"equal on all {test.ties}"
     counted = f"better on {test.wins}, worse on {test.losses}, equal on {test.ties}"
@@ -54,6 +56,8 @@ def verdict(test: SignTest) -> str:
 
 def score(test: SignTest) -> str:
     """The same in short, for a table: pairs won and lost by the first, and whether that is noise."""
+    if not test.pairs:
+        return "not compared"
     if test.wins + test.losses == 0:
         return "equal"
     return f"{test.wins}:{test.losses} {'noise' if test.noise else f'p {test.p:.2g}'}"
@@ -64,12 +68,19 @@ def headline(comparison: Comparison) -> list[str]:
     sentences = []
     for limit_ in dict.fromkeys(place.time_limit for place in comparison.board):
         places = [place for place in comparison.board if place.time_limit == limit_]
-        first, *others = places
+        first = places[0]
+        level = [place for place in places if place.order == first.order]
+        others = places[len(level) :]
         within = "With its own amount of work" if limit_ is None else f"Within {limit_:g} s"
         if not any(place.feasible for place in places):
             sentences.append(f"{within}, nobody leads: no run has a feasible answer.")
             continue
-        text = f"{within}, {first.backend} leads: {_came(first)}."
+        if not first.kept:
+            within += f" (exceeded: {seconds(first.seconds)} a solve)"
+        if len(level) > 1:
+            text = f"{within}, {' and '.join(place.backend for place in level)} are level: {_came(first)}."
+        else:
+            text = f"{within}, {first.backend} leads: {_came(first)}."
         if others:
             text += f" {_next(others[0], first)}"
         sentences.append(text)
@@ -86,8 +97,10 @@ def _next(place: Place, first: Place) -> str:
     quality, speed = place.quality, place.speed
     assert quality is not None
     assert speed is not None
-    if not quality.noise:
-        over = f"sign test over {quality.wins + quality.losses + quality.ties} problems, p = {quality.p:.2g}"
+    if not quality.pairs:
+        told = "the two share no problem and seed, and are not compared"
+    elif not quality.noise:
+        over = f"sign test over {_count(quality.pairs, 'problem')}, p = {quality.p:.2g}"
         if quality.losses > quality.wins:
             told = f"its energies are worse ({over})"
         else:
@@ -106,6 +119,8 @@ def _behind(place: Place, first: Place) -> str:
     """Why a backend is behind the first of the board, in the board's order."""
     if place.problems < first.problems:
         return "it was raced on fewer"
+    if first.kept and not place.kept:
+        return "it exceeds the time limit"
     if place.unsolved > first.unsolved:
         return "it has mostly infeasible answers on more"
     return "its mean gap is larger" if place.gap != first.gap else "its median time is longer"
@@ -124,9 +139,10 @@ def cautions(comparison: Comparison) -> list[str]:
         found.append(f"Rows come from several machines, whose times differ: {'; '.join(comparison.machines)}.")
     easy = [name for name, each in comparison.standings.items() if each.easy]
     if easy and len(easy) < len(comparison.standings):
+        be, count = ("is", "counts") if len(easy) == 1 else ("are", "count")
         found.append(
-            f"{_count(len(easy), 'problem')} of {len(comparison.standings)} are easy (plain descent from a random "
-            "state mostly ends in the best known energy) and count in no headline."
+            f"{_count(len(easy), 'problem')} of {len(comparison.standings)} {be} easy (plain descent from a random "
+            f"state mostly ends in the best known energy) and {count} in no headline."
         )
     elif easy:
         found.append("All problems are easy: plain descent from a random state mostly ends in the best known energy.")
@@ -148,13 +164,21 @@ def cautions(comparison: Comparison) -> list[str]:
                 f"{_count(place.problems, 'problem')} ({limit(place.time_limit)}): these are in no mean gap, and who "
                 "has fewer of them comes first."
             )
+        if not place.kept:
+            found.append(
+                f"{place.backend} takes {seconds(place.seconds)} a solve (median), the limit is "
+                f"{limit(place.time_limit)}: it stands behind those that keep it."
+            )
     found += _incomplete(comparison)
     found += [f"{backend} could not go on: {why}" for backend, why in comparison.put_off.items()]
-    few = len(comparison.counting)
-    if few < 6 and len(comparison.race.backends) > 1:
+    few, tests = len(comparison.counting), sum(pair.quality.pairs > 0 for pair in comparison.pairs)
+    enough = math.floor(math.log2(2 * tests / NOISE)) + 1 if tests else 0
+    if few < enough:
+        together = f" (for all {tests} pairs together)" if tests > 1 else ""
         found.append(
             f"A sign test over {_count(few, 'problem')} cannot tell a difference from noise: even if one backend is "
-            f"better on all of them, p = {min(1.0, 2 * 0.5**few):.2g}, and below {NOISE:g} takes six."
+            f"better on all of them, p = {min(1.0, 2 * tests * 0.5**few):.2g}{together}, and below {NOISE:g} takes "
+            f"{enough} problems."
         )
     return found
 
@@ -175,7 +199,10 @@ def _incomplete(comparison: Comparison) -> list[str]:
             )
     runs = {len(rows) for rows in comparison.groups.values()}
     if len(runs) > 1:
-        found.append(f"Not all have the same number of runs ({min(runs)} to {max(runs)}): the race is not complete.")
+        found.append(
+            f"Not all have the same number of runs ({min(runs)} to {max(runs)}): times and medians over different runs "
+            "do not compare, and tests are made over the seeds that both have."
+        )
     return found
 
 

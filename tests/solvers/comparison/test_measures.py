@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
+import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -150,7 +152,7 @@ def test_the_time_is_that_of_the_first_state_at_the_best_energy_and_says_whether
     rows = [row(-1.0, hit, seed=s) for s, hit in enumerate((0.1, 0.3))]
     found = measures.figures(measures.standing(facts(BestKnown(-1.0, True, "someone")), rows), rows)
     assert found.hits == (0.1, 0.3)
-    assert found.time.value == pytest.approx(0.3)
+    assert found.time.value == pytest.approx(0.3 * math.log(0.01) / math.log(1 - 2 / 3))
     assert found.proven
     worse = [row(-0.9, seed=0)]
     assert measures.figures(measures.standing(facts(BestKnown(-1.0)), worse), worse).hits == (math.inf,)
@@ -202,7 +204,7 @@ def board_of(rows, problems):
 
 def test_who_answers_infeasibly_stands_behind_who_answers_badly():
     names = [f"p{i}" for i in range(8)]
-    rows = [row(12.0, problem=p, backend="bad") for p in names]  # worse than a random state
+    rows = [row(12.0, problem=p, backend="bad", seed=s) for p in names for s in range(10)]  # worse than a random state
     rows += [row(None, problem=p, backend="never", status="infeasible") for p in names]
     rows += [row(0.0, problem=p, backend="fluke") for p in names]
     rows += [row(None, problem=p, backend="fluke", seed=s, status="infeasible") for p in names for s in range(1, 10)]
@@ -245,6 +247,36 @@ def test_pairs_are_adjusted_for_all_of_them():
     assert found[0].quality.p == pytest.approx(3 * 2 * 0.5**8)
 
 
+def test_backends_are_compared_on_the_seeds_that_both_have():
+    names = [f"p{i}" for i in range(8)]
+    rng = random.Random(0)
+    hits = {(p, s): rng.expovariate(1.0) for p in names for s in range(30)}
+    rows = [row(0.0, hits[p, s], problem=p, backend="often", seed=s) for p in names for s in range(30)]
+    rows += [row(0.0, hits[p, s], problem=p, backend="seldom", seed=s) for p in names for s in range(3)]
+    first, second = board_of(rows, names)
+    assert first.time != second.time
+    for test in (second.quality, second.speed):
+        assert (test.wins, test.losses, test.ties) == (0, 0, 8)  # the same runs, however many more there are
+    others = [row(1.0, problem=p, backend="other", seed=s) for p in names for s in range(90, 93)]
+    last = board_of([*rows, *others], names)[-1]
+    assert (last.backend, last.quality.pairs, last.speed.pairs) == ("other", 0, 0)
+
+
+def test_the_board_has_the_p_values_of_the_pairs():
+    figures, standings, _ = race_of({"a": 0.0, "b": 1.0, "c": 2.0}, problems=6)
+    pairs = {(pair.first, pair.second): pair for pair in measures.pairs(figures, standings)}
+    _, second, third = measures.board(figures, standings)
+    assert (second.backend, second.quality) == ("b", pairs["a", "b"].quality.reversed)
+    assert (third.backend, third.quality) == ("c", pairs["a", "c"].quality.reversed)
+    assert second.quality.noise  # six of six are enough for one pair, not for three
+
+
+def test_who_exceeds_the_time_limit_stands_behind_who_keeps_it():
+    rows = [replace(row(0.0, problem="p0", backend="slow"), seconds=3.0), row(1.0, problem="p0", backend="quick")]
+    quick, slow = board_of(rows, ["p0"])
+    assert (quick.backend, quick.kept, slow.backend, slow.kept) == ("quick", True, "slow", False)
+
+
 def test_on_one_problem_runs_are_paired_by_seed():
     first = [row(0.0, 0.1, seed=s) for s in range(6)]
     second = [row(0.0, 0.2, backend="b", seed=s) for s in range(1, 8)]
@@ -265,7 +297,7 @@ def test_a_profile_tells_who_is_fastest_and_who_gets_there_at_all():
 def test_a_profile_takes_answers_after_no_time_at_all():
     figures, _, _ = race_of({"a": 0.0, "b": 0.0}, {"a": 0.0, "b": 0.1}, problems=1)
     first, second = curves.profiles(curves.longest(figures, ["p0"]))
-    assert (first.x, second.x) == ((1.0,), (pytest.approx(1e8),))
+    assert (first.x, second.x) == ((1.0,), (pytest.approx(1e8 * math.log(0.01) / math.log(1 - 3 / 4)),))
 
 
 def test_curves_of_targets_and_gaps_follow_the_incumbents():

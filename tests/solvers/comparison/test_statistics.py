@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,15 +16,28 @@ NEVER = math.inf
 
 
 def test_time_to_solution_is_the_formula_at_the_time_that_makes_it_least():
-    # Half of the runs are there after 1 s, all that ever are after 4 s.
-    found = time_to_solution([1.0, 4.0, 1.0, NEVER])
-    at_one, at_four = (t * math.log(0.01) / math.log(1 - s) for t, s in ((1.0, 0.5), (4.0, 0.75)))
+    # Three of five runs are there after 1 s, all that ever are after 4 s.
+    found = time_to_solution([1.0, 4.0, 1.0, 1.0, NEVER])
+    at_one, at_four = (t * math.log(0.01) / math.log(1 - s) for t, s in ((1.0, 3 / 6), (4.0, 4 / 6)))
     assert found.value == pytest.approx(min(at_one, at_four))
     assert found.value == pytest.approx(6.6438562)
 
 
-def test_when_every_run_is_there_the_last_one_s_time_is_enough():
-    assert time_to_solution([0.2, 0.1, 0.3]).value == pytest.approx(0.3)
+def test_the_first_successes_of_a_few_runs_are_luck():
+    assert time_to_solution([1e-6, 1.0, 1.0]).value == pytest.approx(math.log(0.01) / math.log(1 - 3 / 4))
+
+
+def test_all_of_few_runs_are_no_certainty_and_all_of_many_are():
+    assert time_to_solution([0.3] * 5).value == pytest.approx(0.3 * math.log(0.01) / math.log(1 - 5 / 6))
+    assert time_to_solution([0.3] * 200).value == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize("runs", [1, 5, 10])
+def test_the_interval_holds_the_truth_of_a_solver_without_memory(runs):
+    truth = math.log(100.0)  # by whatever time it begins anew
+    rng = np.random.default_rng(runs)
+    found = [time_to_solution(rng.exponential(size=runs), seed) for seed in range(100)]
+    assert sum(each.low <= truth <= each.high for each in found) >= 90
 
 
 def test_when_no_run_is_there_the_time_is_infinite_and_so_are_its_ends():
@@ -39,9 +53,10 @@ def test_an_interval_is_drawn_from_a_seed_and_holds_the_value():
     assert first.low < first.value < first.high
 
 
-def test_an_interval_ends_at_infinity_where_resamples_miss_all_successes():
+def test_one_success_of_a_few_runs_leaves_a_wide_interval():
     found = time_to_solution([0.5, NEVER, NEVER, NEVER])
-    assert found.value < found.high == NEVER
+    assert found.value == pytest.approx(0.5 * math.log(0.01) / math.log(1 - 1 / 5))
+    assert found.low < found.value < 10 * found.value < found.high < NEVER
 
 
 @given(st.lists(st.floats(1e-6, 1e3) | st.just(NEVER), min_size=1, max_size=8), st.floats(0.1, 10.0))

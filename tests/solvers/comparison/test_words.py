@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 from rich.console import Console
 
@@ -43,6 +44,41 @@ def told(found):
     console = Console(width=80, record=True, file=io.StringIO())
     console.print(found.leaderboard())
     return console.export_text()
+
+
+def test_those_with_the_same_figures_are_level():
+    (sentence,) = words.headline(comparison([row(name, b, 0.0) for name in NAMES for b in "BA"]))
+    assert sentence.startswith("Within 1 s, A and B are level: ")
+    assert "leads" not in sentence
+
+
+def test_those_that_share_no_seed_are_not_compared():
+    rows = [row(name, b, e, seed=s) for name in NAMES for b, e, s in (("A", 0.0, 0), ("B", 1.0, 1))]
+    found = comparison(rows)
+    (sentence,) = words.headline(found)
+    assert sentence.endswith("Second is B: the two share no problem and seed, and are not compared.")
+    assert "not compared" in told(found)
+    assert "not compared" in found.page()
+    assert not any("sign test" in caution for caution in words.cautions(found))
+
+
+def test_how_many_problems_a_difference_takes_depends_on_the_pairs():
+    rows = [row(name, b, e) for name in NAMES[:6] for b, e in (("A", 0.0), ("B", 1.0), ("C", 2.0))]
+    assert not any("sign test" in caution for caution in words.cautions(comparison(rows[::3] + rows[1::3])))
+    (caution,) = (caution for caution in words.cautions(comparison(rows)) if "A sign test over 6 problems" in caution)
+    assert "p = 0.094 (for all 3 pairs together), and below 0.05 takes 7 problems." in caution
+
+
+def test_a_time_limit_that_is_exceeded_is_told():
+    rows = [replace(row(name, "A", 0.0), seconds=3.0) for name in NAMES] + [row(name, "B", 1.0) for name in NAMES]
+    found = comparison(rows)
+    assert words.headline(found)[0].startswith("Within 1 s, B leads")
+    assert "although it exceeds the time limit" in words.headline(found)[0]
+    assert any(
+        caution.startswith("A takes 3 s a solve (median), the limit is 1 s") for caution in words.cautions(found)
+    )
+    alone = comparison(rows[: len(NAMES)])
+    assert words.headline(alone)[0].startswith("Within 1 s (exceeded: 3 s a solve), A leads")
 
 
 def test_a_second_with_lower_energies_on_more_problems_is_not_called_worse():
