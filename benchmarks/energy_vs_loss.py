@@ -2,10 +2,10 @@
 
     python benchmarks/energy_vs_loss.py [mlpnet] [classifier] [layers] [--seeds 3] [--out FOLDER]
 
-mlpnet, classifier: blocks of the objective "loss", as `Pruner.ask` gives them at the start of a run and after 20 blocks
-were solved and merged (damping fixed). Some 200 states of each, from random ones to the best (benchmarks/
-energy_states.py), are merged into the model, and its loss is measured on 10,000 training images that the run never
-sees. Batch size N, damping rho (relative) and block size n differ around N = 200, rho = 0.1, n = 512.
+mlpnet, classifier: blocks of the objective "loss", as `Pruner.ask` gives them at the start of a run and after 20 rounds
+of a block each, merged where the guard did not refuse it (damping fixed). Some 200 states of each, from random ones to
+the best (benchmarks/energy_states.py), are merged into the model, and its loss is measured on 10,000 training images
+that the run never sees. Batch size N, damping rho (relative), block size n differ around N = 200, rho = 0.1, n = 512.
 
 layers: whole layers pruned at once, the energies of the objectives "layer", "joint" and "loss" of the same states side
 by side (benchmarks/energy_layers.py), on MLPNet and on llama-shakespeare.
@@ -40,7 +40,7 @@ from problems import BlockProblem
 HELD_OUT = 10_000
 BEST_SHARE = 0.25
 STEPS = 20
-"""Blocks that are solved and merged before a block of the later stage."""
+"""Rounds before a block of the later stage: its block is solved, and merged unless the guard refuses."""
 
 NETWORKS = {"mlpnet": (models.mlpnet, 0.1), "classifier": (models.classifier, 0.02)}
 COLUMNS = ("network", "objective", "stage", "samples", "rho", "n", "seed", "kind", "energy", "gap", "loss")
@@ -86,6 +86,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=models.CACHE / "energy_vs_loss")
     parser.add_argument("--again", action="store_true", help="tables and plots of what was measured before")
     arguments = parser.parse_args()
+    if unknown := set(arguments.what) - {*NETWORKS, "layers"}:
+        parser.error(f"{' '.join(sorted(unknown))}: there are {', '.join(NETWORKS)} and layers")
+    missing = [file for what in arguments.what if not (file := arguments.out / f"{what}.csv").exists()]
+    if arguments.again and missing:
+        parser.error(f"nothing was measured yet: {', '.join(map(str, missing))} (leave out --again, or name --out)")
     torch.set_num_threads(1)
     arguments.out.mkdir(parents=True, exist_ok=True)
     for what in arguments.what:

@@ -159,7 +159,8 @@ class Network:
                 yield F.cross_entropy(self._model(sequence[None]).logits[0, :-1], sequence[1:])
             return
         x, y = (models.mnist if self.name == "mlpnet" else models.cifar10)("train")
-        for i in np.random.default_rng(batch).choice(len(y), samples, replace=False):
+        # As many are drawn whatever is wanted: of another number the first ones would be others.
+        for i in np.random.default_rng(batch).choice(len(y), PREFIXES[-1], replace=False)[:samples]:
             yield F.cross_entropy(self._model(x[i : i + 1].double()), y[i : i + 1])
 
     def _sequences(self, batch: int, count: int) -> list[torch.Tensor]:

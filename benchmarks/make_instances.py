@@ -3,6 +3,7 @@
     python benchmarks/make_instances.py                    make every block of benchmarks/instances.json again
     python benchmarks/make_instances.py --check            the same, but only compare with what ships
     python benchmarks/make_instances.py --improve 60       search each block that is not proven for a minute more
+    python benchmarks/make_instances.py --descents         count anew how many descents find the best known energies
     python benchmarks/make_instances.py --choose           choose the blocks anew (half an hour), then make them
 
 Models and data come from the folder that HYBRID_ICBS_DATA names. Facts of a block that came out as before (best known
@@ -59,29 +60,39 @@ def main() -> None:
     )
     parser.add_argument("--check", action="store_true", help="write nothing; fail where a block differs")
     parser.add_argument("--improve", type=float, metavar="SECONDS", help="search for better states so long for each")
+    parser.add_argument("--descents", action="store_true", help="count descents anew")
     parser.add_argument("--seed", type=int, default=1000, help="first seed of --improve")
     parser.add_argument("--only", default="*", metavar="PATTERN", help="names of the instances to work on")
     parser.add_argument("--out", type=Path, default=FOLDER)
     options = parser.parse_args()
     torch.set_num_threads(1)
     options.out.mkdir(parents=True, exist_ok=True)
-    if options.improve is not None:
-        for instance in read_records(options.out).values():
-            if fnmatch(instance.name, options.only) and not instance.best_known.proven:
+    if options.improve is not None or options.descents:
+        recorded = [each for each in read_records(options.out).values() if fnmatch(each.name, options.only)]
+        if not recorded:
+            sys.exit(f"no instance of {options.out} is called {options.only!r}")
+        for instance in recorded:
+            if options.improve is not None and not instance.best_known.proven:
                 improve(instance, options.improve, options.seed)
+        for instance in recorded if options.descents else []:
+            write_record(counted := with_descents(instance, instance.load()))
+            print(
+                f"{counted.name}: {counted.descent.found} of {counted.descent.tries}, {counted.best_known}", flush=True
+            )
         return
     if options.choose is not None:
+        if unknown := set(options.choose) - set(DENSITIES):
+            sys.exit(f"--choose {' '.join(sorted(unknown))}: the networks are {', '.join(DENSITIES)}")
         chosen = json.loads(CHOICES.read_text()) if CHOICES.exists() else {}
         for network in options.choose or DENSITIES:
             chosen = {name: recipe for name, recipe in chosen.items() if recipe["network"] != network}
             chosen |= {name: asdict(recipe) for name, recipe in choose(network)}
         CHOICES.write_text("{\n" + ",\n".join(f'"{k}": {json.dumps(v)}' for k, v in chosen.items()) + "\n}\n")
     recipes = {name: Recipe(**values) for name, values in json.loads(CHOICES.read_text()).items()}
-    sys.exit(
-        remake(
-            {k: v for k, v in recipes.items() if fnmatch(k, options.only)}, options.out, list(recipes), options.check
-        )
-    )
+    wanted = {name: recipe for name, recipe in recipes.items() if fnmatch(name, options.only)}
+    if not wanted:
+        sys.exit(f"no instance of {CHOICES.name} is called {options.only!r}")
+    sys.exit(remake(wanted, options.out, list(recipes), options.check))
 
 
 def remake(recipes: dict[str, Recipe], folder: Path, everything: list[str], check: bool) -> int:
@@ -176,14 +187,18 @@ def improve(instance: Instance, seconds: float, seed: int) -> None:
 
 
 def with_descents(instance: Instance, problem: BlockProblem) -> Instance:
-    """With the share of descents that find the best known energy; a better one that they find is put on record."""
-    tries = 1000 if problem.n <= 256 else 200 if problem.n <= 1024 else 50 if problem.n <= 4096 else 1
+    """With the share of descents that find the best known energy; a better one that they find is put on record.
+
+    The descent that found that one does not count: it would find its own energy.
+    """
+    tries = 1000 if problem.n <= 256 else 200 if problem.n <= 1024 else 50 if problem.n <= 4096 else 5
     states = polish(problem, problem.random_states(tries, 0))
     energies = problem.energy(states)
     if energies.min() < instance.best_known.energy and not instance.best_known.proven:
         instance = _with_best(instance, problem, states[int(energies.argmin())], "descent from a random state")
+        energies = np.delete(energies, energies.argmin())
     found = int(np.count_nonzero(_same(problem, energies, instance.best_known.energy)))
-    return replace(instance, descent=Descent(tries, found))
+    return replace(instance, descent=Descent(len(energies), found))
 
 
 def _with_best(instance: Instance, problem: BlockProblem, x: np.ndarray, by: str, proven: bool = False) -> Instance:

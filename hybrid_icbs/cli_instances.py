@@ -73,9 +73,10 @@ def show_instance(
     problem = instance.load()
     energies = _energies(instance, problem)
     if as_json:
-        show_json({**_facts(instance), "energies": energies, "best_state": instance.best().tolist()})
+        state = instance.best().tolist()
+        show_json({**_facts(instance), "coupled": _coupled(problem), "energies": energies, "best_state": state})
     else:
-        show(*_lines(instance, energies))
+        show(*_lines(instance, _coupled(problem), energies))
 
 
 @app.command("export")
@@ -101,6 +102,10 @@ def export(
     import problems
 
     found = _chosen(patterns)
+    if out.is_symlink() and not out.exists():
+        raise WrongUse(f"--out {out} is a link to something that is not there; name another folder")
+    if out.exists() and not out.is_dir():
+        raise WrongUse(f"--out {out} is a file; name a folder")
     large = [each.name for each in found if each.n > MOST_DENSE] if dense else []
     if large:
         raise WrongUse(f"--dense goes up to n = {MOST_DENSE}; leave out {', '.join(large)}, or --dense")
@@ -148,7 +153,21 @@ def _energies(instance: Instance, problem: BlockProblem) -> dict[str, float]:
     }
 
 
-def _lines(instance: Instance, energies: dict[str, float]) -> list[str]:
+def _coupled(problem: BlockProblem) -> int:
+    """Variables that are coupled to others at all: to others' gradients those of dead inputs are nothing."""
+    import numpy as np
+
+    from problems import LowRankForm
+
+    form = problem.form
+    if isinstance(form, LowRankForm):
+        return int(np.count_nonzero(form.factor.any(axis=1)))
+    matrix = form.dense()
+    np.fill_diagonal(matrix, 0.0)
+    return int(np.count_nonzero(matrix.any(axis=1)))
+
+
+def _lines(instance: Instance, coupled: int, energies: dict[str, float]) -> list[str]:
     best, tries = instance.best_known, instance.descent
     unused = () if instance.provenance.get("layer") else ("layer", "row")
     made = ", ".join(f"{key} {value}" for key, value in instance.provenance.items() if key not in unused)
@@ -157,7 +176,8 @@ def _lines(instance: Instance, energies: dict[str, float]) -> list[str]:
     mask = (energies["present_mask"] - best.energy) / scale if scale > 0 else 0.0
     return [
         f"{instance.name}",
-        f"size     n = {instance.n}, k = {instance.cardinality}, {instance.form}, rank {instance.rank}",
+        f"size     n = {instance.n}, k = {instance.cardinality}, {instance.form}, rank {instance.rank}; "
+        f"{coupled} variables are coupled to others",
         f"best     {best.energy:.12g} ({'proven, ' if best.proven else 'not proven, '}{best.found_by})",
         f"energies 0 % the best known; the present mask {energies['present_mask']:.6g} ({mask:.4%}); "
         f"a random state {energies['random_mean']:.6g} (100 %)",

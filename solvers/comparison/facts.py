@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from problems import BestKnown, BlockProblem, LowRankForm, ScaledForm
+from problems import BestKnown, BlockProblem, LowRankForm, ScaledForm, instances
 from solvers.goal import EXACT_ROUNDING, size_of_terms
 from solvers.ledger import fingerprint
 
@@ -79,8 +79,10 @@ class Facts:
             name: its name.
             origin: where it is from.
             problem: the problem.
-            descent: how many descents were tried and found the best known energy, where that is on record.
+            descent: how many descents were tried and found the best known energy, where that is on record; what was
+                exported from the benchmark set is looked up there.
         """
+        descent = descent or _on_record(problem)
         form = "low-rank" if problem.is_low_rank else "scaled" if isinstance(problem.form, ScaledForm) else "dense"
         energies = () if descent is not None else _descended(problem)
         return cls(
@@ -152,6 +154,19 @@ class Facts:
         """Whether more than half of the plain descents find the best energy: no matter for a headline."""
         rate = self.descent_rate(best)
         return rate is not None and rate > 0.5
+
+
+def _on_record(problem: BlockProblem) -> tuple[int, int] | None:
+    """Descents of the instance of the benchmark set that a problem says to be, and is."""
+    name = problem.provenance.get("instance")
+    if not isinstance(name, str) or name not in instances.names():
+        return None
+    known = instances.facts(name)
+    if (problem.n, problem.constraint.total, problem.groups) != (known.n, known.cardinality, None):
+        return None
+    best = known.best_known.energy
+    same = abs(problem.energy(known.best()) - best) <= SAME * abs(problem.random_mean_energy() - best)
+    return (known.descent.tries, known.descent.found) if same else None
 
 
 def _fits(value: Any, kind: Any) -> bool:

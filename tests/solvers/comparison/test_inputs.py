@@ -11,6 +11,7 @@ import pytest
 import problems
 from problems import BlockProblem, FileFormatError, ProblemError, instances
 from solvers import OptionError
+from solvers.comparison.facts import Facts
 from solvers.comparison.inputs import Given, current_mask, gathered
 
 BLOCK = instances.random(10, 4, 1)
@@ -141,6 +142,18 @@ def test_a_file_whose_name_is_no_utf_8_is_refused(tmp_path):
         pytest.skip("this file system takes UTF-8 alone")
     with pytest.raises(ProblemError, match=r"'a\\udcff' cannot be a problem's name"):
         gathered(tmp_path)
+
+
+def test_an_exported_instance_keeps_its_descents_and_an_altered_one_does_not(tmp_path):
+    name = "mlpnet-picked-n16-k8"
+    problems.save_set({name: instances.load(name)}, tmp_path / "set")
+    (given,) = gathered(tmp_path / "set")
+    found = Facts.of(name, given.origin, given.load(), given.descent)
+    known = instances.facts(name).descent
+    assert (found.tries, found.found, found.descents) == (known.tries, known.found, ())
+    problem = instances.load(name)
+    altered = BlockProblem(problem.form.dense(), problem.linear + 1e-3, 8, provenance=problem.provenance)
+    assert Facts.of(name, "memory", altered).descents
 
 
 def test_the_mask_of_an_exported_block_is_the_weights_that_are_pruned_now():
