@@ -154,7 +154,7 @@ def _energies(instance: Instance, problem: BlockProblem) -> dict[str, float]:
 
 
 def _coupled(problem: BlockProblem) -> int:
-    """Variables that are coupled to others at all: to others' gradients those of dead inputs are nothing."""
+    """Variables that are coupled to any other; a weight whose input is always zero is to none."""
     import numpy as np
 
     from problems import LowRankForm
