@@ -66,10 +66,9 @@ def test_a_task_that_kills_every_worker_ends_in_a_clear_error() -> None:
 def test_idle_workers_that_are_killed_are_replaced_too() -> None:
     with Processes(workers=2, retries=0) as dispatch:  # what was not begun is not lost
         pids = {pid for _, (pid, _, _) in dispatch.map(dispatch_tasks.whereabouts, range(6))}
-        workers = [psutil.Process(pid) for pid in pids]
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
-        until(lambda: not any(child.status() != psutil.STATUS_ZOMBIE for child in workers))
+        until(lambda: not any(one.process.is_alive() for one in dispatch._pool))
         assert dict(dispatch.map(dispatch_tasks.square, range(5))) == {x: x * x for x in range(5)}
 
 
