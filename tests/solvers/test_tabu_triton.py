@@ -14,12 +14,7 @@ import torch
 
 from problems import BlockProblem, instances
 from solvers import UnavailableError
-from solvers.arrays import dense_arrays
-from solvers.goal import Goal
-from solvers.islands import Plan
-from solvers.run import Run
 from solvers.tabu import TabuSearch
-from solvers.tabu_torch import Batch, Task
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
@@ -82,23 +77,10 @@ def test_asking_for_the_kernel_without_triton_says_so(monkeypatch):
 @pytest.mark.gpu
 @needs_gpu
 @needs_triton
-@pytest.mark.parametrize("n", [16, 60, 256, 1000, 1024, 4096])
-def test_a_card_takes_the_steps_of_the_torch_form(n):
-    problem = instances.random(n, n // 3, seed=0)
-    arrays, run = dense_arrays(problem), Run(seed=0)
-    tasks = [Task(arrays, run, Goal(problem, run, arrays))]
-    fused, plain = (Batch(tasks, Plan(1, 1, 1 << 30, 1 << 30), 8, "cuda", fused=form) for form in (True, False))
-    for batch in (fused, plain):
-        batch.begin_generation(first=True)
-    # The product that gives the fields may be rounded otherwise where rows are filled up.
-    plain._fields.copy_(fused._fields[..., :n])
-    for name in ("_energy", "_child", "_least"):
-        getattr(plain, name).copy_(getattr(fused, name))
-    for batch in (fused, plain):
-        batch.take_steps(0, 70)
-        batch.take_steps(70, 300)
-    assert (fused.states == plain.states).all()
-    assert (fused._child == plain._child).all()
+def test_a_card_takes_the_steps_of_the_torch_form():
+    said = in_a_child("benchmarks/gpu_tabu.py", "--only", "same")
+    for n in (16, 60, 256, 1000, 1024, 4096):
+        assert f"same: n = {n}, 64 searches, 300 steps: the same states and energies\n" in said
 
 
 @pytest.mark.gpu
