@@ -52,6 +52,7 @@ class Island:
         self, arrays: DenseArrays, plan: Plan, *, seed: int, stream: int = 0, initial: StateArray | None = None
     ) -> None:
         from solvers.kernels import population as kernel
+        from solvers.kernels.pairs import ONE_LISTED_OF
         from solvers.kernels.tabu import CHILD, LARGE, PRESENT
 
         n, groups = arrays.n, arrays.groups
@@ -59,14 +60,16 @@ class Island:
         self._child_x, self._best_x = np.zeros(n, np.uint8), np.zeros(n, np.uint8)
         self._best, self._account = np.array([np.inf]), np.zeros(4)
         self._progress = np.zeros(kernel.COUNTS + kernel.LEVELS, np.int64)
+        listed = n // ONE_LISTED_OF
         room = (kernel.LEVELS, kernel.CROWD * plan.population)
         self._before = (
             arrays.matrix, arrays.single, groups.of, groups.members, groups.starts, groups.counts,
             np.zeros((0, n), np.uint8) if initial is None else initial.astype(np.uint8),
-            np.empty((*room, n), np.uint8), np.empty((*room, n), np.float32), np.empty(room),
+            np.empty((*room, n), np.uint8), np.empty((*room, n)), np.empty(room),
             np.zeros(n, np.uint8), np.zeros(n, np.float32), np.zeros(n),
             np.zeros(n, np.int32), np.zeros(n, np.int32), np.zeros(n, np.int32), np.zeros(n, np.int32),
-            self._child_x, self._best_x, self._best, np.full(n, LARGE, np.float32),
+            self._child_x, self._best_x, self._best, np.full((n, 2), LARGE, np.float32),
+            np.empty((n, listed), np.uint32), np.empty((n, listed), np.float32), np.zeros(n, np.int32),
             np.zeros(kernel.SWEEPS + kernel.START_SWEEPS, np.float32), np.zeros(n, np.float32), np.zeros((2, 2)),
             groups.tenures,
             np.array([

@@ -13,31 +13,31 @@ import numpy as np
 
 from problems.compiling import compiled
 from solvers.kernels.pairs import descend_pairs
-from solvers.kernels.random import below, unit
+from solvers.kernels.random import GAMMA, below, exponential, mixed, next64, share
 from solvers.kernels.states import arrange, largest
-from solvers.kernels.tabu import GAIN, NEVER, ROUNDING
+from solvers.kernels.tabu import GAIN, LARGE, NEVER, ROUNDING
 
 STRETCH_BYTES = 1 << 19  # of a large factor: two such stretches stay in the second cache while they are worked on
 MOST_DISPUTED = 4096  # variables whose matrix is copied to be annealed: 64 MiB
 _ROWS = 256  # that tell the norms of all: the matrix is symmetric
 _DRAWS = 16  # for a partner within a stretch: enough where one variable in four is of its kind
 
-_NEVER = np.float32(17.0)  # uphill by 17 temperatures is accepted once in 2^24, the finest draw of `unit`
-
 
 @compiled(nogil=True, fastmath=True, error_model="numpy")
 def anneal_matrix(  # type: ignore[no-untyped-def]
-    Q, reach, awake, fields, x, order, place, group, starts, counts, temperatures, target, progress, account, stream,
-    proposals,
-):  # fmt: skip
+    Q, awake, fields, x, order, place, group, starts, counts, temperatures, target, progress, account, stream, proposals
+):
     """Propose so many swaps, or fewer where the last sweep ends or the energy comes down to the target.
+
+    Nine proposals in ten are turned down. They are made without a branch that could go either way, and what a swap may
+    cost is drawn before what it does cost is known: so a processor is at several of them at once, and does not wait for
+    the couplings that it reads here and there.
 
     Arrays:
         Q: couplings, float32 [n, n].
-        reach: largest entry of each row of Q, float32 [n]: more than that no coupling can help a swap.
         awake: temperature down to which each variable sleeps, and proposes no swap, float32 [n]; see
             :func:`wake_temperatures`.
-        fields: g = s + Q x, float32 [n]; kept up.
+        fields: g = s + Q x, float32 [n], or longer, as the rows of Q then are too; kept up.
         x: the state, uint8 [n]; kept up.
         order, place: variables by group, ones first, and where each stands, int32 [n]; kept up.
         group, starts, counts: groups as in :class:`solvers.arrays.Groups`.
@@ -56,50 +56,51 @@ def anneal_matrix(  # type: ignore[no-untyped-def]
     energy = account[0]
     one_group = counts.shape[0] == 1
     lo, k, hi = 0, counts[0], n
+    listed = np.empty(n, np.int32)
+    counter = stream[0]
     done = 0
     while done < proposals and sweep < temperatures.shape[0] and energy > target:
         temperature = temperatures[sweep]
-        never = _NEVER * temperature
         stretch = min(n, i + proposals - done)
         done += stretch - i
-        while i < stretch:
-            if temperature > awake[i]:
-                i += 1
-                continue
+        up = 0
+        for l in range(i, stretch):
+            listed[up] = l
+            up += temperature <= awake[l]
+        for t in range(up):
+            i = np.int64(listed[t])
             if not one_group:
                 g = group[i]
                 lo, k, hi = starts[g], counts[g], starts[g + 1]
             mid = lo + k
             if k == 0 or mid == hi:
-                i += 1
                 continue
-            if x[i]:
-                out = i
-                into = order[mid + below(stream, hi - mid)]
-            else:
-                out = order[lo + below(stream, k)]
-                into = i
-            apart = fields[into] - fields[out]
-            if apart - reach[i] < never:
-                change = apart - Q[out, into]
-                if change <= 0.0 or (change < never and unit(stream) < math.exp(-change / temperature)):
-                    energy += change
-                    a, b = place[out], place[into]
-                    order[a], order[b] = into, out
-                    place[out], place[into] = b, a
-                    x[out], x[into] = 0, 1
-                    gained, lost = Q[into], Q[out]
-                    for l in range(n):
-                        fields[l] += gained[l] - lost[l]
-                    if energy <= target:
-                        done -= stretch - i - 1
-                        stretch = i + 1
-            i += 1
-        if i >= n:
-            sweep += 1
-            i = 0
+            counter += GAMMA
+            bits = mixed(counter)
+            leaves = x[i] == 1
+            partner = order[(mid if leaves else lo) + share(bits, hi - mid if leaves else k)]
+            most = temperature * exponential(bits)
+            sign = np.float32(1.0) if leaves else np.float32(-1.0)
+            change = sign * (fields[partner] - fields[i]) - Q[i, partner]
+            if change > most:
+                continue
+            energy += change
+            out, into = (i, partner) if leaves else (partner, i)
+            a, b = place[out], place[into]
+            order[a], order[b] = into, out
+            place[out], place[into] = b, a
+            x[out], x[into] = 0, 1
+            gained, lost = Q[into], Q[out]
+            for l in range(fields.shape[0]):
+                fields[l] += gained[l] - lost[l]
+            if energy <= target:
+                done -= stretch - i - 1
+                stretch = i + 1
+                break
+        sweep, i = (sweep + 1, 0) if stretch == n else (sweep, stretch)
     progress[0], progress[1] = sweep, i
     account[0] = energy
+    stream[0] = counter
     return done
 
 
@@ -174,21 +175,20 @@ def anneal_disputed(Q, awake, x, others, chosen, least, fields, temperatures, st
     m = together
     if m < 4 or ones == 0 or ones == m:
         return 0, 0.0, 0
-    part, part_awake = np.empty((m, m), np.float32), np.empty(m, np.float32)
-    part_x, part_fields, reach = np.empty(m, np.uint8), np.empty(m, np.float32), np.zeros(m, np.float32)
+    part, part_x = np.empty((m, m), np.float32), np.empty(m, np.uint8)
+    part_fields, part_awake = np.empty(m, np.float32), np.empty(m, np.float32)
     for a in range(m):
-        row = Q[disputed[a]]
-        part_x[a], part_fields[a], part_awake[a] = x[disputed[a]], fields[disputed[a]], awake[disputed[a]]
+        row, copied = Q[disputed[a]], part[a]
         for b in range(m):
-            part[a, b] = row[disputed[b]]
-            reach[a] = max(reach[a], part[a, b])
+            copied[b] = row[disputed[b]]
+        part_x[a], part_fields[a], part_awake[a] = x[disputed[a]], fields[disputed[a]], awake[disputed[a]]
     order, place, group = np.arange(m, dtype=np.int32), np.empty(m, np.int32), np.zeros(m, np.int32)
     starts, counts = np.array([0, m], np.int32), np.array([ones], np.int32)
     arrange(part_x, order.copy(), starts, counts, order, place)
     account, progress = np.zeros(3), np.zeros(2, np.int64)
     account[GAIN] = ROUNDING * largest(part_fields)
     done = anneal_matrix(
-        part, reach, part_awake, part_fields, part_x, order, place, group, starts, counts, temperatures, -np.inf,
+        part, part_awake, part_fields, part_x, order, place, group, starts, counts, temperatures, -np.inf,
         progress, account, stream, temperatures.shape[0] * m,
     )  # fmt: skip
     for a in range(m):  # from here on they mean when a variable may leave, and when it may enter
@@ -196,7 +196,10 @@ def anneal_disputed(Q, awake, x, others, chosen, least, fields, temperatures, st
         place[a] = NEVER if part_x[a] else 0
     account[GAIN] = max(account[GAIN], ROUNDING * largest(part_fields))
     progress[:] = 0
-    descend_pairs(part, reach, part_fields, part_x, order, place, progress, np.int32(0), -np.inf, account, n * m)
+    descend_pairs(
+        part, np.full((m, 2), LARGE), np.empty((m, 0), np.uint32), np.empty((m, 0), np.float32), np.zeros(m, np.int32),
+        part_fields, part_x, order, place, progress, np.int32(0), -np.inf, account, n * m,
+    )  # fmt: skip
     change = 0.0
     swaps = a = b = 0
     while True:
@@ -265,7 +268,6 @@ def anneal_factor(  # type: ignore[no-untyped-def]
     done = 0
     while done < proposals and sweep < temperatures.shape[0] and energy > target:
         temperature = temperatures[sweep]
-        never = _NEVER * temperature
         stretch = min(n, i + proposals - done)
         done += stretch - i
         while i < stretch:
@@ -294,7 +296,7 @@ def anneal_factor(  # type: ignore[no-untyped-def]
                 d = gained[l] - lost[l]
                 change += d * (rounded[l] + half * d)
             change += linear[into] - linear[out]
-            if change <= 0.0 or (change < never and unit(stream) < math.exp(-change / temperature)):
+            if change <= temperature * exponential(next64(stream)):
                 energy += change
                 a, b = place[out], place[into]
                 order[a], order[b] = into, out

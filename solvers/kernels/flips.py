@@ -6,16 +6,13 @@ As the kernels for swaps these work in float32 on e(x) = 1/2 x^T Q x + s.x, whos
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from problems.compiling import compiled
 from solvers.kernels.lanes import lesser
-from solvers.kernels.random import next64, unit
+from solvers.kernels.random import exponential, next64
 from solvers.kernels.tabu import CHILD, GAIN, LARGE, NEVER, PRESENT
 
-_UNLIKELY = np.float32(17.0)
 _M16, _S16 = np.uint64(0xFFFF), np.uint64(16)
 
 
@@ -40,9 +37,7 @@ def anneal_flips(Q, fields, x, temperatures, progress, account, stream, proposal
             done += 1
             sign = np.float32(1.0) - np.float32(2.0) * np.float32(x[i])
             change = sign * fields[i]
-            if change <= 0.0 or (
-                change < _UNLIKELY * temperature and unit(stream) < math.exp(-change / temperature)
-            ):  # fmt: skip
+            if change <= temperature * exponential(next64(stream)):
                 energy += change
                 x[i] ^= 1
                 row = Q[i]

@@ -15,24 +15,36 @@ from solvers.kernels.tabu import GAIN, LARGE, NEVER, PRESENT
 
 SLOT, QUIET = 0, 1  # places in `scan`: the variable to look at next, variables looked at since the last gain
 QUARTERS = 4  # a look reads one row, a quarter of what a tabu step costs; a swap costs as much as a step
+ONE_LISTED_OF = 16  # entries of a row, on its list: nine looks in ten need no others
 
+_ROW, _REST = 0, 1  # places in `reach`
+_WORTH_A_LIST = 16  # looks at a row; to list its largest couplings takes about as long
+_HALVINGS = 12  # of what the largest coupling is, to find what few enough are larger than
+_LANES = np.uint64(16)
 _ONE = np.uint64(1)
 
 
 @compiled(nogil=True, fastmath=True, error_model="numpy")
 def descend_pairs(  # type: ignore[no-untyped-def]
-    Q, reach, fields, x, leave_at, enter_at, scan, now, target, account, quarters
+    Q, reach, near, strong, looks, fields, x, leave_at, enter_at, scan, now, target, account, quarters
 ):
     """Take the best swap of each one in turn until no swap of any pair improves; for a single group.
 
+    A swap gains only if its coupling makes up for the difference of the fields. Most ones of a good state are ruled out
+    by their largest coupling; of the others most need no look at the whole row but at a list of its largest entries,
+    once there is one. What is found is the same.
+
     Arrays:
         Q, fields, x, leave_at, enter_at, account: as :func:`solvers.kernels.tabu.tabu_matrix` takes them.
-        reach: largest entry of each row of Q, by more than which no coupling can help a swap, float32 [n]; LARGE where
-            it is not known yet. Filled in as rows are read.
+        reach: largest entry of each row of Q, and largest that is not on its list, float32 [n, 2]; LARGE where they
+            are not known yet. Filled in as rows are read.
+        near, strong: lists of where the largest entries of each row stand, uint32 [n, w], and of these entries, the
+            largest first, float32 [n, w]; filled in for rows that are read often. With w = 0 there are none.
+        looks: how often each row was read, int32 [n]; kept up.
         scan: see above, int64 [2]; moved on. The descent is over when `scan[QUIET]` is n.
         now: the step from which what is swapped here may be swapped again.
         target: energy (in half units) at which to return.
-        quarters: quarters of a step to spend at most.
+        quarters: quarters of a step to spend at most; looks at lists are free.
 
     Returns:
         How many were spent.
@@ -40,32 +52,35 @@ def descend_pairs(  # type: ignore[no-untyped-def]
     n = np.uint64(x.shape[0])
     i, quiet = np.uint64(scan[SLOT]), np.uint64(scan[QUIET])
     energy, least = account[PRESENT], account[GAIN]
-    lowest = _lowest_zero(fields, enter_at)
+    asked = np.empty(x.shape[0], np.float32)
+    lowest = _asked(fields, enter_at, asked)
     spent = 0
     while quiet < n and spent < quarters and energy > target:
         quiet += _ONE
         out = i
         i = i + _ONE if i + _ONE < n else np.uint64(0)
-        # What the best partner could gain at most: most ones of a good state are ruled out by it.
-        if not x[out] or lowest - fields[out] >= reach[out] - least:
+        enough = lowest - fields[out] + least  # what a coupling must be for a swap to gain
+        if not x[out] or enough > reach[out, _ROW]:
             continue
-        spent += 1
         row = Q[out]
-        low = LARGE
-        if reach[out] == LARGE:
-            most = LARGE
+        if enough > reach[out, _REST]:
+            low = _least_of_list(asked, near[out], strong[out], enough)
+        else:
+            low = LARGE
             for l in range(n):
-                most = lesser(most, -row[l])
-            reach[out] = -most
-        for l in range(n):
-            low = lesser(low, fields[l] - row[l] if enter_at[l] != NEVER else LARGE)
+                low = lesser(low, asked[l] - row[l])
+            spent += 1
+            looks[out] += 1
+            if looks[out] == 1:
+                reach[out, _ROW] = _largest_of(row)
+            if looks[out] == _WORTH_A_LIST and near.shape[1]:
+                reach[out, _REST] = _list_largest(row, reach[out, _ROW], near[out], strong[out])
         change = np.float64(low) - np.float64(fields[out])
-        if low == LARGE or change >= -least:
+        if change >= -least:
             continue
         into = np.int64(0)
         for l in range(n):  # the last of equal ones: a loop without a way out is one for the vector unit
-            here = (enter_at[l] != NEVER) & (fields[l] - row[l] == low)
-            into = np.int64(l) if here else into
+            into = np.int64(l) if asked[l] - row[l] == low else into
         spent += QUARTERS
         quiet = np.uint64(0)
         energy += change
@@ -75,7 +90,7 @@ def descend_pairs(  # type: ignore[no-untyped-def]
         x[out], x[into] = 0, 1
         leave_at[out], enter_at[into] = NEVER, NEVER
         enter_at[out], leave_at[into] = now, now
-        lowest = _lowest_zero(fields, enter_at)
+        lowest = _asked(fields, enter_at, asked)
     scan[SLOT], scan[QUIET] = i, quiet
     account[PRESENT] = energy
     return spent
@@ -103,8 +118,58 @@ def take_back(Q, x, fields, leave_at, enter_at, best_x, now):  # type: ignore[no
 
 
 @compiled(nogil=True, fastmath=True, error_model="numpy")
-def _lowest_zero(fields, enter_at):  # type: ignore[no-untyped-def]
+def _asked(fields, enter_at, asked):  # type: ignore[no-untyped-def]
+    """Fill in the field of each zero, and LARGE for ones; return the least."""
     lowest = LARGE
     for l in range(np.uint64(fields.shape[0])):
-        lowest = lesser(lowest, fields[l] if enter_at[l] != NEVER else LARGE)
+        asked[l] = fields[l] if enter_at[l] != NEVER else LARGE
+        lowest = lesser(lowest, asked[l])
     return lowest
+
+
+@compiled(nogil=True, fastmath=True, error_model="numpy")
+def _least_of_list(asked, near, strong, enough):  # type: ignore[no-untyped-def]
+    """The least of what those on a list ask for less their couplings, where these are enough; LARGE if none are."""
+    low = LARGE
+    lo, end = np.uint64(0), np.uint64(near.shape[0])
+    while lo < end and strong[lo] >= enough:
+        hi = min(end, lo + _LANES)
+        for t in range(lo, hi):
+            low = lesser(low, asked[near[t]] - strong[t])
+        lo = hi
+    return low
+
+
+@compiled(nogil=True, fastmath=True, error_model="numpy")
+def _largest_of(row):  # type: ignore[no-untyped-def]
+    low = LARGE
+    for l in range(np.uint64(row.shape[0])):
+        low = lesser(low, -row[l])
+    return -low
+
+
+@compiled(nogil=True, fastmath=True, error_model="numpy")
+def _list_largest(row, largest, near, strong):  # type: ignore[no-untyped-def]
+    """List the largest positive entries of a row, as many as there is room for, and return what no other exceeds."""
+    n, room = np.uint64(row.shape[0]), near.shape[0]
+    rest, too_low = max(largest, np.float32(0.0)), np.float32(0.0)
+    for _ in range(_HALVINGS):
+        middle = np.float32(0.5) * (rest + too_low)
+        above = np.int32(0)
+        for l in range(n):
+            above += np.int32(row[l] > middle)
+        if above <= room:
+            rest = middle
+        else:
+            too_low = middle
+    found = 0
+    for l in range(n):
+        if row[l] > rest:
+            t = found  # by insertion
+            while t > 0 and strong[t - 1] < row[l]:
+                near[t], strong[t] = near[t - 1], strong[t - 1]
+                t -= 1
+            near[t], strong[t] = l, row[l]
+            found += 1
+    near[found:], strong[found:] = 0, -LARGE
+    return rest

@@ -65,8 +65,8 @@ _DRAWS = 128  # to find three variables of a kind: enough where one in fifty is 
 @compiled(nogil=True, error_model="numpy")
 def evolve_matrix(  # type: ignore[no-untyped-def]
     Q, single, group, members, starts, counts, initial, members_x, members_fields, members_energy, x, fields, wide,
-    order, place, leave_at, enter_at, child_x, best_x, best, reach, temperatures, awake, trials, tenures, plan, target,
-    progress, scan, clock, account, stream, steps,
+    order, place, leave_at, enter_at, child_x, best_x, best, reach, near, strong, looks, temperatures, awake, trials,
+    tenures, plan, target, progress, scan, clock, account, stream, steps,
 ):  # fmt: skip
     """Go on with the search for about so many tabu steps.
 
@@ -74,14 +74,14 @@ def evolve_matrix(  # type: ignore[no-untyped-def]
         Q, single: couplings float32 [n, n] and s float64 [n].
         group, members, starts, counts: groups as in :class:`solvers.arrays.Groups`.
         initial: states that the first members come from, uint8 [b, n]; further members start at random.
-        members_x, members_fields, members_energy: the populations: uint8 [LEVELS, p, n], float32 [LEVELS, p, n] and
+        members_x, members_fields, members_energy: the populations: uint8 [LEVELS, p, n], float64 [LEVELS, p, n] and
             float64 [LEVELS, p], with room for p = CROWD times the members.
         x, fields, order, place, leave_at, enter_at, child_x, tenures, clock, stream: as the kernels of
             :mod:`solvers.kernels.tabu` take them; `account` too, with one more place, see SETTLED, float64 [4].
         wide: room for fields in float64 [n].
         best_x, best: the best state of all, uint8 [n], and its energy, float64 [1].
-        reach, scan: as :func:`solvers.kernels.pairs.descend_pairs` takes them; `scan` with three more places, for
-            :func:`solvers.kernels.annealing.anneal_matrix`, int64 [5].
+        reach, near, strong, looks, scan: as :func:`solvers.kernels.pairs.descend_pairs` takes them; `scan` with three
+            more places, for :func:`solvers.kernels.annealing.anneal_matrix`, int64 [5].
         temperatures: of the annealing of a child and then of a random state, float32 [SWEEPS + START_SWEEPS]; zeros
             until measured.
         awake: as :func:`solvers.kernels.annealing.anneal_matrix` takes it, float32 [n]; filled in with them.
@@ -127,7 +127,7 @@ def evolve_matrix(  # type: ignore[no-untyped-def]
         most = max(steps - done, 1)
         if progress[STATE] == ANNEALING:
             done += 1 + anneal_matrix(
-                Q, reach, awake, fields, x, order, place, group, starts, counts, temperatures[SWEEPS:], target,
+                Q, awake, fields, x, order, place, group, starts, counts, temperatures[SWEEPS:], target,
                 scan[2:], account, stream, _PROPOSALS * most,
             ) // _PROPOSALS  # fmt: skip
             if scan[2] < START_SWEEPS and account[PRESENT] > target:
@@ -143,7 +143,8 @@ def evolve_matrix(  # type: ignore[no-untyped-def]
                 progress[STATE] = DESCENDING
         elif progress[STATE] == DESCENDING:
             done += 1 + descend_pairs(
-                Q, reach, fields, x, leave_at, enter_at, scan, np.int32(clock[0]), target, account, QUARTERS * most
+                Q, reach, near, strong, looks, fields, x, leave_at, enter_at, scan, np.int32(clock[0]), target, account,
+                QUARTERS * most,
             ) // QUARTERS  # fmt: skip
             if scan[QUIET] < x.shape[0] and account[PRESENT] > target:
                 continue
@@ -426,7 +427,6 @@ def _end(  # type: ignore[no-untyped-def]
     population are neither; they are turned away by the energy that their search counted, before anything is computed
     anew.
     """
-    n = child_x.shape[0]
     level = progress[LEVEL]
     count = progress[COUNTS + level]
     progress[CHILDREN] += 1
@@ -442,7 +442,7 @@ def _end(  # type: ignore[no-untyped-def]
         if too_bad or _is_member(members_x[level], count, child_x):
             progress[STALE] += 1
             return
-    energy = matrix_fields(Q, single, child_x, wide)
+    energy = _measured(Q, single, members_x[level], members_fields[level], members_energy[level], count, child_x, wide)
     if energy < best[0]:
         best[0] = energy
         best_x[:] = child_x
@@ -455,8 +455,43 @@ def _end(  # type: ignore[no-untyped-def]
         return
     members_x[level, place] = child_x
     members_energy[level, place] = energy
+    members_fields[level, place] = wide
+
+
+@compiled(nogil=True, fastmath=True, error_model="numpy")
+def _measured(Q, single, members_x, members_fields, members_energy, count, state, wide):  # type: ignore[no-untyped-def]
+    """Fill in the fields of a state in float64, and return its energy: from the member that is most like it, or anew.
+
+    Each differing variable costs a row, as each one does where they are computed anew.
+    """
+    n = state.shape[0]
+    fewest = ones = 0
     for l in range(n):
-        members_fields[level, place, l] = wide[l]
+        ones += state[l]
+    fewest, nearest = ones, -1
+    for p in range(count):
+        differing = 0
+        for l in range(n):
+            differing += members_x[p, l] != state[l]
+        if differing < fewest:
+            fewest, nearest = differing, p
+    if nearest < 0:
+        return matrix_fields(Q, single, state, wide)
+    energy = members_energy[nearest]
+    wide[:] = members_fields[nearest]
+    for i in range(n):
+        if members_x[nearest, i] == state[i]:
+            continue
+        row = Q[i]
+        if state[i]:
+            energy += wide[i]
+            for l in range(n):
+                wide[l] += row[l]
+        else:
+            energy -= wide[i]
+            for l in range(n):
+                wide[l] -= row[l]
+    return energy
 
 
 @compiled(nogil=True, error_model="numpy")

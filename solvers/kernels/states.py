@@ -28,7 +28,7 @@ def arrange(x, members, starts, counts, order, place):  # type: ignore[no-untype
 @compiled(nogil=True, fastmath=True, error_model="numpy")
 def matrix_fields(Q, single, x, fields):  # type: ignore[no-untyped-def]
     """Fill g = s + Q x, accumulated in the dtype of `fields` [n], and return the energy of x in half units."""
-    n = x.shape[0]
+    n, wide = x.shape[0], fields.dtype.type
     for l in range(n):
         fields[l] = single[l]
     i = 0
@@ -44,7 +44,7 @@ def matrix_fields(Q, single, x, fields):  # type: ignore[no-untyped-def]
         if found == 4:
             a, b, c, d = Q[rows[0]], Q[rows[1]], Q[rows[2]], Q[rows[3]]
             for l in range(n):
-                fields[l] += (a[l] + b[l]) + (c[l] + d[l])
+                fields[l] += (wide(a[l]) + wide(b[l])) + (wide(c[l]) + wide(d[l]))
         else:
             for t in range(found):
                 row = Q[rows[t]]

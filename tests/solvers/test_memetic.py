@@ -21,25 +21,28 @@ from solvers.walks import FactorWalk, settled, wake_temperatures
 class Search:
     """The arrays of a tabu search from a random state of a problem with strong couplings."""
 
-    def __init__(self, n=90, seed=0):
+    def __init__(self, n=90, seed=0, listed=0):
         rng = np.random.default_rng(seed)
         A = rng.normal(size=(n, 5)) * rng.normal(size=(n, 1)) ** 3
         self.problem = BlockProblem((A @ A.T).astype(np.float32), rng.normal(size=n), n // 3)
         self.arrays = dense_arrays(self.problem)
-        self.x = self.problem.random_states(1, seed)[0].astype(np.uint8)
-        wide = np.empty(n)
+        self.reach, self.looks = np.full((n, 2), tabu.LARGE, np.float32), np.zeros(n, np.int32)
+        self.near, self.strong = np.empty((n, listed), np.uint32), np.empty((n, listed), np.float32)
+        self.begin(self.problem.random_states(1, seed)[0].astype(np.uint8))
+
+    def begin(self, start):
+        self.x, wide = start.copy(), np.empty(len(start))
         energy = states.matrix_fields(self.arrays.matrix, self.arrays.single, self.x, wide)
         self.fields = wide.astype(np.float32)
         self.leave_at = np.where(self.x == 1, 0, tabu.NEVER).astype(np.int32)
         self.enter_at = np.where(self.x == 1, tabu.NEVER, 0).astype(np.int32)
-        self.account = np.zeros(4)
+        self.account, self.scan = np.zeros(4), np.array([7, 0])
         tabu.begin_search(self.fields, energy, np.zeros(2, np.int64), self.account)
-        self.reach, self.scan = np.full(n, tabu.LARGE, np.float32), np.array([7, 0])
 
     def descend(self, quarters, target=-np.inf):
         return pairs.descend_pairs(
-            self.arrays.matrix, self.reach, self.fields, self.x, self.leave_at, self.enter_at, self.scan, np.int32(0),
-            target, self.account, quarters,
+            self.arrays.matrix, self.reach, self.near, self.strong, self.looks, self.fields, self.x, self.leave_at,
+            self.enter_at, self.scan, np.int32(0), target, self.account, quarters,
         )  # fmt: skip
 
 
@@ -76,6 +79,26 @@ def test_a_descent_returns_when_the_target_is_reached():
     target = 0.5 * (begun.account[tabu.PRESENT] + ended)
     begun.descend(1 << 40, target)
     assert ended < begun.account[tabu.PRESENT] <= target
+
+
+def test_lists_of_strong_couplings_change_nothing_but_the_work():
+    plain, listed = Search(200, seed=4), Search(200, seed=4, listed=12)
+    for seed in range(60):
+        start = plain.problem.random_states(1, seed)[0].astype(np.uint8)
+        for search in (plain, listed):
+            search.begin(start)
+            search.descend(1 << 40)
+        assert np.array_equal(plain.x, listed.x)
+        assert plain.account[tabu.PRESENT] == listed.account[tabu.PRESENT]
+    made = listed.reach[:, 1] < tabu.LARGE
+    assert made.sum() > 50
+    assert listed.looks.sum() < 0.7 * plain.looks.sum()
+    matrix = plain.arrays.matrix
+    for i in np.flatnonzero(made):
+        above = np.flatnonzero(matrix[i] > listed.reach[i, 1])
+        found = listed.strong[i] > -tabu.LARGE
+        assert sorted(listed.near[i, found]) == list(above)
+        assert np.array_equal(listed.strong[i, found], np.sort(matrix[i, above])[::-1])
 
 
 def test_a_search_is_taken_back_to_its_best_state():
@@ -152,13 +175,13 @@ def test_who_sleeps_proposes_no_swap_and_is_counted():
     states.arrange(search.x, groups.members, groups.starts, groups.counts, order, place)
     awake = np.where(np.arange(n) % 2, np.inf, 0.0).astype(np.float32)
     annealing.anneal_matrix(
-        search.arrays.matrix, search.arrays.reach, np.zeros(n, np.float32), search.fields, search.x, order, place,
+        search.arrays.matrix, np.zeros(n, np.float32), search.fields, search.x, order, place,
         groups.of, groups.starts, groups.counts, np.ones(3, np.float32), -np.inf, np.zeros(2, np.int64), np.zeros(1),
         stream_of(0, 0), 1 << 40,
     )  # fmt: skip
     assert np.array_equal(search.x, before)  # all asleep
     done = annealing.anneal_matrix(
-        search.arrays.matrix, search.arrays.reach, awake, search.fields, search.x, order, place, groups.of,
+        search.arrays.matrix, awake, search.fields, search.x, order, place, groups.of,
         groups.starts, groups.counts, np.full(3, 100.0, np.float32), -np.inf, np.zeros(2, np.int64), np.zeros(1),
         stream_of(0, 0), 1 << 40,
     )  # fmt: skip
@@ -199,6 +222,27 @@ def test_a_population_searched_in_small_pieces_is_the_same_as_in_one():
     assert np.array_equal(islands[0].state, islands[1].state)
     counts = [island._progress[population.COUNTS] for island in islands]
     assert counts[0] == counts[1] > 4  # states were annealed
+
+
+def test_members_are_measured_by_what_sets_them_apart_from_others():
+    search = Search()
+    rng, n = np.random.default_rng(0), len(search.x)
+    members = np.array([search.problem.random_states(1, seed)[0] for seed in range(3)], np.uint8)
+    fields, energies = np.empty((3, n)), np.empty(3)
+    for p in range(3):
+        energies[p] = states.matrix_fields(search.arrays.matrix, search.arrays.single, members[p], fields[p])
+    for count, swaps in ((3, 0), (3, 2), (3, 9), (0, 2)):  # with none to begin from it is measured anew
+        child = members[1].copy()
+        child[rng.choice(np.flatnonzero(members[1]), swaps, replace=False)] = 0
+        child[rng.choice(np.flatnonzero(members[1] == 0), swaps, replace=False)] = 1
+        found, anew = np.empty(n), np.empty(n)
+        energy = population._measured(
+            search.arrays.matrix, search.arrays.single, members, fields, energies, count, child, found
+        )
+        assert energy == pytest.approx(
+            states.matrix_fields(search.arrays.matrix, search.arrays.single, child, anew), rel=1e-12
+        )
+        np.testing.assert_allclose(found, anew, rtol=1e-10, atol=1e-10)
 
 
 def test_a_child_that_only_seems_to_reach_the_target_is_searched_further():
