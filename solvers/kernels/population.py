@@ -3,9 +3,9 @@
 Memetic search for the maximum diversity problem (Wu and Hao, "A hybrid metaheuristic method for the maximum diversity
 problem", European Journal of Operational Research 231, 2013). What differs here: a child starts from the fields of one
 parent and changes them by the variables in which the two differ, so it costs as much as that many tabu steps; each
-member's fields are computed anew in float64 when it enters, so float32 rounding never grows older than one search; a
-child of parents that are nearly the same goes astray by a few more swaps, or its search would only find them again; the
-best state of a search comes down to one that no swap of any pair improves, and is searched from again if that helped;
+member's fields are counted in float64 when it enters, so float32 rounding never grows older than one search; a child
+of parents that are nearly the same goes astray by a few more swaps, or its search would only find them again; the best
+state of a search comes down to one that no swap of any pair improves, and is searched from again if that helped;
 and populations are small, which is quick on easy problems, but stand on levels: a population that has no more to give
 sends its best member up, and as many of those as a population holds become one, with parents that are good and far
 apart, which is what hard problems need.
@@ -27,7 +27,7 @@ from problems.compiling import compiled
 from solvers.kernels.annealing import anneal_disputed, anneal_matrix, wake_temperatures
 from solvers.kernels.pairs import QUARTERS, QUIET, SLOT, descend_pairs, take_back
 from solvers.kernels.random import below, unit
-from solvers.kernels.states import arrange, matrix_fields
+from solvers.kernels.states import arrange, copy, matrix_fields
 from solvers.kernels.tabu import (
     CHILD,
     GAIN,
@@ -114,7 +114,7 @@ def evolve_matrix(  # type: ignore[no-untyped-def]
                 enter_at[i] = NEVER if x[i] else 0
             if counts.shape[0] > 1:
                 arrange(x, members, starts, counts, order, place)
-            child_x[:] = x
+            copy(x, child_x)
             account[SETTLED] = np.inf
             progress[STATE] = SEARCHING
             if progress[KIND] == ANNEALED:
@@ -122,7 +122,7 @@ def evolve_matrix(  # type: ignore[no-untyped-def]
                 progress[STATE] = DESCENDING
             elif progress[KIND] == COOLED:
                 arrange(x, members, starts, counts, order, place)
-                scan[2:] = 0
+                scan[2] = scan[3] = scan[4] = 0
                 progress[STATE] = ANNEALING
         most = max(steps - done, 1)
         if progress[STATE] == ANNEALING:
@@ -134,7 +134,7 @@ def evolve_matrix(  # type: ignore[no-untyped-def]
                 continue
             if account[PRESENT] < account[CHILD]:
                 account[CHILD] = account[PRESENT]
-                child_x[:] = x
+                copy(x, child_x)
             if scan[2] == START_SWEEPS:
                 for i in range(x.shape[0]):
                     leave_at[i] = 0 if x[i] else NEVER
@@ -150,7 +150,7 @@ def evolve_matrix(  # type: ignore[no-untyped-def]
                 continue
             if account[PRESENT] < account[CHILD]:
                 account[CHILD] = account[PRESENT]
-                child_x[:] = x
+                copy(x, child_x)
                 clock[1] = clock[0]
             if scan[QUIET] >= x.shape[0]:
                 progress[STATE] = SEARCHING
@@ -216,8 +216,8 @@ def _begin(  # type: ignore[no-untyped-def]
         energy = members_energy[level, first]
         cost = 1
         if annealed:
-            x[:] = members_x[level, first]
-            fields[:] = members_fields[level, first]
+            copy(members_x[level, first], x)
+            copy(members_fields[level, first], fields)
             chosen = np.empty(_OTHERS, np.int64)
             chosen[0] = second
             for c in range(1, _OTHERS):
@@ -230,8 +230,8 @@ def _begin(  # type: ignore[no-untyped-def]
             if swaps > 0 and not _is_member(members_x[level], count, x):
                 progress[KIND] = ANNEALED
                 return cost, energy + change
-        x[:] = members_x[level, first]
-        fields[:] = members_fields[level, first]
+        copy(members_x[level, first], x)
+        copy(members_fields[level, first], fields)
         swaps, energy = _cross(Q, members_x[level, second], x, fields, energy, members, starts, stream)
         while swaps < plan[3]:
             energy += _stray(Q, x, fields, group, members, starts, stream)
@@ -242,7 +242,7 @@ def _begin(  # type: ignore[no-untyped-def]
     progress[KIND] = COOLED if annealed else RANDOM
     if progress[STARTED] < initial.shape[0]:
         progress[KIND] = GIVEN
-        x[:] = initial[progress[STARTED]]
+        copy(initial[progress[STARTED]], x)
         progress[STARTED] += 1
     else:
         _random_state(x, members, starts, counts, stream)
@@ -280,13 +280,13 @@ def _measure(Q, fields, order, ones, temperatures, awake, stream):  # type: igno
     Those from which variables are awake are filled in too.
     """
     n = order.shape[0]
-    sizes = np.empty(_SAMPLED)
+    sizes = np.empty(_SAMPLED, np.float32)
     found = 0
     for _ in range(_SAMPLED):
         out, into = order[below(stream, ones)], order[ones + below(stream, n - ones)]
-        change = abs(fields[into] - fields[out] - np.float64(Q[out, into]))
-        if change > 0.0:
-            sizes[found] = change
+        change = np.float32(fields[into] - fields[out] - np.float64(Q[out, into]))
+        if change != 0.0:
+            sizes[found] = abs(change)
             found += 1
     if found == 0:
         return  # no swap changes anything, and nothing is annealed
@@ -312,8 +312,8 @@ def _rise(members_x, members_fields, members_energy, size, progress):  # type: i
     above = min(level + 1, LEVELS - 1)
     place = progress[COUNTS + above]
     if not _is_member(members_x[above], place, members_x[level, best]):
-        members_x[above, place] = members_x[level, best]
-        members_fields[above, place] = members_fields[level, best]
+        copy(members_x[level, best], members_x[above, place])
+        copy(members_fields[level, best], members_fields[above, place])
         members_energy[above, place] = members_energy[level, best]
         progress[COUNTS + above] += 1
     progress[LEVEL] = above if progress[COUNTS + above] >= size else 0
@@ -430,22 +430,22 @@ def _end(  # type: ignore[no-untyped-def]
     level = progress[LEVEL]
     count = progress[COUNTS + level]
     progress[CHILDREN] += 1
-    place = count
+    worst = np.argmax(members_energy[level, :count]) if count else 0
+    place = count if count < size else worst
     if count < size and progress[KIND] >= CROSSED:
-        better = account[CHILD] < np.max(members_energy[level, :count])
+        better = account[CHILD] < members_energy[level, worst]
         progress[STALE] = 0 if better else progress[STALE] + 1
         if _is_member(members_x[level], count, child_x):
             return
     elif count >= size:
-        place = np.argmax(members_energy[level, :count])
-        too_bad = account[CHILD] > members_energy[level, place] + account[GAIN]
+        too_bad = account[CHILD] > members_energy[level, worst] + account[GAIN]
         if too_bad or _is_member(members_x[level], count, child_x):
             progress[STALE] += 1
             return
     energy = _measured(Q, single, members_x[level], members_fields[level], members_energy[level], count, child_x, wide)
     if energy < best[0]:
         best[0] = energy
-        best_x[:] = child_x
+        copy(child_x, best_x)
     if count < size:
         progress[COUNTS + level] += 1
     elif energy < members_energy[level, place]:
@@ -453,9 +453,9 @@ def _end(  # type: ignore[no-untyped-def]
     else:
         progress[STALE] += 1
         return
-    members_x[level, place] = child_x
+    copy(child_x, members_x[level, place])
     members_energy[level, place] = energy
-    members_fields[level, place] = wide
+    copy(wide, members_fields[level, place])
 
 
 @compiled(nogil=True, fastmath=True, error_model="numpy")
@@ -478,7 +478,7 @@ def _measured(Q, single, members_x, members_fields, members_energy, count, state
     if nearest < 0:
         return matrix_fields(Q, single, state, wide)
     energy = members_energy[nearest]
-    wide[:] = members_fields[nearest]
+    copy(members_fields[nearest], wide)
     for i in range(n):
         if members_x[nearest, i] == state[i]:
             continue

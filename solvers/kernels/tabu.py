@@ -14,6 +14,7 @@ import numpy as np
 from problems.compiling import compiled
 from solvers.kernels.lanes import lesser
 from solvers.kernels.random import next64
+from solvers.kernels.states import copy
 
 LARGE = np.float32(1e30)
 NEVER = np.int32(2**31 - 1)
@@ -33,7 +34,7 @@ def begin_search(fields, energy, clock, account):  # type: ignore[no-untyped-def
     size = 0.0
     for l in range(fields.shape[0]):
         size = max(size, abs(fields[l]))
-    clock[:] = 0
+    clock[0] = clock[1] = 0
     account[PRESENT], account[CHILD], account[GAIN] = energy, energy, ROUNDING * size
 
 
@@ -142,7 +143,7 @@ def tabu_matrix(  # type: ignore[no-untyped-def]
         leave_at[into] = now + stay + np.int32((((bits >> _S32) & _M16) * stay_spread) >> _S16)
         if energy < best - least:
             best = energy
-            best_x[:] = x
+            copy(x, best_x)
             found = now
     if moved:
         gained, lost = Q[into], Q[out]
@@ -228,7 +229,7 @@ def tabu_groups(  # type: ignore[no-untyped-def]
             fields[l] += gained[l] - lost[l]
         if energy < best - least:
             best = energy
-            best_x[:] = x
+            copy(x, best_x)
             found = now
     clock[0], clock[1] = now, found
     account[PRESENT], account[CHILD] = energy, best

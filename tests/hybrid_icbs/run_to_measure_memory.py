@@ -1,16 +1,19 @@
-"""A child process that tells the most anonymous memory of one piece of work on a model of about 100 million weights.
+"""Tells the most anonymous memory of pieces of work on a Llama, each in a process of its own.
 
-    python run_to_measure_memory.py plain|prune|layers N [PATTERN [DENSITY]]
+    python run_to_measure_memory.py plain prune layers [--blocks 13] [--samples 4] [--include PATTERN] [--density 0.5]
 
-"prune" prunes all layers by the loss, "layers" those whose names contain the pattern by their own errors, refitted: the
-first decoder block if none is given, which takes minutes; the fewer weights go, the less time it takes, at no less
-memory. The number is in bytes, above what the process had before it
-made the model. "plain" also tells the bytes of the model and of its largest layer's gradient.
+"plain" is one pass back and forth; "prune" prunes all layers by the loss to a half; "layers" prunes those whose names
+contain the pattern by their own errors, refitted: the first decoder block if none is given, which takes minutes. The
+fewer weights go, the less time that takes, at no less memory. With 13 decoder blocks the model has 105 million weights.
+Numbers are in bytes, above what the process had before it made the model, whose bytes and those of its largest layer's
+gradient are told too.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
+import os
 import sys
 import threading
 import time
@@ -39,17 +42,15 @@ class Watch(threading.Thread):
             time.sleep(0.002)
 
 
-def main(work: str, count: int, pattern: str = "model.layers.0", density: float = 0.5) -> None:
+def measure(work: str, options: argparse.Namespace) -> None:
+    """Do one piece of work, and print what it took."""
     from hybrid_icbs import prune
 
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=8192, hidden_size=768, intermediate_size=2048, num_hidden_layers=13, num_attention_heads=12,
-        num_key_value_heads=12, max_position_embeddings=TOKENS, use_cache=False,
+        vocab_size=8192, hidden_size=768, intermediate_size=2048, num_hidden_layers=options.blocks,
+        num_attention_heads=12, num_key_value_heads=12, max_position_embeddings=TOKENS, use_cache=False,
     )  # fmt: skip
-    warm_up(prune)
-    before = anonymous()
+    before, count = anonymous(), options.samples
     model = LlamaForCausalLM(config).eval()
     ids = torch.randint(8192, (count + 1, TOKENS))
     watch = Watch()
@@ -57,8 +58,9 @@ def main(work: str, count: int, pattern: str = "model.layers.0", density: float 
     if work == "plain":
         model(input_ids=ids[:count], labels=ids[:count]).loss.backward()
     elif work == "layers":
-        settings = {"objective": "layer", "update": "backsolve", "include": [pattern], "guard": "off"}
-        prune(model, {"input_ids": ids[:count]}, density=density, inplace=True, progress=False, **settings)
+        settings = {"objective": "layer", "update": "backsolve", "include": [options.include], "guard": "off"}
+        data, density = {"input_ids": ids[:count]}, options.density
+        prune(model, data, density=density, inplace=True, progress=False, **settings)
     else:
         settings = {"steps": 2, "batch_size": count, "guard_size": 1, "backend": "tabu?threads=1"}
         prune(model, {"input_ids": ids}, density=0.5, inplace=True, progress=False, **settings)
@@ -66,7 +68,31 @@ def main(work: str, count: int, pattern: str = "model.layers.0", density: float 
     watch.join()
     model_bytes = sum(p.nbytes for p in model.parameters())
     layer = max(p.nbytes for p in model.model.layers.parameters())
-    print(json.dumps({"peak": watch.peak - before, "model": model_bytes, "layer": layer}))
+    print(json.dumps({"work": work, "peak": watch.peak - before, "model": model_bytes, "layer": layer}), flush=True)
+
+
+def main() -> int:
+    """Load and compile once, and do each piece of work in a fork."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("work", nargs="+", choices=["plain", "prune", "layers"])
+    parser.add_argument("--blocks", type=int, default=13)
+    parser.add_argument("--samples", type=int, default=4)
+    parser.add_argument("--include", default="model.layers.0")
+    parser.add_argument("--density", type=float, default=0.5)
+    options = parser.parse_args()
+    from hybrid_icbs import prune
+
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    warm_up(prune)
+    failed = 0
+    for work in options.work:
+        child = os.fork()
+        if not child:
+            measure(work, options)
+            os._exit(0)
+        failed |= os.waitpid(child, 0)[1]
+    return int(failed != 0)
 
 
 def warm_up(prune: object) -> None:
@@ -82,4 +108,4 @@ def warm_up(prune: object) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), *sys.argv[3:4], *map(float, sys.argv[4:]))
+    sys.exit(main())
