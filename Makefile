@@ -1,16 +1,20 @@
-# make demo: prune a classifier of handwritten digits.  make test: the whole suite.  make lint: style and types.
+# make demo: prune a classifier of handwritten digits.  make test: the tests, but for the slowest.  make test-slow: those.
+# make lint: style and types.
 # Each makes .venv first where it is not there yet; only Python 3.11 or later is needed.
 
 PYTHON ?= $(firstword $(shell command -v python3.11) $(shell command -v python3) python3)
 READY := .venv/.ready
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-slow lint clean
 
 demo: $(READY)
 	.venv/bin/hybrid-icbs demo
 
 test: $(READY)
-	.venv/bin/pytest -n 2 --dist worksteal
+	.venv/bin/pytest -n 2 --dist worksteal -m "not slow"
+
+test-slow: $(READY)
+	.venv/bin/pytest -n 2 --dist worksteal -m slow
 
 lint: $(READY)
 	.venv/bin/ruff check

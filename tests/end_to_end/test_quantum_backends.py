@@ -19,11 +19,10 @@ def annealed() -> Any:
     return prune(digits_classifier(epochs=8), load_digits(), backend="sa", **SETTINGS)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("backend", "solved_by"),
     [
-        ("qaoa?reps=1&starts=1&iterations=20&shots=128", "decompose(qaoa)"),
+        pytest.param("qaoa?reps=1&starts=1&iterations=20&shots=128", "decompose(qaoa)", marks=pytest.mark.slow),
         ("leap", "leap(nl)"),
         ("leap?solver=cqm", "leap(cqm)"),
         (Decompose(Leap(solver="qpu", num_reads=50), size=16, rounds=3), "decompose(leap(qpu))"),

@@ -93,7 +93,6 @@ def killed_and_resumed() -> Iterator[Callable[..., list[str]]]:
         process.communicate(timeout=60)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("when", "stage", "number"),
     [("before", "labelled", 1), ("after", "labelled", 1), ("before", "uploaded", 2), ("after", "uploaded", 1),

@@ -22,10 +22,6 @@ from solvers.dispatch import RayCluster, WorkerLost, get_dispatch, ray_cluster
 
 ray = pytest.importorskip("ray", reason='Ray is not installed; pip install "hybrid-icbs[ray]"')
 
-pytestmark = [
-    pytest.mark.slow,
-]
-
 
 @pytest.fixture(scope="module", autouse=True)
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
@@ -136,6 +132,7 @@ def test_this_process_keeps_its_own_signals_and_logging(local: RayCluster) -> No
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
+@pytest.mark.slow
 def test_a_cluster_with_nodes_that_are_killed_midway_answers_as_one_thread_does(tmp_path: Path) -> None:
     """In a process of its own, since a process is connected to one cluster at a time."""
     script = Path(__file__).resolve().parent.parent / "run_ray_cluster.py"
