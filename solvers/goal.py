@@ -18,8 +18,8 @@ ROUNDING = 2e-6
 problem's own energy decides."""
 
 _SUMMED_ROUNDING = 1.5e-7
-"""The same where the kernel counts what it keeps in float64 on the problem's own coefficients: what a state under way is
-taken for may be further off, but then it is found when its search ends."""
+"""The same where the kernel counts what it keeps in float64 on the problem's own coefficients: a state under way may be
+further off, but then it is found when its search ends."""
 
 EXACT_ROUNDING = 1e-13
 """The problem's own energies are right to about this share of their terms: the same state summed in another order must
@@ -34,8 +34,8 @@ _sizes: weakref.WeakKeyDictionary[BlockProblem, float] = weakref.WeakKeyDictiona
 _HALTS = np.array([-1.0, -0.1, 0.0, 1.0])  # at each of these shares of the slack a kernel returns once
 
 _HALTS_OF_SUMS = np.array([-1.0, -0.1, 0.0, 0.1])
-"""The same where a state that is passed over is counted in float64 when its search ends: rounding seldom takes a tenth of the
-slack, and a halt for what is nearly there costs as much as a tenth of a short search."""
+"""The same where a state that is passed over is counted in float64 when its search ends: rounding seldom takes a tenth
+of the slack, and a halt for what is nearly there costs as much as a tenth of a short search."""
 
 
 def size_of_terms(problem: BlockProblem) -> float:
@@ -62,8 +62,8 @@ class Goal:
     """When a kernel should return because the target seems reached, and whether it was; one for each thread.
 
     Args:
-        summed: whether the kernel counts the states that it keeps in float64 on the problem's own coefficients: then far
-            fewer states under way need a confirmation.
+        summed: whether the kernel counts the states that it keeps in float64 on the problem's own coefficients: then
+            far fewer states under way need a confirmation.
 
     Attributes:
         threshold: kernel energy at which to return; minus infinity without a target.

@@ -96,7 +96,7 @@ def evolve_matrix(  # type: ignore[no-untyped-def]
 
     Returns:
         How many were taken; 0 when all children are searched. Where a child comes down to the target its search is left
-        unfinished, as `best` is summed anew and the child's energy is not.
+        unfinished, as `best` is counted in float64 and the child's energy is not.
     """
     done = 0
     while done < steps and best[0] > target:
