@@ -10,7 +10,6 @@ import numpy as np
 
 from problems import BlockProblem
 from solvers.arrays import dense_arrays, stream_of
-from solvers.islands import tenures
 from solvers.kernels import tabu as kernel
 from solvers.kernels.lanes import lesser
 from solvers.kernels.states import matrix_fields
@@ -44,7 +43,7 @@ def steps_a_second(n: int, seed: int = 0) -> float:
     kernel.begin_search(fields, energy, clock, account)
     leave_at = np.where(x == 1, 0, kernel.NEVER).astype(np.int32)
     enter_at = np.where(x == 1, kernel.NEVER, 0).astype(np.int32)
-    stream, best_x, length = stream_of(seed, 0), x.copy(), tenures(arrays.groups)
+    stream, best_x, length = stream_of(seed, 0), x.copy(), arrays.groups.tenures
     steps = max(1000, 40_000_000 // n)
 
     def take() -> None:

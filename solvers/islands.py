@@ -68,7 +68,7 @@ class Island:
             np.empty((*room, n), np.uint8), np.empty((*room, n)), np.empty(room),
             np.zeros(n, np.uint8), np.zeros(n, np.float32), np.zeros(n),
             np.zeros(n, np.int32), np.zeros(n, np.int32), np.zeros(n, np.int32), np.zeros(n, np.int32),
-            self._child_x, self._best_x, self._best, np.full((n, 2), LARGE, np.float32),
+            self._child_x, self._best_x, self._best, np.full((2, n), LARGE, np.float32),
             np.empty((n, listed), np.uint32), np.empty((n, listed), np.float32), np.zeros(n, np.int32),
             np.zeros(kernel.SWEEPS + kernel.START_SWEEPS, np.float32), np.zeros(n, np.float32), np.zeros((2, 2)),
             groups.tenures,

@@ -70,7 +70,7 @@ class MatrixWalk:
     def anneal(self, temperatures: Float32Array, progress: npt.NDArray[np.int64], target: float, proposals: int) -> int:
         a, g = self._arrays, self._arrays.groups
         done: int = self._kernels.anneal_matrix(
-            a.matrix, self._awake, self._fields, self.x, self._order, self._place, g.of, g.starts, g.counts,
+            a.matrix, a.reach, self._awake, self._fields, self.x, self._order, self._place, g.of, g.starts, g.counts,
             temperatures, target, progress, self._account, self._stream, proposals,
         )  # fmt: skip
         return done

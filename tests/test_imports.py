@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -48,6 +49,26 @@ def test_problems_imports_numpy_and_dimod_numba_in_one_file_and_nothing_else_fro
         allowed = {"problems", "numpy", "numba" if file.name == "compiling.py" else "dimod"}
         others = set(imported(file)) - set(sys.stdlib_module_names) - allowed
         assert not others, f"{file.relative_to(ROOT)} imports {', '.join(sorted(others))}"
+
+
+@pytest.mark.parametrize("folder", ["benchmarks", "examples"])
+def test_scripts_use_only_what_the_packages_have(folder):
+    for file in sorted((ROOT / folder).glob("*.py")):
+        tree = ast.parse(file.read_text("utf-8"))
+        modules = {}
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.ImportFrom) or (node.module or "").partition(".")[0] not in MAY_IMPORT:
+                continue
+            for alias in node.names:
+                try:  # a module of a package, or else a name in a module
+                    modules[alias.asname or alias.name] = importlib.import_module(f"{node.module}.{alias.name}")
+                except ModuleNotFoundError:
+                    module = importlib.import_module(node.module)
+                    assert hasattr(module, alias.name), f"{file.name} imports {node.module}.{alias.name}"
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in modules:
+                module = modules[node.value.id]
+                assert hasattr(module, node.attr), f"{file.name} uses {module.__name__}.{node.attr}"
 
 
 @pytest.mark.parametrize(

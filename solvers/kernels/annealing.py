@@ -18,6 +18,7 @@ from solvers.kernels.states import arrange, largest
 from solvers.kernels.tabu import GAIN, LARGE, NEVER, ROUNDING
 
 STRETCH_BYTES = 1 << 19  # of a large factor: two such stretches stay in the second cache while they are worked on
+NEAR_BYTES = 1 << 21  # of a matrix that stays in the second cache, to be read without a thought
 MOST_DISPUTED = 4096  # variables whose matrix is copied to be annealed: 64 MiB
 _ROWS = 256  # that tell the norms of all: the matrix is symmetric
 _DRAWS = 16  # for a partner within a stretch: enough where one variable in four is of its kind
@@ -25,16 +26,19 @@ _DRAWS = 16  # for a partner within a stretch: enough where one variable in four
 
 @compiled(nogil=True, fastmath=True, error_model="numpy")
 def anneal_matrix(  # type: ignore[no-untyped-def]
-    Q, awake, fields, x, order, place, group, starts, counts, temperatures, target, progress, account, stream, proposals
-):
+    Q, reach, awake, fields, x, order, place, group, starts, counts, temperatures, target, progress, account, stream,
+    proposals,
+):  # fmt: skip
     """Propose so many swaps, or fewer where the last sweep ends or the energy comes down to the target.
 
     Nine proposals in ten are turned down. They are made without a branch that could go either way, and what a swap may
     cost is drawn before what it does cost is known: so a processor is at several of them at once, and does not wait for
-    the couplings that it reads here and there.
+    the couplings that it reads here and there. Where these lie far away, in a matrix larger than `NEAR_BYTES`, they are
+    read only if the largest of the row could make the swap acceptable.
 
     Arrays:
         Q: couplings, float32 [n, n].
+        reach: largest entry of each row of Q, or more, float32 [n].
         awake: temperature down to which each variable sleeps, and proposes no swap, float32 [n]; see
             :func:`wake_temperatures`.
         fields: g = s + Q x, float32 [n], or longer, as the rows of Q then are too; kept up.
@@ -54,7 +58,7 @@ def anneal_matrix(  # type: ignore[no-untyped-def]
     n = x.shape[0]
     sweep, i = progress[0], progress[1]
     energy = account[0]
-    one_group = counts.shape[0] == 1
+    one_group, far = counts.shape[0] == 1, 4 * Q.size > NEAR_BYTES
     lo, k, hi = 0, counts[0], n
     listed = np.empty(n, np.int32)
     counter = stream[0]
@@ -81,7 +85,10 @@ def anneal_matrix(  # type: ignore[no-untyped-def]
             partner = order[(mid if leaves else lo) + share(bits, hi - mid if leaves else k)]
             most = temperature * exponential(bits)
             sign = np.float32(1.0) if leaves else np.float32(-1.0)
-            change = sign * (fields[partner] - fields[i]) - Q[i, partner]
+            apart = sign * (fields[partner] - fields[i])
+            if far and apart - reach[i] > most:
+                continue
+            change = apart - Q[i, partner]
             if change > most:
                 continue
             energy += change
@@ -188,7 +195,7 @@ def anneal_disputed(Q, awake, x, others, chosen, least, fields, temperatures, st
     account, progress = np.zeros(3), np.zeros(2, np.int64)
     account[GAIN] = ROUNDING * largest(part_fields)
     done = anneal_matrix(
-        part, part_awake, part_fields, part_x, order, place, group, starts, counts, temperatures, -np.inf,
+        part, part_awake, part_awake, part_fields, part_x, order, place, group, starts, counts, temperatures, -np.inf,
         progress, account, stream, temperatures.shape[0] * m,
     )  # fmt: skip
     for a in range(m):  # from here on they mean when a variable may leave, and when it may enter
@@ -197,7 +204,7 @@ def anneal_disputed(Q, awake, x, others, chosen, least, fields, temperatures, st
     account[GAIN] = max(account[GAIN], ROUNDING * largest(part_fields))
     progress[:] = 0
     descend_pairs(
-        part, np.full((m, 2), LARGE), np.empty((m, 0), np.uint32), np.empty((m, 0), np.float32), np.zeros(m, np.int32),
+        part, np.full((2, m), LARGE), np.empty((m, 0), np.uint32), np.empty((m, 0), np.float32), np.zeros(m, np.int32),
         part_fields, part_x, order, place, progress, np.int32(0), -np.inf, account, n * m,
     )  # fmt: skip
     change = 0.0

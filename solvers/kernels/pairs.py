@@ -17,7 +17,7 @@ SLOT, QUIET = 0, 1  # places in `scan`: the variable to look at next, variables 
 QUARTERS = 4  # a look reads one row, a quarter of what a tabu step costs; a swap costs as much as a step
 ONE_LISTED_OF = 16  # entries of a row, on its list: nine looks in ten need no others
 
-_ROW, _REST = 0, 1  # places in `reach`
+ROW, REST = 0, 1  # places in `reach`
 _WORTH_A_LIST = 16  # looks at a row; to list its largest couplings takes about as long
 _HALVINGS = 12  # of what the largest coupling is, to find what few enough are larger than
 _LANES = np.uint64(16)
@@ -36,7 +36,7 @@ def descend_pairs(  # type: ignore[no-untyped-def]
 
     Arrays:
         Q, fields, x, leave_at, enter_at, account: as :func:`solvers.kernels.tabu.tabu_matrix` takes them.
-        reach: largest entry of each row of Q, and largest that is not on its list, float32 [n, 2]; LARGE where they
+        reach: largest entry of each row of Q, and largest that is not on its list, float32 [2, n]; LARGE where they
             are not known yet. Filled in as rows are read.
         near, strong: lists of where the largest entries of each row stand, uint32 [n, w], and of these entries, the
             largest first, float32 [n, w]; filled in for rows that are read often. With w = 0 there are none.
@@ -60,10 +60,10 @@ def descend_pairs(  # type: ignore[no-untyped-def]
         out = i
         i = i + _ONE if i + _ONE < n else np.uint64(0)
         enough = lowest - fields[out] + least  # what a coupling must be for a swap to gain
-        if not x[out] or enough > reach[out, _ROW]:
+        if not x[out] or enough > reach[ROW, out]:
             continue
         row = Q[out]
-        if enough > reach[out, _REST]:
+        if enough > reach[REST, out]:
             low = _least_of_list(asked, near[out], strong[out], enough)
         else:
             low = LARGE
@@ -72,9 +72,9 @@ def descend_pairs(  # type: ignore[no-untyped-def]
             spent += 1
             looks[out] += 1
             if looks[out] == 1:
-                reach[out, _ROW] = _largest_of(row)
+                reach[ROW, out] = _largest_of(row)
             if looks[out] == _WORTH_A_LIST and near.shape[1]:
-                reach[out, _REST] = _list_largest(row, reach[out, _ROW], near[out], strong[out])
+                reach[REST, out] = _list_largest(row, reach[ROW, out], near[out], strong[out])
         change = np.float64(low) - np.float64(fields[out])
         if change >= -least:
             continue

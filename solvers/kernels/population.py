@@ -25,7 +25,7 @@ import numpy as np
 
 from problems.compiling import compiled
 from solvers.kernels.annealing import anneal_disputed, anneal_matrix, wake_temperatures
-from solvers.kernels.pairs import QUARTERS, QUIET, SLOT, descend_pairs, take_back
+from solvers.kernels.pairs import QUARTERS, QUIET, ROW, SLOT, descend_pairs, take_back
 from solvers.kernels.random import below, unit
 from solvers.kernels.states import arrange, copy, matrix_fields
 from solvers.kernels.tabu import (
@@ -127,7 +127,7 @@ def evolve_matrix(  # type: ignore[no-untyped-def]
         most = max(steps - done, 1)
         if progress[STATE] == ANNEALING:
             done += 1 + anneal_matrix(
-                Q, awake, fields, x, order, place, group, starts, counts, temperatures[SWEEPS:], target,
+                Q, reach[ROW], awake, fields, x, order, place, group, starts, counts, temperatures[SWEEPS:], target,
                 scan[2:], account, stream, _PROPOSALS * most,
             ) // _PROPOSALS  # fmt: skip
             if scan[2] < START_SWEEPS and account[PRESENT] > target:

@@ -26,7 +26,7 @@ class Search:
         A = rng.normal(size=(n, 5)) * rng.normal(size=(n, 1)) ** 3
         self.problem = BlockProblem((A @ A.T).astype(np.float32), rng.normal(size=n), n // 3)
         self.arrays = dense_arrays(self.problem)
-        self.reach, self.looks = np.full((n, 2), tabu.LARGE, np.float32), np.zeros(n, np.int32)
+        self.reach, self.looks = np.full((2, n), tabu.LARGE, np.float32), np.zeros(n, np.int32)
         self.near, self.strong = np.empty((n, listed), np.uint32), np.empty((n, listed), np.float32)
         self.begin(self.problem.random_states(1, seed)[0].astype(np.uint8))
 
@@ -90,12 +90,12 @@ def test_lists_of_strong_couplings_change_nothing_but_the_work():
             search.descend(1 << 40)
         assert np.array_equal(plain.x, listed.x)
         assert plain.account[tabu.PRESENT] == listed.account[tabu.PRESENT]
-    made = listed.reach[:, 1] < tabu.LARGE
+    made = listed.reach[pairs.REST] < tabu.LARGE
     assert made.sum() > 50
     assert listed.looks.sum() < 0.7 * plain.looks.sum()
     matrix = plain.arrays.matrix
     for i in np.flatnonzero(made):
-        above = np.flatnonzero(matrix[i] > listed.reach[i, 1])
+        above = np.flatnonzero(matrix[i] > listed.reach[pairs.REST, i])
         found = listed.strong[i] > -tabu.LARGE
         assert sorted(listed.near[i, found]) == list(above)
         assert np.array_equal(listed.strong[i, found], np.sort(matrix[i, above])[::-1])
@@ -175,13 +175,13 @@ def test_who_sleeps_proposes_no_swap_and_is_counted():
     states.arrange(search.x, groups.members, groups.starts, groups.counts, order, place)
     awake = np.where(np.arange(n) % 2, np.inf, 0.0).astype(np.float32)
     annealing.anneal_matrix(
-        search.arrays.matrix, np.zeros(n, np.float32), search.fields, search.x, order, place,
+        search.arrays.matrix, search.arrays.reach, np.zeros(n, np.float32), search.fields, search.x, order, place,
         groups.of, groups.starts, groups.counts, np.ones(3, np.float32), -np.inf, np.zeros(2, np.int64), np.zeros(1),
         stream_of(0, 0), 1 << 40,
     )  # fmt: skip
     assert np.array_equal(search.x, before)  # all asleep
     done = annealing.anneal_matrix(
-        search.arrays.matrix, awake, search.fields, search.x, order, place, groups.of,
+        search.arrays.matrix, search.arrays.reach, awake, search.fields, search.x, order, place, groups.of,
         groups.starts, groups.counts, np.full(3, 100.0, np.float32), -np.inf, np.zeros(2, np.int64), np.zeros(1),
         stream_of(0, 0), 1 << 40,
     )  # fmt: skip
