@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import logging
 import math
 import os
 import sys
@@ -32,6 +33,7 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        _tell_of_compiling(not kwargs.get("quiet"))
         try:
             return function(*args, **kwargs)
         except KeyboardInterrupt as error:
@@ -86,6 +88,21 @@ def working(what: str, shown: bool) -> Iterator[None]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         bar.add_task(what, total=None)
         yield
+
+
+class _OnStandardError(logging.Handler):
+    """Writes messages to what standard error is at the time: above a progress bar, where there is one."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(record.getMessage(), file=sys.stderr)
+
+
+def _tell_of_compiling(shown: bool) -> None:
+    """Have it said on standard error why nothing moves for a while, the first time that a solver is used."""
+    logger = logging.getLogger("problems.compiling")
+    logger.setLevel(logging.INFO if shown else logging.WARNING)
+    if not logger.handlers:
+        logger.addHandler(_OnStandardError())
 
 
 def _ended(sentence: str, code: int) -> typer.Exit:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
 import numba as nb
+from numba.core import event
+
+logger = logging.getLogger(__name__)
 
 
 def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
@@ -22,3 +26,21 @@ def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
             return nb.njit(**options)(function)
 
     return decorate
+
+
+class _FirstTime(event.Listener):  # type: ignore[misc]
+    """Logs once that something is being compiled that was not found on disk: a user waits for it, up to a minute."""
+
+    logged = False
+
+    def on_start(self, _: Any) -> None:
+        if not self.logged:
+            self.logged = True
+            logger.info("compiling for this processor: up to a minute, the first time only")
+
+    def on_end(self, _: Any) -> None:
+        pass
+
+
+_first_time = _FirstTime()
+event.register("numba:compile", _first_time)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -20,7 +21,7 @@ from typer.testing import CliRunner
 import problems
 import problems.instances
 import solvers
-from hybrid_icbs import Config, Pruner, prune
+from hybrid_icbs import Config, Pruner, console, prune
 from hybrid_icbs.cli import app
 from hybrid_icbs.demo import _unused
 from hybrid_icbs.journal import FILE, Journal
@@ -205,6 +206,18 @@ def test_a_failure_ends_with_code_1_and_one_line(folder):
     shown = call("prune", *MODEL, "--density", 0.5, *QUICK, "--out", "file/run", "-q", code=1)
     assert shown.stderr.startswith("error: file/run cannot be made")
     assert len(shown.stderr.splitlines()) == 1
+
+
+def test_what_is_compiled_for_the_first_time_is_told_on_standard_error_unless_all_is_quiet(capsys):
+    @console.command
+    def solves(quiet=False):
+        logging.getLogger("problems.compiling").info("compiling")
+
+    solves()
+    solves()
+    assert capsys.readouterr() == ("", "compiling\ncompiling\n")
+    solves(quiet=True)
+    assert capsys.readouterr() == ("", "")
 
 
 def test_what_nobody_foresaw_is_one_line_too_and_a_variable_shows_where_it_was(folder, monkeypatch):

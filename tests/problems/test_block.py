@@ -227,6 +227,17 @@ def test_where_nothing_can_be_written_functions_are_compiled_all_the_same(monkey
     assert compiled(nogil=True)(lambda x: x + 1)(2) == 3
 
 
+def test_a_first_compilation_is_logged_once(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    from problems import compiling
+
+    monkeypatch.setattr(compiling._first_time, "logged", False)
+    plus_one = compiling.nb.njit(lambda x: x + 1)
+    with caplog.at_level("INFO", "problems.compiling"):
+        plus_one(1)
+        plus_one(1.0)
+    assert [record.getMessage().partition(":")[0] for record in caplog.records] == ["compiling for this processor"]
+
+
 def test_labels_follow_the_variables_of_a_restricted_problem() -> None:
     labels = Labels(np.array([0, 0, 1], np.int32), np.array([5, 7, 2**40]))
     problem = BlockProblem(np.zeros((3, 3)), None, 2, labels=labels)
