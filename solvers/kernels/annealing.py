@@ -12,7 +12,7 @@ import math
 import numpy as np
 
 from problems.compiling import compiled
-from solvers.kernels.pairs import descend_pairs
+from solvers.kernels.pairs import ROW, descend_pairs
 from solvers.kernels.random import GAMMA, below, exponential, mixed, next64, share
 from solvers.kernels.states import arrange, largest
 from solvers.kernels.tabu import GAIN, LARGE, NEVER, ROUNDING
@@ -38,10 +38,10 @@ def anneal_matrix(  # type: ignore[no-untyped-def]
 
     Arrays:
         Q: couplings, float32 [n, n].
-        reach: largest entry of each row of Q, or more, float32 [n].
+        reach: largest entry of each row of Q, float32 [n]; LARGE where it is not known.
         awake: temperature down to which each variable sleeps, and proposes no swap, float32 [n]; see
             :func:`wake_temperatures`.
-        fields: g = s + Q x, float32 [n], or longer, as the rows of Q then are too; kept up.
+        fields: g = s + Q x, float32 [n]; kept up.
         x: the state, uint8 [n]; kept up.
         order, place: variables by group, ones first, and where each stands, int32 [n]; kept up.
         group, starts, counts: groups as in :class:`solvers.arrays.Groups`.
@@ -98,7 +98,7 @@ def anneal_matrix(  # type: ignore[no-untyped-def]
             place[out], place[into] = b, a
             x[out], x[into] = 0, 1
             gained, lost = Q[into], Q[out]
-            for l in range(fields.shape[0]):
+            for l in range(n):
                 fields[l] += gained[l] - lost[l]
             if energy <= target:
                 done -= stretch - i - 1
@@ -182,7 +182,7 @@ def anneal_disputed(Q, awake, x, others, chosen, least, fields, temperatures, st
     m = together
     if m < 4 or ones == 0 or ones == m:
         return 0, 0.0, 0
-    part, part_x = np.empty((m, m), np.float32), np.empty(m, np.uint8)
+    part, part_x, reach = np.empty((m, m), np.float32), np.empty(m, np.uint8), np.full((2, m), LARGE)
     part_fields, part_awake = np.empty(m, np.float32), np.empty(m, np.float32)
     for a in range(m):
         row, copied = Q[disputed[a]], part[a]
@@ -195,7 +195,7 @@ def anneal_disputed(Q, awake, x, others, chosen, least, fields, temperatures, st
     account, progress = np.zeros(3), np.zeros(2, np.int64)
     account[GAIN] = ROUNDING * largest(part_fields)
     done = anneal_matrix(
-        part, part_awake, part_awake, part_fields, part_x, order, place, group, starts, counts, temperatures, -np.inf,
+        part, reach[ROW], part_awake, part_fields, part_x, order, place, group, starts, counts, temperatures, -np.inf,
         progress, account, stream, temperatures.shape[0] * m,
     )  # fmt: skip
     for a in range(m):  # from here on they mean when a variable may leave, and when it may enter
@@ -204,8 +204,8 @@ def anneal_disputed(Q, awake, x, others, chosen, least, fields, temperatures, st
     account[GAIN] = max(account[GAIN], ROUNDING * largest(part_fields))
     progress[:] = 0
     descend_pairs(
-        part, np.full((2, m), LARGE), np.empty((m, 0), np.uint32), np.empty((m, 0), np.float32), np.zeros(m, np.int32),
-        part_fields, part_x, order, place, progress, np.int32(0), -np.inf, account, n * m,
+        part, reach, np.empty((m, 0), np.uint32), np.empty((m, 0), np.float32), np.zeros(m, np.int32), part_fields,
+        part_x, order, place, progress, np.int32(0), -np.inf, account, n * m,
     )  # fmt: skip
     change = 0.0
     swaps = a = b = 0

@@ -138,6 +138,28 @@ def test_what_states_dispute_is_annealed_and_what_they_share_stays():
         np.testing.assert_allclose(search.fields, exact, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize("n", [200, 800])  # of a matrix that lies near, and of one that lies far away
+def test_where_all_is_disputed_the_whole_is_annealed(n):
+    search, temperatures = Search(n), np.geomspace(10.0, 0.1, 10).astype(np.float32)
+    awake, start, fields = np.full(n, 5.0, np.float32), search.x.copy(), search.fields.copy()
+    swaps, _, _ = annealing.anneal_disputed(
+        search.arrays.matrix, awake, start, 1 - start[None], np.array([0]), 0, fields, temperatures, stream_of(1, 0)
+    )
+    groups, order, place = search.arrays.groups, np.empty(n, np.int32), np.empty(n, np.int32)
+    states.arrange(search.x, groups.members, groups.starts, groups.counts, order, place)
+    before = search.x.copy()
+    annealing.anneal_matrix(
+        search.arrays.matrix, search.arrays.reach, awake, search.fields, search.x, order, place, groups.of,
+        groups.starts, groups.counts, temperatures, -np.inf, np.zeros(2, np.int64), np.zeros(1), stream_of(1, 0),
+        1 << 40,
+    )  # fmt: skip
+    search.begin(search.x)
+    search.scan[pairs.SLOT] = 0
+    search.descend(1 << 40)
+    assert np.array_equal(search.x, start)
+    assert swaps == (start != before).sum() // 2 > 0
+
+
 def test_annealing_comes_to_the_best_of_all_mixtures_of_two_states():
     search = Search()
     search.descend(1 << 40)
