@@ -103,6 +103,7 @@ def _tell_of_compiling(shown: bool) -> None:
     logger.setLevel(logging.INFO if shown else logging.WARNING)
     if not logger.handlers:
         logger.addHandler(_OnStandardError())
+        logger.propagate = False  # a user's model may have set up logging of its own
 
 
 def _ended(sentence: str, code: int) -> typer.Exit:

@@ -19,7 +19,7 @@ problem's own energy decides."""
 
 _SUMMED_ROUNDING = 1.5e-7
 """The same where the kernel counts what it keeps in float64 on the problem's own coefficients: a state under way may be
-further off, but then it is found when its search ends."""
+further off, and is counted when its search ends."""
 
 EXACT_ROUNDING = 1e-13
 """The problem's own energies are right to about this share of their terms: the same state summed in another order must

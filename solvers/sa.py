@@ -177,6 +177,8 @@ class _Annealer:
         temperatures = np.geomspace(hot, self.cold, sweeps or self._solver.sweeps).astype(np.float32)
         progress = np.zeros(3, np.int64)
         pace, begun, proposals = Pace(), time.perf_counter(), 0
+        if walk.energy <= goal.threshold:  # nearly there, perhaps not quite: or the kernel would return at once
+            goal.note(walk.energy, walk.x)
         while not run.should_end():
             done = walk.anneal(temperatures, progress, goal.threshold, pace.begin(1 << 62))
             if not done:

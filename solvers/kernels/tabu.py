@@ -46,7 +46,9 @@ def search_is_over(patience, n, target, clock, account):  # type: ignore[no-unty
     )  # fmt: skip
 
 
-@compiled(nogil=True, fastmath=True, error_model="numpy")
+# No sums in another order: the rows of a swap are added in one of two places, as a halt may fall between two steps, and
+# what a clock decides must not change a bit.
+@compiled(nogil=True, fastmath={"nnan", "ninf", "nsz", "arcp", "contract", "afn"}, error_model="numpy")
 def tabu_matrix(  # type: ignore[no-untyped-def]
     Q, fields, x, leave_at, enter_at, best_x, tenures, patience, target, clock, account, stream, steps
 ):

@@ -99,6 +99,20 @@ def test_a_given_state_is_never_answered_with_a_worse_one():
     assert answer.first.energy == problem.energy(best)
 
 
+@pytest.mark.parametrize("share", [1e-9, 1e-7])
+def test_a_start_that_is_only_nearly_at_the_target_is_annealed(share):
+    rng = np.random.default_rng(1)
+    A = rng.normal(size=(200, 20)) * rng.normal(size=(200, 1)) ** 3
+    problem = BlockProblem(np.triu(A @ A.T, 1).astype(np.float32), rng.normal(size=200), 60)
+    start = get_solver("sa?restarts=1&sweeps=1").solve(problem, seed=0)
+    energy = start.first.energy
+    target = energy - share * abs(energy)
+    answer = get_solver("sa").solve(problem, seed=0, initial_states=start.record.sample[:1], target=target)
+    assert answer.info["proposals"] > 0
+    assert answer.first.energy <= target
+    assert answer.info["ended_by"] == "target"
+
+
 def test_restarts_go_on_until_the_time_limit():
     problem = BlockProblem(np.random.default_rng(0).normal(size=(50, 50)), None, 25)
     solver = SimulatedAnnealing(restarts=1, sweeps=5, threads=1)
