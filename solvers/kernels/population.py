@@ -25,6 +25,7 @@ import numpy as np
 
 from problems.compiling import compiled
 from solvers.kernels.annealing import anneal_disputed, anneal_matrix, wake_temperatures
+from solvers.kernels.children import cross, random_state, stray
 from solvers.kernels.pairs import QUARTERS, QUIET, ROW, SLOT, descend_pairs, take_back
 from solvers.kernels.random import below, unit
 from solvers.kernels.states import arrange, copy, matrix_fields
@@ -58,8 +59,6 @@ _HOT, _START_HOT, _COLD = 2.0, 1.0, 0.016  # times the median of their sizes: wh
 _PAYS = 1.5  # times the median of their sizes: what annealing gains where it pays
 _TRIALS = 2  # random states that come down either way, before one way is taken to be the better one
 _STILL = 0.1  # share of children that are made the other way
-
-_DRAWS = 128  # to find three variables of a kind: enough where one in fifty is of it
 
 
 @compiled(nogil=True, error_model="numpy")
@@ -232,9 +231,9 @@ def _begin(  # type: ignore[no-untyped-def]
                 return cost, energy + change
         copy(members_x[level, first], x)
         copy(members_fields[level, first], fields)
-        swaps, energy = _cross(Q, members_x[level, second], x, fields, energy, members, starts, stream)
+        swaps, energy = cross(Q, members_x[level, second], x, fields, energy, members, starts, stream)
         while swaps < plan[3]:
-            energy += _stray(Q, x, fields, group, members, starts, stream)
+            energy += stray(Q, x, fields, group, members, starts, stream)
             swaps += 1
         return cost + swaps, energy
     if progress[COUNTS] == 0:
@@ -245,7 +244,7 @@ def _begin(  # type: ignore[no-untyped-def]
         copy(initial[progress[STARTED]], x)
         progress[STARTED] += 1
     else:
-        _random_state(x, members, starts, counts, stream)
+        random_state(x, members, starts, counts, stream)
     energy = matrix_fields(Q, single, x, wide)
     for l in range(x.shape[0]):
         fields[l] = wide[l]
@@ -318,103 +317,6 @@ def _rise(members_x, members_fields, members_energy, size, progress):  # type: i
         progress[COUNTS + above] += 1
     progress[LEVEL] = above if progress[COUNTS + above] >= size else 0
     return progress[LEVEL]
-
-
-@compiled(nogil=True, error_model="numpy")
-def _random_state(x, members, starts, counts, stream):  # type: ignore[no-untyped-def]
-    """A uniformly random feasible state, by selection: a variable is one with chance (ones due) / (variables left)."""
-    for g in range(counts.shape[0]):
-        due = counts[g]
-        for t in range(starts[g], starts[g + 1]):
-            chosen = below(stream, starts[g + 1] - t) < due
-            x[members[t]] = chosen
-            due -= chosen
-
-
-@compiled(nogil=True, fastmath=True, error_model="numpy")
-def _cross(Q, other, x, fields, energy, members, starts, stream):  # type: ignore[no-untyped-def]
-    """Turn a parent into a child: about half of the variables in which it differs from the other are swapped.
-
-    Each swap takes the best of three random variables on either side, so a child is neither the greedy one, which all
-    parents would share, nor a blind one.
-    """
-    n = x.shape[0]
-    own = np.empty(n, np.int32)
-    theirs = np.empty(n, np.int32)
-    made = 0
-    for g in range(starts.shape[0] - 1):
-        d, e = 0, 0
-        for t in range(starts[g], starts[g + 1]):
-            i = members[t]
-            if x[i] != other[i]:
-                if x[i]:
-                    own[d] = i
-                    d += 1
-                else:
-                    theirs[e] = i
-                    e += 1
-        swaps = (d + below(stream, 2)) // 2
-        made += swaps
-        for s in range(swaps):
-            a = _contest(own, d - s, fields, np.float32(-1.0), stream)
-            b = _contest(theirs, d - s, fields, np.float32(1.0), stream)
-            out, into = own[a], theirs[b]
-            own[a], theirs[b] = own[d - s - 1], theirs[d - s - 1]
-            energy += np.float64(fields[into]) - np.float64(fields[out]) - np.float64(Q[out, into])
-            x[out], x[into] = 0, 1
-            gained, lost = Q[into], Q[out]
-            for l in range(n):
-                fields[l] += gained[l] - lost[l]
-    return made, energy
-
-
-@compiled(nogil=True, fastmath=True, error_model="numpy")
-def _stray(Q, x, fields, group, members, starts, stream):  # type: ignore[no-untyped-def]
-    """Swap a one for a zero of its group, each the best of three random ones, and return the change of energy.
-
-    Variables are drawn until three of the wanted kind are found, or there seem to be none: then nothing is swapped.
-    """
-    n = x.shape[0]
-    out = into = -1
-    found = 0
-    for _ in range(_DRAWS):
-        i = below(stream, n)
-        if x[i]:
-            found += 1
-            if out < 0 or fields[i] > fields[out]:
-                out = i
-            if found == 3:
-                break
-    if out < 0:
-        return 0.0
-    start, size = starts[group[out]], starts[group[out] + 1] - starts[group[out]]
-    found = 0
-    for _ in range(_DRAWS):
-        j = members[start + below(stream, size)]
-        if not x[j]:
-            found += 1
-            if into < 0 or fields[j] < fields[into]:
-                into = j
-            if found == 3:
-                break
-    if into < 0:
-        return 0.0
-    change = np.float64(fields[into]) - np.float64(fields[out]) - np.float64(Q[out, into])
-    x[out], x[into] = 0, 1
-    gained, lost = Q[into], Q[out]
-    for l in range(n):
-        fields[l] += gained[l] - lost[l]
-    return change
-
-
-@compiled(nogil=True, error_model="numpy")
-def _contest(variables, count, fields, sign, stream):  # type: ignore[no-untyped-def]
-    best = below(stream, count)
-    for _ in range(2):
-        t = below(stream, count)
-        if sign * fields[variables[t]] < sign * fields[variables[best]]:
-            best = t
-    return best
 
 
 @compiled(nogil=True, error_model="numpy")
