@@ -9,7 +9,8 @@ g_j - g_i - Q'_ij, and no factor of two stands in any loop. The scale is a power
 is 1 (no copy of a float32 matrix) unless the coefficients' size would leave the range of float32.
 
 A constant in the single energies of a group changes no order of states, as its number of ones is fixed, but would drown
-their differences in float32. So each group's median is taken out of them, and stands in the offset.
+their differences in float32. So each group's median is taken out of them, and stands in the offset; or the median of
+what its variables add on average, where couplings take most of these terms back.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ UintArray: TypeAlias = npt.NDArray[np.uint8]
 SAFE_EXPONENT = 36
 """Coefficients whose largest magnitude lies within 2^-36 .. 2^36 are taken as they are: their products, summed
 over a million variables, stay inside float32."""
+
+_FAR = 16.0  # times what fields differ by: beyond, float32 has fewer digits left for them than it could
 
 _LARGEST_EXPONENT = 1000
 """The scale is within 2^-1000 .. 2^1000, so that neither it nor its inverse leaves the range of float64; what is so
@@ -59,6 +62,11 @@ class Groups:
     def movable(self) -> bool:
         """Whether any swap is possible: some group is neither all ones nor all zeros."""
         return bool(self._movable.any())
+
+    @cached_property
+    def pairs(self) -> int:
+        """How many swaps of distinct variables a state allows at once."""
+        return int(np.minimum(self.counts, np.diff(self.starts) - self.counts).sum())
 
     @cached_property
     def tenures(self) -> npt.NDArray[np.int64]:
@@ -167,7 +175,7 @@ def dense_arrays(problem: BlockProblem, *, centred: bool = True) -> DenseArrays:
         dense = _multiplied_out(low_rank.factor, low_rank.linear.astype(np.float64), low_rank)
         if not centred:
             return dense
-        single, constant = _centred(dense.single, groups)
+        single, constant = _centred(dense.single, groups, _mean_fields(dense.matrix, dense.single, groups, 1.0))
         return replace(dense, single=single, exact_single=single, offset=dense.energy(constant))
     if isinstance(form, ScaledForm):
         return dense_arrays(problem.to_dense(), centred=centred)
@@ -184,7 +192,9 @@ _made: weakref.WeakKeyDictionary[BlockProblem, DenseArrays] = weakref.WeakKeyDic
 
 
 def _made_of(problem: BlockProblem, form: DenseForm, groups: Groups, centred: bool) -> DenseArrays:
-    singles, constant = _centred(problem.single_energies, groups) if centred else (problem.single_energies, 0.0)
+    singles, constant = problem.single_energies, 0.0
+    if centred:
+        singles, constant = _centred(singles, groups, _mean_fields(form.matrix, singles, groups, 2.0))
     scale = math.ldexp(1.0, _safe_exponent(max(_largest(form.matrix), _largest(singles))))
     matrix = _as_float32(form.matrix, scale)
     return DenseArrays(
@@ -288,23 +298,45 @@ def stream_of(seed: int, number: int) -> npt.NDArray[np.uint64]:
     return np.random.SeedSequence([seed, number]).generate_state(1, np.uint64).astype(np.uint64, copy=False)
 
 
-def _centred(terms: Float64Array, groups: Groups) -> tuple[Float64Array, float]:
-    """Linear terms [n] less the median of each group's, and what that takes from the energy of every feasible state."""
-    ends = groups.starts[1:]
+def _mean_fields(matrix: FloatArray, single: Float64Array, groups: Groups, times: float) -> Float64Array:
+    """What each variable adds, on average over the feasible states: s + `times` Q p, p the share of ones in a group."""
+    shares = groups.counts / np.maximum(1, np.diff(groups.starts))
+    with np.errstate(over="ignore", invalid="ignore"):
+        return single + times * (matrix @ shares[groups.of].astype(matrix.dtype)).astype(np.float64)
+
+
+def _centred(terms: Float64Array, groups: Groups, fields: Float64Array | None = None) -> tuple[Float64Array, float]:
+    """Linear terms [n] less a number for each group, and what that takes from the energy of every feasible state.
+
+    The number is the median of the group's terms; or of its mean fields [n], where these would be far from 0 otherwise:
+    a model that has a penalty P for its own cardinality k has linear terms of -2 P k, of which couplings take back all
+    but P.
+    """
     if not len(terms):
         return terms, 0.0
-    # A term of the group itself, not the mean of two: whole numbers stay whole.
-    if len(groups.counts) == 1:
-        medians = np.partition(terms, len(terms) // 2)[[len(terms) // 2]]
-    else:
-        order = np.lexsort((terms, groups.of))
-        medians = terms[order[np.minimum((groups.starts[:-1] + ends) // 2, len(terms) - 1)]]
+    medians = _medians(terms, groups)
+    if fields is not None and np.isfinite(fields).all():
+        others = _medians(fields, groups)
+        with np.errstate(over="ignore"):
+            left, most = (np.abs(fields - each[groups.of]).max() for each in (medians, others))
+        if left / _FAR > most:
+            whole = bool((2.0 * terms == np.rint(2.0 * terms)).all())  # such numbers stay so
+            medians = np.rint(others) if whole else others
     with np.errstate(over="ignore", invalid="ignore"):
         centred = terms - medians[groups.of]
         constant = float(groups.counts @ medians)
     if not (np.isfinite(constant) and np.isfinite(centred).all()):
         return terms, 0.0  # terms as large as float64 can hold have nothing to gain: they differ by as much
     return centred, constant
+
+
+def _medians(values: Float64Array, groups: Groups) -> Float64Array:
+    """The median of each group: a value of its own, not the mean of two."""
+    if len(groups.counts) == 1:
+        return np.partition(values, len(values) // 2)[[len(values) // 2]]
+    order = np.lexsort((values, groups.of))
+    middles: Float64Array = values[order[np.minimum((groups.starts[:-1] + groups.starts[1:]) // 2, len(values) - 1)]]
+    return middles
 
 
 def _largest(array: FloatArray) -> float:

@@ -33,7 +33,6 @@ _POOL = 16 * SUB_BLOCK
 one over the rows of a million a tenth of a second."""
 
 _FEWEST_AT_ONCE = SUB_BLOCK // 4  # below so many exchanges at once a sub-block finds the better ones
-_PATIENCE = 4  # sub-blocks in a row without gain after which a descent ends
 
 Improve = Callable[[DenseArrays, StateArray], StateArray]
 """Takes a sub-block and its present state, gives one that is not worse."""
@@ -70,7 +69,7 @@ class GuidedSearch:
 
     def descend_in_bulk(self) -> None:
         """Exchange the pairs that promise most, as many at once as still lower the energy."""
-        at_once = int(np.minimum(self._arrays.groups.counts, np.diff(self._arrays.groups.starts)).sum()) // 4
+        at_once = self._arrays.groups.pairs // 4
         while at_once >= _FEWEST_AT_ONCE and not self._should_end():
             out, into = promising_pairs(self._new_fields(), self.x, self._arrays.groups, at_once)
             if not self._exchange_if_better(out, into):
@@ -107,7 +106,8 @@ class GuidedSearch:
     def descend(self, improve: Improve, rng: np.random.Generator, most: int) -> None:
         """Go down by bulk exchanges, then by sub-blocks, `most` at most, until the most promising gains nothing."""
         self.descend_in_bulk()
-        if self._arrays.n > 2 * _POOL and not self._should_end():
+        few = self._arrays.groups.pairs < SUB_BLOCK  # then a sub-block of the whole holds more than the pool would
+        if self._arrays.n > 2 * _POOL and not few and not self._should_end():
             self._improve_pool(improve, rng, most)
             return
         for _ in range(most):

@@ -13,7 +13,7 @@ from solvers.arrays import DenseArrays, stream_of
 from solvers.goal import Goal
 from solvers.run import Pace
 
-UNENDING = 1 << 62
+UNENDING = 1 << 60  # kernels multiply it by small numbers
 """Children of a search that only its time limit ends."""
 
 
@@ -77,7 +77,7 @@ class Island:
             ]),
         )  # fmt: skip
         self._after = (
-            self._progress, np.zeros(5, np.int64), np.zeros(2, np.int64), self._account, stream_of(seed, stream)
+            self._progress, np.zeros(4, np.int64), np.zeros(2, np.int64), self._account, stream_of(seed, stream)
         )  # fmt: skip
 
     @property

@@ -33,6 +33,7 @@ DENSE_UP_TO = 2048
 
 _SAMPLED = 4096  # swaps by which the range of temperatures is measured
 _SUB_BLOCKS = 16  # with which the descent of a large low-rank problem ends at the latest
+_MOST_SWEEPS = 1 << 18  # of one annealing within a time limit; after so many another state is worth more
 _SETTLING = 0.1  # share of a time limit that is left for the descent
 
 
@@ -106,6 +107,8 @@ class SimulatedAnnealing(Solver, LocalSampler):
             # Thread w takes restarts w, w + threads, and so on until the time is up.
             found = run.in_threads(lambda w: annealer.restarts_until_end(w, threads), threads, threads)
         states = [result[0] for result in found if result is not None]
+        if run.ended_by not in (None, "target"):  # an annealing that is cut short may leave less than a descent found
+            states.append(annealer.probed)
         if run.initial_states is not None:  # nothing worse than what the caller had
             states.append(run.initial_states[int(np.argmin(problem.energy(run.initial_states)))])
         return Outcome(np.array(states), info=annealer.info())
@@ -155,10 +158,16 @@ class _Annealer:
         self._proposal = 0.0
         if run.time_limit is not None:
             begun = time.perf_counter()
-            done = probe.anneal(np.full(1, self.hot, np.float32), np.zeros(3, np.int64), -math.inf, _SAMPLED)
+            sweeps = -(-_SAMPLED // arrays.n)  # of few variables several: a call costs more than one
+            done = probe.anneal(np.full(sweeps, self.hot, np.float32), np.zeros(3, np.int64), -math.inf, _SAMPLED)
             self._proposal = (time.perf_counter() - begun) / max(1, done)
         if isinstance(arrays, DenseArrays):
             self._awake = wake_temperatures(arrays, self.hot, stream)
+
+    @property
+    def probed(self) -> StateArray:
+        """A random state after a descent, on which the temperatures were measured [n]."""
+        return self._probed[0]
 
     def restart(self, t: int, sweeps: int | None = None) -> tuple[StateArray, float]:
         """Anneal once, for a state and its energy up to rounding; restart t is the same whichever thread does it."""
@@ -219,7 +228,7 @@ class _Annealer:
     def _fitting(self, sweeps: int) -> int:
         """As many of these sweeps as the time left allows, one at least."""
         left = (1.0 - _SETTLING) * self._run.remaining() - _SETTLING * (self._run.time_limit or 0.0)
-        return max(1, min(sweeps, int(left / (self._proposal * self._arrays.n))))
+        return max(1, min(sweeps, _MOST_SWEEPS, int(left / (self._proposal * self._arrays.n))))
 
     def _walk(self, state: StateArray, stream: npt.NDArray[np.uint64]) -> Walk:
         if isinstance(self._arrays, FactorArrays):

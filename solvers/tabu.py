@@ -33,6 +33,7 @@ DENSE_UP_TO = 4096
 of. Larger ones are searched by sub-blocks."""
 
 LEAST_ITERATIONS = 50
+MOST_ITERATIONS = 10_000_000
 """Tabu steps without a better state that end a child, or a twentieth of the variables where that is more. Measured, as
 the population of 4, on real blocks of 1,024 and MDPLIB's instances of 500 variables: 40 to 100 steps serve all of
 them, 500 take two to three times as long to the best known energy; random ones of 2,000 are solved by either."""
@@ -60,11 +61,12 @@ class TabuSearch(Solver, LocalSampler):
     """Memetic tabu search: a population of good states, children that keep what two of them share, a tabu search each.
 
     Moves are swaps of a one and a zero (of one group, where there are groups). With one group a search ends in a state
-    that no swap of any pair improves, and the best of populations that have no more to give form new ones. Where a few
-    trials show that couplings are strong, random states are annealed before they are searched, and children are made by
-    annealing the variables that a few members dispute, with some others where these are few. Low-rank problems of up to
-    `DENSE_UP_TO` variables are made dense; larger ones are searched by sub-blocks that the fields of all variables
-    point out. Engines other than numba search without annealing.
+    that no swap of any pair improves (in low-rank form by more than float32 rounds their products), and the best of
+    populations that have no more to give form new ones. Where a few trials show that couplings are strong, random
+    states are annealed before they are searched, and children are made by annealing the variables that a few members
+    dispute, with some others where these are few. Low-rank problems of up to `DENSE_UP_TO` variables are made dense;
+    larger ones are searched by sub-blocks that the fields of all variables point out. Engines other than numba search
+    without annealing.
 
     Attributes:
         population: states that are kept, two at least; where states are annealed, their children join them until there
@@ -116,6 +118,8 @@ class TabuSearch(Solver, LocalSampler):
         for name in ("iterations", "threads"):
             if getattr(self, name) is not None:
                 at_least(1, **{name: getattr(self, name)})
+        if self.iterations is not None and self.iterations > MOST_ITERATIONS:
+            raise OptionError(f"iterations {self.iterations} must be {MOST_ITERATIONS} or less: steps have 32 bits")
         one_of(("auto", "cpu", "cuda"), device=self.device)
         one_of(("auto", "numba", "torch", "triton"), engine=self.engine)
         if self.device == "cuda" and self.engine == "numba":
@@ -326,6 +330,8 @@ class TabuSearch(Solver, LocalSampler):
         island = Island(arrays, plan, seed=run.seed, stream=t, initial=initial)
         goal = Goal(problem, run, arrays, summed=not problem.is_low_rank and arrays.exact is arrays.matrix)
         evolve(island, run.should_end, goal)
+        if run.ended_by != "target" and island.unfinished < island.energy:  # as float32 has it
+            island.correct(arrays.half(float(problem.energy(island.state))))
         state = island.state
         if run.ended_by != "target":
             state, energy = settled(arrays, state, run.should_end)

@@ -131,7 +131,11 @@ def wake_temperatures(arrays: DenseArrays, hot: float, stream: npt.NDArray[np.ui
 
 
 class Descent:
-    """A state on its way down to one that no swap improves, counted in float64 on the problem's own coefficients."""
+    """A state on its way down to one that no swap improves, counted in float64 on `arrays.exact`.
+
+    These are the problem's own coefficients, or of a low-rank problem their products, rounded to float32: there a swap
+    may be left that gains less than that.
+    """
 
     def __init__(self, arrays: DenseArrays, state: npt.NDArray[np.integer[Any]]) -> None:
         from solvers.kernels import descent, states

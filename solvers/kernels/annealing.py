@@ -117,12 +117,13 @@ def wake_temperatures(Q, hot, stream, awake):  # type: ignore[no-untyped-def]
 
     In a block of heavy tails half of the variables hardly touch the others. While it is hot, nearly all of their swaps
     are accepted, each at the price of any other swap, and settle nothing: a descent finds as well where they end. So
-    the largest twentieth is awake from the beginning, and others from a temperature as much lower as their rows are;
-    outliers, of twice the norm that one in four exceeds, do not send the rest to sleep.
+    the largest twentieth is awake from `hot` on, and others from a temperature as much lower as their rows are;
+    outliers, of twice the norm that one in four exceeds, do not send the rest to sleep. A child's annealing begins
+    hotter, with few awake.
 
     Arrays:
         Q: couplings, float32 [n, n].
-        hot: temperature at the beginning.
+        hot: temperature at the beginning of a start's annealing.
         stream: random stream, uint64 [1].
         awake: what is filled in, float32 [n].
     """
@@ -133,10 +134,28 @@ def wake_temperatures(Q, hot, stream, awake):  # type: ignore[no-untyped-def]
         row = Q[below(stream, n)]
         for l in range(n):
             awake[l] += row[l] * row[l]
+    if _is_missed(Q, awake):  # a sparse problem, of which a few rows tell little
+        for i in range(n):
+            row = Q[i]
+            square = np.float32(0.0)
+            for l in range(n):
+                square += row[l] * row[l]
+            awake[i] = square
     sizes = np.sort(awake)
     large = math.sqrt(min(sizes[n - 1 - n // 20], 4.0 * sizes[n - 1 - n // 4]))
     for l in range(n):
         awake[l] = hot * math.sqrt(awake[l]) / large if large > 0.0 else hot
+
+
+@compiled(nogil=True, error_model="numpy")
+def _is_missed(Q, sums):  # type: ignore[no-untyped-def]
+    """Whether a variable is coupled to others, and to none of the rows that were summed."""
+    for i in range(Q.shape[0]):
+        if sums[i] == 0.0:
+            for l in range(Q.shape[0]):
+                if Q[i, l] != 0.0:
+                    return True
+    return False
 
 
 @compiled(nogil=True, fastmath=True, error_model="numpy")

@@ -40,10 +40,10 @@ from solvers.kernels.tabu import (
     tabu_matrix,
 )
 
-# Places in `progress`, int64 [9 + LEVELS]: what is done to a child, the level whose population breeds, children
-# searched in all, children in a row that did not enter, children of this population, populations begun, initial states
-# used, the kind of the present child, and from COUNTS on the members there are on each level.
-STATE, LEVEL, CHILDREN, STALE, BRED, POPULATIONS, STARTED, KIND, COUNTS = range(9)
+# Places in `progress`, int64 [COUNTS + LEVELS]: what is done to a child, the level whose population breeds, children
+# searched in all, children in a row that did not enter, children of this population, initial states used, the kind of
+# the present child, and from COUNTS on the members there are on each level.
+STATE, LEVEL, CHILDREN, STALE, BRED, STARTED, KIND, COUNTS = range(8)
 BETWEEN, SEARCHING, DESCENDING, ANNEALING = range(4)
 GIVEN, RANDOM, COOLED, CROSSED, ANNEALED = range(5)  # kinds of children: three of starts, two of pairs of members
 LEVELS = 8  # of which the eighth holds the best of thousands of populations
@@ -79,8 +79,8 @@ def evolve_matrix(  # type: ignore[no-untyped-def]
             :mod:`solvers.kernels.tabu` take them; `account` too, with one more place, see SETTLED, float64 [4].
         wide: room for fields in float64 [n].
         best_x, best: the best state of all, uint8 [n], and its energy, float64 [1].
-        reach, near, strong, looks, scan: as :func:`solvers.kernels.pairs.descend_pairs` takes them; `scan` with three
-            more places, for :func:`solvers.kernels.annealing.anneal_matrix`, int64 [5].
+        reach, near, strong, looks, scan: as :func:`solvers.kernels.pairs.descend_pairs` takes them; `scan` with two
+            more places, for :func:`solvers.kernels.annealing.anneal_matrix`, int64 [4].
         temperatures: of the annealing of a child and then of a random state, float32 [SWEEPS + START_SWEEPS]; zeros
             until measured.
         awake: as :func:`solvers.kernels.annealing.anneal_matrix` takes it, float32 [n]; filled in with them.
@@ -121,7 +121,7 @@ def evolve_matrix(  # type: ignore[no-untyped-def]
                 progress[STATE] = DESCENDING
             elif progress[KIND] == COOLED:
                 arrange(x, members, starts, counts, order, place)
-                scan[2] = scan[3] = scan[4] = 0
+                scan[2] = scan[3] = 0
                 progress[STATE] = ANNEALING
         most = max(steps - done, 1)
         if progress[STATE] == ANNEALING:
@@ -180,11 +180,11 @@ def evolve_matrix(  # type: ignore[no-untyped-def]
                 trials[progress[KIND] - RANDOM, 0] += 1.0
                 trials[progress[KIND] - RANDOM, 1] += account[CHILD]
             size = plan[5] * (CROWD if _annealing_pays(trials, temperatures) else 1)
-            _end(
+            measured = _end(
                 Q, single, members_x, members_fields, members_energy, child_x, wide, best_x, best, size, progress,
                 account,
             )  # fmt: skip
-            if temperatures[0] == 0.0 and counts.shape[0] == 1 and 0 < counts[0] < x.shape[0]:
+            if measured and temperatures[0] == 0.0 and counts.shape[0] == 1 and 0 < counts[0] < x.shape[0]:
                 arrange(child_x, members, starts, counts, order, place)
                 _measure(Q, wide, order, counts[0], temperatures, awake, stream)
             progress[STATE] = BETWEEN
@@ -236,8 +236,6 @@ def _begin(  # type: ignore[no-untyped-def]
             energy += stray(Q, x, fields, group, members, starts, stream)
             swaps += 1
         return cost + swaps, energy
-    if progress[COUNTS] == 0:
-        progress[POPULATIONS] += 1
     progress[KIND] = COOLED if annealed else RANDOM
     if progress[STARTED] < initial.shape[0]:
         progress[KIND] = GIVEN
@@ -327,7 +325,7 @@ def _end(  # type: ignore[no-untyped-def]
 
     A child of members that finds room has succeeded only if it is better than the worst one. Most children of a grown
     population are neither; they are turned away by the energy that their search counted, before anything is computed
-    anew.
+    anew. Returns whether it was: then `wide` has the child's fields.
     """
     level = progress[LEVEL]
     count = progress[COUNTS + level]
@@ -338,12 +336,12 @@ def _end(  # type: ignore[no-untyped-def]
         better = account[CHILD] < members_energy[level, worst]
         progress[STALE] = 0 if better else progress[STALE] + 1
         if _is_member(members_x[level], count, child_x):
-            return
+            return False
     elif count >= size:
         too_bad = account[CHILD] > members_energy[level, worst] + account[GAIN]
         if too_bad or _is_member(members_x[level], count, child_x):
             progress[STALE] += 1
-            return
+            return False
     energy = _measured(Q, single, members_x[level], members_fields[level], members_energy[level], count, child_x, wide)
     if energy < best[0]:
         best[0] = energy
@@ -354,10 +352,11 @@ def _end(  # type: ignore[no-untyped-def]
         progress[STALE] = 0
     else:
         progress[STALE] += 1
-        return
+        return True
     copy(child_x, members_x[level, place])
     members_energy[level, place] = energy
     copy(wide, members_fields[level, place])
+    return True
 
 
 @compiled(nogil=True, fastmath=True, error_model="numpy")

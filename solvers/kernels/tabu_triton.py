@@ -77,7 +77,7 @@ def take_steps(
         found_at: the steps of the best states, int32 [P, M].
         least: the gain from which a state counts as better, float64 [P, M].
         streams: random streams, int64 [P, M]; step t of a search uses the t-th number of its stream.
-        tenures: as :func:`solvers.islands.tenures` gives them, int32 [P, 4].
+        tenures: as :class:`solvers.arrays.Groups` has them, int32 [P, 4].
         begin: steps taken before.
         end: steps taken after, at most 2^30.
         patience: steps without a better state that end a search, at most 2^30.

@@ -104,3 +104,29 @@ def test_a_target_that_is_truly_lower_is_not_said_to_be_reached():
     best = optimum(problem)
     for backend in ("tabu?children=20", "sa"):
         assert get_solver(backend).solve(problem, seed=0, target=best - 1e-8).info["ended_by"] == "work"
+
+
+@pytest.mark.parametrize("groups", [None, [0, 1] * 30])
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize("form", ["dense", "low rank"])
+def test_a_penalty_within_the_model_leaves_float32_the_digits_that_it_can(groups, whole, form):
+    rng = np.random.default_rng(0)
+    A, linear = rng.normal(size=(60, 100)), 50 * rng.normal(size=60)
+    if whole:
+        A, linear = np.rint(2 * A), np.rint(linear)
+    counts = 20 if groups is None else np.array([12, 8])
+    member = np.eye(1 if groups is None else 2)[groups or [0] * 60]
+    penalty = 4.0**8
+    plain = BlockProblem.low_rank(A, linear, counts, groups=groups)
+    terms = linear - 2.0 * penalty * member @ np.atleast_1d(counts)
+    own = BlockProblem.low_rank(np.hstack([A, 2.0**8 * member]), terms, counts, groups=groups)
+    if form == "dense":
+        plain, own = plain.to_dense(), own.to_dense()
+    arrays = dense_arrays(own)
+    for x in own.random_states(5, 1).astype(float):
+        assert np.abs(arrays.single + arrays.matrix @ x).max() < 1.01 * penalty  # not 20 times that
+    if whole:
+        assert np.array_equal(2 * arrays.single, np.rint(2 * arrays.single))
+    solver = get_solver("tabu?threads=1")
+    best, found = (solver.solve(each, seed=0).first.energy for each in (plain, own))
+    assert found == pytest.approx(best - penalty * np.square(counts).sum(), abs=1e-4)

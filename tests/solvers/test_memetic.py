@@ -190,6 +190,16 @@ def test_large_rows_are_awake_from_the_beginning_and_small_ones_sleep():
     assert np.all(awake[197:] > 5.0)
 
 
+def test_nobody_sleeps_who_is_coupled_to_few():
+    n = 800
+    Q = np.zeros((n, n), np.float32)
+    Q[np.arange(n), (np.arange(n) + 1) % n] = Q[np.arange(n), (np.arange(n) + 40) % n] = 1.0
+    Q[:, 7] = Q[7] = 0.0
+    awake = wake_temperatures(dense_arrays(BlockProblem(Q + Q.T, None, n // 2)), 1.0, stream_of(0, 0))
+    assert awake[7] == 0.0
+    assert np.delete(awake, 7).min() > 0.5
+
+
 def test_who_sleeps_proposes_no_swap_and_is_counted():
     search = Search()
     before, n = search.x.copy(), len(search.x)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,8 +12,9 @@ from hypothesis import strategies as st
 import solvers.run
 import solvers.sa
 from problems import BlockProblem, instances
-from solvers import OptionError, get_solver
-from solvers.sa import SimulatedAnnealing
+from solvers import OptionError, Run, get_solver
+from solvers.arrays import dense_arrays
+from solvers.sa import _MOST_SWEEPS, SimulatedAnnealing, _Annealer
 from solvers.temperatures import temperature_range
 from solvers.testing import optimum
 
@@ -133,6 +136,22 @@ def test_a_run_that_has_ended_is_answered_with_a_descended_state():
     answer = SimulatedAnnealing(threads=1).solve(problem, seed=0, stop=lambda: True)
     assert answer.first.energy < problem.energy(problem.random_states(1, 0)[0])
     assert answer.info["proposals"] == 0
+
+
+def test_an_annealing_that_is_cut_short_is_no_worse_than_a_descent():
+    problem = instances.random(60, 30, seed=5)
+    descended = SimulatedAnnealing(threads=1).solve(problem, seed=0, stop=lambda: True).first.energy
+    calls = itertools.count()
+    cut = SimulatedAnnealing(threads=1, sweeps=10**9).solve(problem, seed=0, stop=lambda: next(calls) > 3)
+    assert cut.info["proposals"] > 0
+    assert cut.first.energy <= descended
+
+
+def test_a_long_time_limit_on_a_few_variables_makes_no_endless_list_of_temperatures():
+    problem = instances.random(6, 3, seed=0)
+    run = Run(seed=0, time_limit=1e6)
+    annealer = _Annealer(SimulatedAnnealing(), problem, run, dense_arrays(problem))
+    assert annealer._fitting(50 << 20) == _MOST_SWEEPS
 
 
 @pytest.mark.parametrize("limit", [0.05, 0.5])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ import solvers.guided
 import solvers.run
 import solvers.tabu
 from problems import BlockProblem, instances
-from solvers import OptionError, get_solver
+from solvers import OptionError, Run, get_solver
 from solvers.arrays import dense_arrays, factor_arrays, groups_of, restricted
 from solvers.guided import GuidedSearch, promising_pairs
 from solvers.tabu import TabuSearch
@@ -232,6 +233,7 @@ def test_coefficients_are_scaled_only_where_float32_would_not_hold_them(dtype):
         ({"population": 1}, "population 1 must be a whole number, 2 or more"),
         ({"children": 0}, "children 0 must be a whole number, 1 or more"),
         ({"iterations": 0.5}, "iterations 0.5 must be a whole number"),
+        ({"iterations": 3_000_000_000}, "iterations 3000000000 must be 10000000 or less"),
         ({"restarts": False}, "restarts False must be a whole number"),
         ({"device": "gpu"}, "device 'gpu' must be one of auto, cpu, cuda"),
         ({"engine": "jax"}, "engine 'jax' must be one of auto, numba, torch, triton"),
@@ -241,6 +243,25 @@ def test_coefficients_are_scaled_only_where_float32_would_not_hold_them(dtype):
 def test_a_setting_out_of_range_is_refused_by_name(settings_of, message):
     with pytest.raises(OptionError, match=message):
         TabuSearch(**settings_of)
+
+
+def test_an_unfinished_child_is_answered_only_if_it_is_truly_better(monkeypatch):
+    problem = instances.random(40, 20, seed=0)
+    arrays = dense_arrays(problem)
+    bests = []
+
+    def evolved(island, should_end, goal):
+        true = -math.inf
+        while not island.energy < true < math.inf:  # until a child that is worse than the best is under way
+            island.advance(-math.inf, 20)
+            true = arrays.half(problem.energy(island._child_x)) if island.unfinished < math.inf else math.inf
+        bests.append(island.energy)
+        island._account[1] = island.energy - 1.0  # as rounding might have it
+
+    monkeypatch.setattr(solvers.tabu, "evolve", evolved)
+    monkeypatch.setattr(solvers.tabu, "settled", lambda arrays, x, should_end: (x, problem.energy(x)))
+    state, _ = TabuSearch(threads=1)._population(problem, Run(seed=0, ended_by="stop"), arrays, None, 0)
+    assert arrays.half(problem.energy(state)) == pytest.approx(bests[0])
 
 
 def test_settings_come_from_text():
