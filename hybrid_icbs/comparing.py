@@ -7,10 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import typer
-
 import solvers
-from hybrid_icbs.console import FAILED, WrongUse, show, show_json
+from hybrid_icbs.console import WrongUse, show, show_json
 from hybrid_icbs.journal import FILE
 from solvers.comparison import Comparison
 from solvers.comparison.inputs import Given
@@ -54,8 +52,7 @@ def show_race(comparison: Comparison, *, quiet: bool, as_json: bool) -> None:
     """Show what came of a race.
 
     Raises:
-        typer.Exit: a backend could not go on; what there is was shown.
-        SolverError: no solve has succeeded; likewise.
+        SolverError: a backend could not go on, or no solve has succeeded; what there is was shown.
     """
     if as_json:
         show_json(comparison.summary())
@@ -65,11 +62,18 @@ def show_race(comparison: Comparison, *, quiet: bool, as_json: bool) -> None:
             show(f"report   {comparison.out}/report.html", f"rows     {comparison.out}/results.csv")
         if comparison.left or comparison.interrupted:
             left = f", with {comparison.left} solves left" if comparison.left else ""
-            show(f"stopped early{left}; the same command goes on")
+            spent = {why for why in comparison.put_off.values() if _is_budget(why)}
+            why = f" ({'; '.join(sorted(spent))})" if spent else ""
+            show(f"stopped early{left}{why}; {'a larger limit' if spent else 'the same command'} goes on")
     if comparison.rows and not any(row.scored for row in comparison.rows):
         raise solvers.SolverError(_no_success(comparison))
-    if any(not why.startswith("BudgetReached") for why in comparison.put_off.values()):
-        raise typer.Exit(FAILED)
+    stuck = [f"{backend} could not go on: {why}" for backend, why in comparison.put_off.items() if not _is_budget(why)]
+    if stuck:
+        raise solvers.SolverError("; ".join(stuck))
+
+
+def _is_budget(why: str) -> bool:
+    return why.startswith("BudgetReached")
 
 
 def _no_success(comparison: Comparison) -> str:

@@ -173,14 +173,14 @@ class Solver(abc.ABC):
 
         Returns:
             Feasible states in order of energy, energies by `problem.energy`, distinct; so `.first` is the answer.
-            `.info` holds `backend`, `timing` (seconds: `setup` for compilation and imports, `solve`, `total`, and
-            `overrun` where a time limit was exceeded), `seed`, `versions`, `incumbents` ([seconds, energy] pairs),
-            `ended_by` ("work", "time_limit", "target", "stop" or "interrupt"), `repaired`, `raw` and what the
-            solver adds.
+            `.info` holds `backend`, `timing` (seconds: `setup` for compilation and imports, `solve`, `total`,
+            `overrun` where a time limit was exceeded, and `queue` where a service let it wait), `seed`, `versions`,
+            `incumbents` ([seconds, energy] pairs), `ended_by` ("work", "time_limit", "target", "stop" or
+            "interrupt"), `repaired`, `raw` and what the solver adds.
 
         Raises:
-            ProblemError: the problem is one that this solver cannot take, or the initial states do not fit it.
-            OptionError: a limit that makes no sense.
+            SolverError: the problem is one that this solver cannot take (:func:`solvers.fitted` takes it apart).
+            OptionError: a limit that makes no sense, or initial states that do not fit the problem.
             UnavailableError: the backend lacks something; the message says what.
         """
         return self._solve(problem, self._run(problem, seed, time_limit, target, initial_states, stop))
@@ -375,6 +375,8 @@ def _timing(run: Run, setup: float, solve: float, total: float) -> dict[str, flo
     timing = {"setup": setup, "solve": solve, "total": total}
     if run.time_limit is not None and solve > run.time_limit:
         timing["overrun"] = solve - run.time_limit
+    if run.queue:
+        timing["queue"] = run.queue
     return timing
 
 

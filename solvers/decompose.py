@@ -183,6 +183,7 @@ class Decompose(Solver):
         answer = self.inner.solve(
             problem, seed=seed, time_limit=limit, target=run.target, initial_states=initial, stop=run.should_end
         )
+        run.queue += answer.info["timing"].get("queue", 0.0)
         if answer.info["ended_by"] == "interrupt":  # the inner solve has taken the signal for itself
             run.end("interrupt")
         return answer

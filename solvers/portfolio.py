@@ -121,6 +121,8 @@ class Portfolio(Solver):
         answers = [one.answer for one in done if one.answer is not None]
         if not answers:
             raise _failure(self.name, [one.error for one in done if one.error is not None])
+        waits = [answer.info["timing"].get("queue", 0.0) for answer in answers]
+        run.queue = max(waits) if self.at_once else sum(waits)
         best = min(answers, key=lambda answer: float(answer.first.energy))
         states = np.concatenate([_states(answer) for answer in answers])
         repaired = sum(int(answer.info["repaired"]) for answer in answers)

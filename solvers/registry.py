@@ -59,7 +59,8 @@ def solve(
         options: settings of the backend.
 
     Raises:
-        OptionError: an unknown backend or option; the message names the nearest one.
+        OptionError: an unknown backend or option (the message names the nearest one), or see the method.
+        SolverError, UnavailableError: see the method.
 
     Example:
         >>> from problems import BlockProblem

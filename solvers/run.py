@@ -50,6 +50,7 @@ class Run:
         size: how large the terms of an energy are; known where there is a target.
         rounding: by how much an energy may lie above the target and still reach it.
         counted: the state last counted by the problem itself, as bytes of int8, and its energy.
+        queue: seconds that services let the search wait, where it was told.
     """
 
     seed: int
@@ -62,6 +63,7 @@ class Run:
     size: float = 0.0
     rounding: float = 0.0
     counted: tuple[bytes, float] | None = None
+    queue: float = 0.0
     _begun: float = field(default_factory=time.perf_counter)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 

@@ -60,7 +60,7 @@ class Entrant:
         can = self.solver.capabilities
         return {
             "name": self.solver.backend,
-            "settings": {key: _told(value) for key, value in _fields(self.solver).items()},
+            "settings": {key: _settled(value) for key, value in _fields(self.solver).items()},
             "tuned": {key: _told(value) for key, value in _tuned(self.solver).items() if key != "threads"},
             "paradigm": paradigm(self.solver),
             "deterministic": can.deterministic,
@@ -149,6 +149,15 @@ def _tuned(solver: Solver) -> dict[str, Any]:
         if field.init and _told(getattr(solver, field.name)) != _told(default):
             found[field.name] = getattr(solver, field.name)
     return found
+
+
+def _settled(value: Any) -> Any:
+    """A setting as a JSON value that says all of it: a solver with its own settings."""
+    if isinstance(value, Solver):
+        return {"backend": value.backend, "settings": {key: _settled(each) for key, each in _fields(value).items()}}
+    if isinstance(value, tuple | list):
+        return [_settled(each) for each in value]
+    return _told(value)
 
 
 def _told(value: Any) -> Any:

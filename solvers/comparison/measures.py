@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from problems import BestKnown
 from solvers.comparison.facts import Facts
 from solvers.comparison.results import Row
-from solvers.comparison.statistics import Interval, SignTest, holm, least_time, sign_test, time_to_solution
+from solvers.comparison.statistics import Interval, SignTest, for_all_together, least_time, sign_test, time_to_solution
 
 KEPT = 1.5
 """Times its limit that a solve may take and count as one that has kept it: what begins and ends a solve takes time."""
@@ -107,7 +107,7 @@ class Place:
         worst_gap: the largest of these.
         time: median over the problems of time to solution or target.
         unreached: problems whose best known energy no run reached.
-        setup: seconds of warming up.
+        setup: seconds of warming up in the whole race: a process is started once, on whatever problem comes first.
         seconds: median over the problems of a run's seconds; None where every run failed.
         quality: against the first of the board by median energy, problem by problem, p for all pairs of the race
             together; None for the first itself.
@@ -136,9 +136,10 @@ class Place:
         return self.time_limit is None or self.seconds is None or self.seconds <= KEPT * self.time_limit
 
     @property
-    def order(self) -> tuple[int, bool, int, float, float]:
+    def order(self) -> tuple[bool, int, bool, int, float, float]:
         """What places on the board go by, the least first; those with equal figures are level."""
-        return -self.problems, not self.kept, self.unsolved, math.inf if self.gap is None else self.gap, self.time
+        gap = math.inf if self.gap is None else self.gap
+        return self.gap is None, -self.problems, not self.kept, self.unsolved, gap, self.time
 
 
 @dataclass(frozen=True)
@@ -217,20 +218,27 @@ def counting(standings: Mapping[str, Standing]) -> list[str]:
 
 
 def board(all_figures: Sequence[Figures], standings: Mapping[str, Standing]) -> list[Place]:
-    """The leaderboard: by time limit; then most problems raced, the limit kept, fewest unsolved, least gap and time."""
+    """The leaderboard: by time limit; then who has solved any, most problems raced, the limit kept, fewest unsolved,
+    least gap and time.
+    """
     names = counting(standings)
     places: list[Place] = []
     tests = {(pair.first, pair.second, pair.time_limit): pair for pair in pairs(all_figures, standings)}
     limits = sorted({each.time_limit for each in all_figures}, key=lambda limit: math.inf if limit is None else limit)
+    setups: dict[str, float] = {}
+    for each in all_figures:
+        setups[each.backend] = setups.get(each.backend, 0.0) + each.setup
     for limit in limits:
         by_backend: dict[str, dict[str, Figures]] = {}
         for each in all_figures:
             if each.time_limit == limit and each.problem in names:
                 by_backend.setdefault(each.backend, {})[each.problem] = each
         ranked = sorted(
-            (_place(backend, limit, own) for backend, own in by_backend.items()),
+            (_place(backend, limit, own, setups[backend]) for backend, own in by_backend.items()),
             key=lambda place: (*place.order, place.backend),
         )
+        if not ranked:  # of a race that was stopped, or grew: all of this limit's problems are easy
+            continue
         places.append(ranked[0])
         for place in ranked[1:]:
             if pair := tests.get((place.backend, ranked[0].backend, limit)):
@@ -254,13 +262,12 @@ def pairs(all_figures: Sequence[Figures], standings: Mapping[str, Standing]) -> 
             Pair(a, b, limit, *_against(by_backend[a], by_backend[b], standings))
             for a, b in itertools.combinations(by_backend, 2)
         ]
-    compared = [pair for pair in found if pair.quality.pairs]
-    adjusted = [holm([getattr(pair, kind).p for pair in compared]) for kind in ("quality", "speed")]
-    together = {
-        id(pair): Pair(pair.first, pair.second, pair.time_limit, _with_p(pair.quality, q), _with_p(pair.speed, s))
-        for pair, q, s in zip(compared, *adjusted, strict=True)
-    }
-    return [together.get(id(pair), pair) for pair in found]
+    qualities = for_all_together([pair.quality for pair in found])
+    speeds = for_all_together([pair.speed for pair in found])
+    return [
+        replace(pair, quality=quality, speed=speed)
+        for pair, quality, speed in zip(found, qualities, speeds, strict=True)
+    ]
 
 
 def on_one_problem(first: Sequence[Row], second: Sequence[Row], standing: Standing) -> tuple[SignTest, SignTest]:
@@ -276,7 +283,7 @@ def on_one_problem(first: Sequence[Row], second: Sequence[Row], standing: Standi
     )
 
 
-def _place(backend: str, limit: float | None, own: Mapping[str, Figures]) -> Place:
+def _place(backend: str, limit: float | None, own: Mapping[str, Figures], setup: float) -> Place:
     every = list(own.values())
     gaps = [each.median_gap for each in every if each.median_gap is not None]
     times = sorted(each.time.value for each in every)
@@ -285,7 +292,7 @@ def _place(backend: str, limit: float | None, own: Mapping[str, Figures]) -> Pla
         backend, limit, len(every), sum(each.runs for each in every), sum(each.feasible for each in every),
         sum(each.successful for each in every), len(every) - len(gaps), sum(gaps) / len(gaps) if gaps else None,
         max(gaps, default=None), times[len(times) // 2],
-        sum(each.successful == 0 for each in every), sum(each.setup for each in every),
+        sum(each.successful == 0 for each in every), setup,
         plain.median(spent) if spent else None,
     )  # fmt: skip
 
@@ -318,7 +325,3 @@ def _of_seeds(each: Figures, seeds: Collection[int]) -> tuple[list[float], list[
     """Energies of the runs with these seeds, and their seconds to the best known one."""
     places = [place for place, seed in enumerate(each.seeds) if seed in seeds]
     return [each.energies[place] for place in places], [each.hits[place] for place in places]
-
-
-def _with_p(test: SignTest, p: float) -> SignTest:
-    return SignTest(test.wins, test.losses, test.ties, p)

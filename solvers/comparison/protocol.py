@@ -173,6 +173,18 @@ class Race:
                 "versions); write the settings out, or choose another folder"
             )
 
+    def note_versions(self, text: str, record: Mapping[str, Any]) -> None:
+        """Keep the versions by which a backend's next rows are made beside those of its rows so far."""
+        held = dict(self.backends[text]["versions"])
+        for name, version in record["versions"].items():
+            told = str(held.get(name, version)).split(SEVERAL)
+            held[name] = SEVERAL.join(dict.fromkeys([*told, version]))
+        self.backends[text]["versions"] = held
+
+
+SEVERAL = ", then "
+"""Between versions of a toolkit by which the rows of one backend were made."""
+
 
 _BACKEND = {
     "name": str, "settings": dict, "tuned": dict, "paradigm": str, "deterministic": bool, "remote": bool,

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import hashlib
+import inspect
+import itertools
+import math
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,14 +27,18 @@ from solvers.comparison.entrants import Entrant, entered
 from solvers.comparison.facts import Facts
 from solvers.comparison.inputs import MEMORY, Given, Source, current_mask, gathered, source
 from solvers.comparison.protocol import Protocol, Race, checked_limits, processors
-from solvers.comparison.results import FILE, Results, Row
+from solvers.comparison.results import FILE, Key, Results, Row
 from solvers.comparison.spending import CALLS
-from solvers.comparison.track import RaceTask, race_task, tracks_closed
-from solvers.dispatch import Dispatch, get_dispatch
+from solvers.comparison.track import RaceTask, close_tracks, race_task, tracks_closed
+from solvers.dispatch import WAYS, Dispatch, get_dispatch, opened
 from solvers.errors import OptionError
 from solvers.ledger import fingerprint
+from solvers.registry import parse
 from solvers.repair import repair
-from solvers.run import MAX_SEED
+from solvers.run import MAX_SEED, on_interrupt
+
+SPOOL = ".problems"
+"""Folder, while a race goes on, of the files that its processes read."""
 
 MOST_SEEDS = 100_000
 """Beyond, the list of what is to be solved alone takes gigabytes."""
@@ -74,8 +84,9 @@ def compare(
         out: folder of race.json, results.csv, submission.csv and report.html; None keeps nothing.
         cardinality: for .bqm files from elsewhere.
         dispatch: "serial" for one solve at a time; "threads", "processes?workers=4", "ray" and all else that
-            :func:`solvers.dispatch.get_dispatch` takes for several, whose times then share the machine. Calls to
-            services are made one after the other all the same.
+            :func:`solvers.dispatch.get_dispatch` takes for several, whose times then share the machine; a
+            :class:`solvers.dispatch.Dispatch` is left open. Calls to services are made one after the other all the
+            same.
         max_calls: calls to services that the race may make in all.
         max_charge: seconds that services may bill it in all.
         on_progress: told of every task before it begins.
@@ -97,7 +108,7 @@ def compare(
         >>> race.rows[0].energy
         1.0
     """
-    way = get_dispatch(dispatch)
+    way = _way(dispatch, threads)
     way.refuse_what_is_missing()
     asked = Protocol(threads, start, way.name, way.workers)
     limits = checked_limits(time_limits)
@@ -110,6 +121,10 @@ def compare(
     if seeds > MOST_SEEDS:
         raise OptionError(f"seeds {seeds} are too many; {MOST_SEEDS} is the most")
     at_least(0, first_seed=first_seed)
+    if max_calls is not None:
+        at_least(0, max_calls=max_calls)
+    if max_charge is not None and not 0.0 <= max_charge < math.inf:
+        raise OptionError(f"max_charge {max_charge!r} must be a number of seconds, 0 or more")
     if first_seed + seeds - 1 > MAX_SEED:
         raise OptionError(f"first_seed {first_seed} is too large for {seeds} seeds; {MAX_SEED} is the largest")
     entrants = entered(backends, threads)
@@ -119,20 +134,22 @@ def compare(
     listed = gathered(given, cardinality)
     folder = None if out is None else _folder(Path(out))
     tell = on_progress or _nobody
-    with Results(None if folder is None else folder / FILE) as results, tempfile.TemporaryDirectory() as spool:
+    with Results(None if folder is None else folder / FILE) as results, _spool(folder) as spool:
         race = _opened(folder, asked, results)
         for entrant in entrants:
             race.admit_backend(entrant.text, entrant.record(), folder)
-        lineup = _Lineup(race, folder, results, Path(spool))
+        lineup = _Lineup(race, folder, results, spool, entrants, limits, range(first_seed, first_seed + seeds))
         interrupted = False
         try:
             for place, each in enumerate(listed):
                 tell(f"looking at {each.name}", place, len(listed))
                 lineup.admit(each)
+            tasks = list(lineup.tasks(max_calls, max_charge))
+            for text in dict.fromkeys(task.backend for task in tasks):
+                race.note_versions(text, next(each for each in entrants if each.text == text).record())
             if folder is not None:
                 race.write(folder)
-            tasks = list(lineup.tasks(entrants, limits, range(first_seed, first_seed + seeds), max_calls, max_charge))
-            with way, tracks_closed():
+            with opened(way) if isinstance(dispatch, Dispatch) else way, tracks_closed():
                 lineup.run(tasks, way, tell)
         except KeyboardInterrupt:
             interrupted = True
@@ -152,6 +169,9 @@ class _Lineup:
     folder: Path | None
     results: Results
     spool: Path
+    entrants: Sequence[Entrant]
+    limits: Sequence[float | None]
+    seeds: range
     files: dict[str, Path] = field(default_factory=dict)
     starts: dict[str, tuple[int, ...]] = field(default_factory=dict)
     put_off: dict[str, str] = field(default_factory=dict)
@@ -166,11 +186,18 @@ class _Lineup:
             self.race.admit_problem(Facts.of(name, given.origin, problem, given.descent), self.folder)
         else:
             self.race.problems[name] = self.race.problems[name].renewed(problem.best_known)
+        if name in self.files:
+            return
+        self.files[name] = self.spool / f"p{len(self.files)}"
+        waiting = sum(1 for _ in self._waiting(name))
+        self.left += waiting
+        if not waiting:
+            return
         if self.race.protocol.start == "mask":
             state = repair(problem, current_mask(given, problem))[0][0]
             self.starts[name] = tuple(np.flatnonzero(state).tolist())
         # One file for every backend: none of them gets a problem that another one does not.
-        self.files[name] = problems.save(problem, self.spool / f"p{len(self.files)}")
+        self.files[name] = problems.save(problem, self.files[name])
 
     def _held_as(self, given: Given, print_: str) -> str | None:
         """The race's name of a problem that it has.
@@ -188,38 +215,34 @@ class _Lineup:
                 return name
         return None
 
-    def tasks(
-        self,
-        entrants: Sequence[Entrant],
-        limits: Sequence[float | None],
-        seeds: range,
-        max_calls: int | None,
-        max_charge: float | None,
-    ) -> Iterator[RaceTask]:
+    def tasks(self, max_calls: int | None, max_charge: float | None) -> Iterator[RaceTask]:
         """What has no row yet: problem by problem, and on each the backends in turn."""
-        done = {row.key for row in self.results.rows}
         protocol = self.race.protocol
         for name, file in self.files.items():
-            for seed in seeds:
-                for limit in limits:
-                    for entrant in entrants:
-                        if (name, entrant.text, limit, seed) in done:
-                            continue
-                        calls = None
-                        if entrant.solver.capabilities.remote and self.folder is not None:
-                            calls = {
-                                "file": str(self.folder / CALLS), "run": f"compare-{self.race.token}",
-                                "task": _digest(f"{entrant.text} {limit}"), "max_calls": max_calls,
-                                "max_charge": max_charge,
-                            }  # fmt: skip
-                        yield RaceTask(
-                            name, entrant.text, limit, seed, entrant.recipe, str(file), protocol.threads,
-                            protocol.fair, self.starts.get(name), calls,
-                        )  # fmt: skip
+            for seed, limit, entrant in self._waiting(name):
+                calls = None
+                if entrant.solver.capabilities.remote and self.folder is not None:
+                    calls = {
+                        "file": str(self.folder / CALLS), "run": f"compare-{self.race.token}",
+                        "task": _digest(f"{entrant.text} {limit}"), "max_calls": max_calls, "max_charge": max_charge,
+                    }  # fmt: skip
+                yield RaceTask(
+                    name, entrant.text, limit, seed, entrant.recipe, str(file), protocol.threads, protocol.fair,
+                    self.starts.get(name), calls,
+                )  # fmt: skip
+
+    def _waiting(self, name: str) -> Iterator[tuple[int, float | None, Entrant]]:
+        """Seed, time limit and entrant of each solve of a problem that has no row."""
+        for seed, limit, entrant in itertools.product(self.seeds, self.limits, self.entrants):
+            if (name, entrant.text, limit, seed) not in self._done:
+                yield seed, limit, entrant
+
+    @functools.cached_property
+    def _done(self) -> set[Key]:
+        return {row.key for row in self.results.rows}
 
     def run(self, tasks: Sequence[RaceTask], way: Dispatch, tell: OnProgress) -> None:
         """Do the tasks, each row on disk as it comes."""
-        self.left = len(tasks)
         for task, outcome in self._in_turn(tasks, tell) if way.name == "serial" else self._at_once(tasks, way, tell):
             if isinstance(outcome, Row):
                 self.results.append(outcome)
@@ -239,10 +262,16 @@ class _Lineup:
             others = [replace(task, sent=sent[task.file]) for task in others]
         done = len(tasks) - len(others)
         tell(f"{way.workers} solves at once", done, len(tasks))
-        for place, outcome in way.map(race_task, others):
-            done += 1
-            tell(f"{others[place].backend} on {others[place].problem}", done, len(tasks))
-            yield others[place], outcome
+
+        def end() -> None:
+            close_tracks()  # or threads of a pool would wait for the answers of theirs
+            raise KeyboardInterrupt
+
+        with on_interrupt(end):
+            for place, outcome in way.map(race_task, others):
+                done += 1
+                tell(f"{others[place].backend} on {others[place].problem}", done, len(tasks))
+                yield others[place], outcome
 
     def _in_turn(self, tasks: Sequence[RaceTask], tell: OnProgress) -> Iterator[tuple[RaceTask, Row | str]]:
         for done, task in enumerate(tasks):
@@ -265,6 +294,31 @@ def _opened(folder: Path | None, asked: Protocol, results: Results) -> Race:
     race.admit_protocol(asked, folder)
     race.check_rows(results.rows, folder)
     return race
+
+
+def _way(dispatch: str | Dispatch, threads: int) -> Dispatch:
+    """The dispatch, with the threads of a solve for each of its tasks where it takes a number and was told none."""
+    if not isinstance(dispatch, str):
+        return get_dispatch(dispatch)
+    name, in_text = parse(dispatch, "dispatch")
+    shared = name in WAYS and "threads" in inspect.signature(WAYS[name]).parameters and "threads" not in in_text
+    return get_dispatch(dispatch, **({"threads": threads} if shared else {}))
+
+
+@contextlib.contextmanager
+def _spool(folder: Path | None) -> Iterator[Path]:
+    """A place for the problems' files: in the race's folder, where a race that is killed leaves nothing for long."""
+    if folder is None:
+        with tempfile.TemporaryDirectory() as made:
+            yield Path(made)
+        return
+    spool = folder / SPOOL
+    shutil.rmtree(spool, ignore_errors=True)  # of a race that was killed: the results' lock is ours
+    spool.mkdir()
+    try:
+        yield spool
+    finally:
+        shutil.rmtree(spool, ignore_errors=True)
 
 
 def _folder(path: Path) -> Path:

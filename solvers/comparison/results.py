@@ -152,12 +152,25 @@ class Results:
             raise
 
     def append(self, row: Row) -> None:
-        """Add a row; when this returns it survives a kill. What others have worded is kept on one line of UTF-8."""
+        """Add a row; when this returns it survives a kill. What others have worded is kept on one line of UTF-8.
+
+        A row that could not be read again, since a solver's record of itself holds infinities or what is no number,
+        becomes one that failed for that.
+        """
         row = dataclasses.replace(
             row, ended_by=_plain(row.ended_by), solver=_plain(row.solver), machine=_plain(row.machine),
             error=_plain(row.error),
         )  # fmt: skip
-        self._write(_line([_text(getattr(row, name)) for name in COLUMNS]))
+        line = _written(row)
+        try:
+            _row(line.decode("utf-8").removesuffix("\n"))
+        except (ValueError, TypeError) as error:
+            row = Row(
+                row.problem, row.backend, row.time_limit, row.seed, "failed", setup=row.setup, threads=row.threads,
+                machine=row.machine, at=row.at, error=_plain(f"its record of itself cannot be kept: {error}"),
+            )  # fmt: skip
+            line = _written(row)
+        self._write(line)
         self.rows.append(row)
 
     def close(self) -> None:
@@ -264,6 +277,10 @@ def _refuse_large(path: Path) -> None:
     with opened(path) as (_, size):
         if size > _LARGEST:
             raise FileFormatError(f"{path}: size: {size} bytes are more than the {_LARGEST} that are taken")
+
+
+def _written(row: Row) -> bytes:
+    return _line([_text(getattr(row, name)) for name in COLUMNS])
 
 
 def _line(cells: typing.Iterable[str]) -> bytes:

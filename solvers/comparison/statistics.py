@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -122,6 +122,12 @@ def sign_test(first: Sequence[float], second: Sequence[float], tolerances: Seque
     losses = int((difference > np.asarray(tolerances)).sum())
     p = float(binomtest(wins, wins + losses, 0.5).pvalue) if wins + losses else 1.0
     return SignTest(wins, losses, len(a) - wins - losses, p)
+
+
+def for_all_together(tests: Sequence[SignTest]) -> list[SignTest]:
+    """The same tests with p-values for all of them together (Holm); those that compared nothing count for nothing."""
+    adjusted = iter(holm([test.p for test in tests if test.pairs]))
+    return [replace(test, p=next(adjusted)) if test.pairs else test for test in tests]
 
 
 def holm(values: Sequence[float]) -> list[float]:

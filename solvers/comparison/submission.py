@@ -57,11 +57,12 @@ def _line(each: Figures, rows: Sequence[Row], standing: Standing, backend: Mappi
     own_best = math.inf if each.best is None else each.best + tolerance
     successes = [row for row in rows if row.energy is not None and row.energy <= own_best]
     bounds = [row.lower_bound for row in rows if row.lower_bound is not None]
-    net = [row.seconds if row.queue is None or row.wall is None else row.wall - row.queue for row in rows]
+    net = [_without_queue(row) for row in rows]
     total = _mean(net)
     limit = "own amount of work" if each.time_limit is None else f"time limit {each.time_limit:g} s"
     tuned = ", ".join(f"{key}={value}" for key, value in backend["tuned"].items()) or "defaults"
-    mended = "; repair and polish to feasible local optima where needed" if backend["tuned"].get("polish", True) else ""
+    polished = backend["settings"].get("polish")  # None: a solver that mends nothing
+    mended = "" if polished is None else f"; repair{' and polish to local optima' if polished else ''} where needed"
     gpu = backend["device"].startswith("cuda")
     known = f"{'proven optimum' if standing.best.proven else 'best known'} {standing.best.energy:.12g}"
     return {
@@ -87,12 +88,19 @@ def _line(each: Figures, rows: Sequence[Row], standing: Standing, backend: Mappi
         "Hardware Specifications": "; ".join(dict.fromkeys(f"{row.machine}; {row.threads} used" for row in rows)),
         "Total Runtime": _seconds(total),
         "Time to Solution": _seconds(_mean([row.incumbents[-1][0] for row in successes])),
-        "CPU Runtime": _seconds(total if classical and not gpu else _mean([_local(row) for row in rows])),
+        "CPU Runtime": MISSING if gpu else _seconds(total if classical else _mean([_local(row) for row in rows])),
         "GPU Runtime": _seconds(total) if gpu else MISSING,
         "QPU Runtime": _seconds(_mean([row.access for row in rows])),
         "Other HW Runtime": MISSING,
         "Remarks": f"{each.successful} of {each.runs} runs reached the {known}",
     }
+
+
+def _without_queue(row: Row) -> float | None:
+    """Seconds of a run but for its queue; of an answer that was on record the queue may be longer than the wait."""
+    if row.queue is None or row.wall is None or row.seconds is None:
+        return row.seconds
+    return max(row.seconds, row.wall - row.queue)
 
 
 def _local(row: Row) -> float | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from solvers.comparison.protocol import SEVERAL
 from solvers.comparison.statistics import NOISE, Interval, SignTest
 
 if TYPE_CHECKING:
@@ -117,6 +118,8 @@ def _next(place: Place, first: Place) -> str:
 
 def _behind(place: Place, first: Place) -> str:
     """Why a backend is behind the first of the board, in the board's order."""
+    if place.gap is None:
+        return "its answers are mostly infeasible"
     if place.problems < first.problems:
         return "it was raced on fewer"
     if first.kept and not place.kept:
@@ -137,6 +140,10 @@ def cautions(comparison: Comparison) -> list[str]:
         )
     if len(comparison.machines) > 1:
         found.append(f"Rows come from several machines, whose times differ: {'; '.join(comparison.machines)}.")
+    for backend, record in comparison.race.backends.items():
+        changed = [f"{name} {version}" for name, version in record["versions"].items() if SEVERAL in version]
+        if changed:
+            found.append(f"Rows of {backend} were made by several versions: {'; '.join(changed)}.")
     easy = [name for name, each in comparison.standings.items() if each.easy]
     if easy and len(easy) < len(comparison.standings):
         be, count = ("is", "counts") if len(easy) == 1 else ("are", "count")

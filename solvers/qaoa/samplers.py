@@ -33,6 +33,7 @@ BASIS = ["rz", "sx", "x", "cx"]
 """Gates, between all pairs of qubits, in which a circuit is counted where no device is named."""
 
 _POLL = 2.0  # seconds between looks at a remote job
+_WAITING = ("INITIALIZING", "QUEUED")  # what the runtime says of a job that has not begun
 
 
 def kind(sampler: object) -> str:
@@ -111,6 +112,7 @@ class Device:
         transpiles: whether circuits are transpiled at all.
         remote: whether a run leaves this machine.
         jobs: ids of the remote jobs that were sent.
+        queue: seconds that these waited before they began, as far as looks at them tell.
     """
 
     name: str
@@ -120,6 +122,7 @@ class Device:
     transpiles: bool = True
     remote: bool = False
     jobs: list[str] = field(default_factory=list)
+    queue: float = 0.0
 
     def prepared(self, circuit: QuantumCircuit) -> QuantumCircuit:
         """A circuit as this device runs it, by Qiskit's preset pass manager.
@@ -164,12 +167,16 @@ class Device:
     def _wait(self, job: Any, should_end: Callable[[], bool]) -> None:
         self.jobs.append(str(job.job_id()))
         logger.info("%s: job %s was submitted; QiskitRuntimeService().job(id) finds it again", self.name, self.jobs[-1])
+        begun = seen = time.perf_counter()
         while not job.in_final_state():
+            if str(job.status()).rpartition(".")[2] in _WAITING:
+                seen = time.perf_counter()
             if should_end():
                 with contextlib.suppress(Exception):  # a job that has begun cannot be cancelled any more
                     job.cancel()
                 raise SolverError(f"{self.name}: told to end while job {self.jobs[-1]} waited; it was cancelled")
             time.sleep(_POLL)
+        self.queue += seen - begun
 
 
 @contextlib.contextmanager

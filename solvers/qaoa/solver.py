@@ -241,6 +241,7 @@ class Qaoa(Solver):
             if device.remote and run.should_end():
                 raise SolverError(f"{self.backend} ended ({run.ended_by}) before its circuit was sent to {device.name}")
             samples = device.sample(circuit, angles, self.shots, _seed(run, 1), run.should_end)
+            run.queue = device.queue
         raw, states, repaired = self._gathered(problem, samples, run)
         if expected is None:
             expected = float(np.mean(self._costs(problem, ansatz, samples)))

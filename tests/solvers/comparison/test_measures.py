@@ -277,6 +277,33 @@ def test_who_exceeds_the_time_limit_stands_behind_who_keeps_it():
     assert (quick.backend, quick.kept, slow.backend, slow.kept) == ("quick", True, "slow", False)
 
 
+def test_who_never_answers_stands_behind_who_exceeds_the_time_limit():
+    rows = [replace(row(0.0, problem="p0", backend="slow"), seconds=3.0)]
+    rows += [row(None, problem="p0", backend="broken", seed=s, status="failed") for s in range(3)]
+    assert [place.backend for place in board_of(rows, ["p0"])] == ["slow", "broken"]
+
+
+def test_a_time_limit_with_rows_on_easy_problems_only_has_no_board():
+    rows = [row(0.0, problem=p, limit=limit) for p, limit in (("easy", 0.1), ("easy", 1.0), ("hard", 0.1))]
+    standings = {
+        "easy": measures.standing(facts(BestKnown(0.0), name="easy", tries=2, descents=[0.0, 0.0]), rows[:2]),
+        "hard": measures.standing(facts(BestKnown(0.0), name="hard"), rows[2:]),
+    }
+    figures = [measures.figures(standings[each.problem], [each]) for each in rows]
+    assert [place.time_limit for place in measures.board(figures, standings)] == [0.1]
+
+
+def test_setup_is_that_of_the_whole_race():
+    rows = [replace(row(0.0, problem=p), setup=s) for p, s in (("p0", 4.0), ("p1", 0.5))]
+    standings = {
+        "p0": measures.standing(facts(BestKnown(0.0), name="p0", tries=2, descents=[0.0, 0.0]), rows[:1]),
+        "p1": measures.standing(facts(BestKnown(0.0), name="p1"), rows[1:]),
+    }
+    figures = [measures.figures(standings[each.problem], [each]) for each in rows]
+    (place,) = measures.board(figures, standings)
+    assert (place.problems, place.setup) == (1, 4.5)
+
+
 def test_on_one_problem_runs_are_paired_by_seed():
     first = [row(0.0, 0.1, seed=s) for s in range(6)]
     second = [row(0.0, 0.2, backend="b", seed=s) for s in range(1, 8)]

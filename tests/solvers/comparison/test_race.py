@@ -21,6 +21,7 @@ from solvers.comparison import Comparison
 from solvers.comparison import race as race_module
 from solvers.comparison.results import COLUMNS
 from solvers.comparison.track import RaceTask, close_tracks, race_task
+from solvers.dispatch import get_dispatch
 
 SMALL = {"a": instances.random(16, 8, 1), "b": instances.random(20, 5, 2, rank=6)}
 
@@ -433,6 +434,69 @@ def test_handed_out_tasks_have_the_same_rows_and_the_page_warns(dispatch, tmp_pa
     _no_racing_process_is_left()
 
 
+def test_workers_of_a_pool_leave_each_solve_its_threads(monkeypatch):
+    monkeypatch.setattr("solvers.dispatch.local.cpu_threads", lambda: 8)
+    for text, workers in (("threads", 4), ("processes", 4), ("threads?threads=1", 8), ("processes?workers=3", 3)):
+        assert race_module._way(text, 2).workers == workers
+    assert race_module._way("serial", 2).name == "serial"
+
+
+def test_ctrl_c_ends_solves_that_were_handed_out(tmp_path, odd):
+    program = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "import odd_solvers, solvers; from problems import instances\n"
+        "given = {'a': instances.random(16, 8, 1)}\n"
+        "done = solvers.compare(given, [odd_solvers.Endless()], time_limits=None, seeds=4,\n"
+        "                       dispatch='threads?workers=2', out=sys.argv[2],\n"
+        "                       on_progress=lambda what, done, total: print(done, flush=True))\n"
+        "print(done.interrupted, len(done.rows), done.left)\n"
+    )
+    running = subprocess.Popen(
+        [sys.executable, "-c", program, str(Path(__file__).parent), str(tmp_path / "r")], stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert running.stdout is not None
+    while running.stdout.readline() != "1\n":  # the first solve has ended, the second never will
+        assert running.poll() is None
+    running.send_signal(signal.SIGINT)
+    said, errors = running.communicate(timeout=60)
+    assert said.split()[-3] == "True", errors
+    assert int(said.split()[-2]) + int(said.split()[-1]) == 4
+    _no_racing_process_is_left()
+
+
+def test_a_dispatch_that_is_given_is_left_open():
+    with get_dispatch("processes?workers=1") as way:
+        assert len(race({"a": SMALL["a"]}, "exact", seeds=1, dispatch=way).rows) == 1
+        assert way._pool
+
+
+def test_problems_are_spooled_in_the_folder_only_where_they_are_raced(tmp_path, monkeypatch):
+    (tmp_path / "r" / race_module.SPOOL).mkdir(parents=True)
+    (tmp_path / "r" / race_module.SPOOL / "left").touch()  # by a race that was killed
+    race(backends="exact", seeds=1, out=tmp_path / "r")
+    assert not (tmp_path / "r" / race_module.SPOOL).exists()
+    monkeypatch.setattr(race_module.problems, "save", None)
+    assert len(race(backends="exact", seeds=1, out=tmp_path / "r").rows) == 2  # nothing is left to race
+
+
+def test_rows_by_another_version_are_told_apart(tmp_path):
+    race(backends="exact", seeds=1, out=tmp_path / "r")
+    path = tmp_path / "r/race.json"
+    values = json.loads(path.read_text())
+    values["backends"]["exact"]["versions"]["numpy"] = "0.1"
+    path.write_text(json.dumps(values))
+    assert "several versions" not in race(backends="exact", seeds=1, out=tmp_path / "r").page()  # no new row
+    done = race(backends="exact", seeds=2, out=tmp_path / "r")
+    assert f"Rows of exact were made by several versions: numpy 0.1, then {np.__version__}." in done.page()
+
+
+def test_the_settings_of_a_portfolio_s_members_are_on_record():
+    done = race({"a": SMALL["a"]}, "portfolio?solvers=exact+tabu", seeds=1)
+    _, tabu = done.race.backends["portfolio?solvers=exact+tabu"]["settings"]["solvers"]
+    assert tabu["settings"]["population"] == 4
+
+
 # Wrong use
 
 
@@ -458,6 +522,8 @@ def test_handed_out_tasks_have_the_same_rows_and_the_page_warns(dispatch, tmp_pa
         ({"seeds": 100_000_000}, "seeds 100000000 are too many; 100000 is the most"),
         ({"start": "warm"}, "start 'warm' must be one of cold, mask"),
         ({"dispatch": "cluster"}, "no dispatch 'cluster'"),
+        ({"max_calls": -1}, "max_calls -1 must be"),
+        ({"max_charge": -0.5}, "max_charge -0.5 must be"),
         ({"backends": "leap"}, "leap"),
     ],
 )

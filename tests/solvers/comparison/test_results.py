@@ -148,3 +148,15 @@ def test_without_a_file_rows_are_kept_in_memory():
 def test_columns_are_the_row_s_fields():
     assert COLUMNS[:6] == ("problem", "backend", "time_limit", "seed", "status", "energy")
     assert COLUMNS[-1] == "incumbents"
+
+
+@pytest.mark.parametrize(
+    "cells", [{"raw": float("inf")}, {"queue": float("nan")}, {"samples": 2.5}, {"incumbents": ()}], ids=str
+)
+def test_a_row_that_could_not_be_read_again_becomes_one_that_failed(tmp_path, cells):
+    with Results(tmp_path / "results.csv") as results:
+        results.append(dataclasses.replace(FIRST, **cells))
+        (kept,) = results.rows
+    assert (kept.key, kept.status, kept.energy) == (FIRST.key, "failed", None)
+    assert kept.error.startswith("its record of itself cannot be kept: ")
+    assert rows_of(tmp_path / "results.csv") == [kept]

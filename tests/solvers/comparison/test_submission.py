@@ -98,6 +98,26 @@ def test_runtimes_leave_the_queue_out_and_tell_hardware_apart(comparison):
     assert table(comparison)["sa"]["QPU Runtime"] == "N/A"
 
 
+def test_an_answer_that_was_paid_before_a_resume_took_no_negative_time(comparison):
+    rows = [row("leap?solver=qpu", 0, -3.0, 0.25, wall=0.01, queue=8.0, access=0.25)]
+    line = table(Comparison(comparison.race, rows))["leap(qpu)"]
+    assert float(line["Total Runtime"]) == 0.25
+    assert float(line["CPU Runtime"]) == 0.0
+
+
+def test_repair_and_polish_are_told_of_those_that_do_them(comparison):
+    rows = [row(name, 0, -3.0) for name in ("exact", "ocean", "raw", "gpu")]
+    backends = {
+        "exact": record("exact"), "ocean": record("ocean-sa", polish=True), "raw": record("ocean-tabu", polish=False),
+        "gpu": record("tabu", device="cuda"),
+    }  # fmt: skip
+    told = table(Comparison(Race(Protocol(), "token", comparison.race.problems, backends), rows))
+    assert "repair" not in told["exact"]["Workflow"]
+    assert told["ocean-sa"]["Workflow"].endswith("; repair and polish to local optima where needed")
+    assert told["ocean-tabu"]["Workflow"].endswith("; repair where needed")
+    assert (told["tabu"]["CPU Runtime"], told["tabu"]["GPU Runtime"]) == ("N/A", "1")
+
+
 def test_the_model_is_described(comparison):
     line = table(comparison)["exact"]
     assert [line[key] for key in FIELDS[8:14]] == ["8", "8", "0", "0", "44", "continuous"]

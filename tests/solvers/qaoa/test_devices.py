@@ -46,8 +46,9 @@ class Queue:
             self.cancelled = True
 
         return types.SimpleNamespace(
-            job_id=lambda: "job-1", in_final_state=in_final_state, cancel=cancel, result=job.result
-        )
+            job_id=lambda: "job-1", in_final_state=in_final_state, cancel=cancel, result=job.result,
+            status=lambda: "QUEUED" if self.looks > 1 else "RUNNING",
+        )  # fmt: skip
 
 
 def sample(problem, queue, should_end=lambda: False):
@@ -61,6 +62,7 @@ def test_a_remote_job_is_waited_for_and_its_id_is_kept(problem, monkeypatch, cap
     caplog.set_level("INFO", logger="solvers.qaoa.samplers")
     device, states = sample(problem, Queue(3))
     assert device.jobs == ["job-1"]
+    assert device.queue > 0.0
     assert "job-1" in caplog.text
     assert states.shape == (20, 4)
     assert problem.is_feasible(states).all()
