@@ -23,7 +23,7 @@ TOKENS_A_PASS = 2048  # of runs by layer
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of a run that its cost depends on; the defaults are the program's, half of the weights are pruned.
+    """Settings of a run that its cost depends on; half of the weights are pruned.
 
     Attributes:
         objective: "loss", "layer" or "joint".
@@ -66,7 +66,8 @@ class Settings:
 
     def __str__(self) -> str:
         if not self.by_layer:
-            return f"loss, {self.steps} blocks of {self.block_size}"
+            passes = ", checkpointed" if self.checkpointing else ""
+            return f"loss, {self.steps} blocks of {self.block_size}{passes}"
         parts = [self.method] + ([self.objective] if self.method == "icbs" else [])
         parts += ["global"] if self.objective == "joint" and self.scope == "global" else []
         return ", ".join(parts + (["refit"] if self.update == "backsolve" else []))

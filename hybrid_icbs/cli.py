@@ -256,7 +256,8 @@ def blocks(
 ) -> None:
     r"""Export block problems of a model, or of a run, to files.
 
-    Solvers can be compared on them, and their answers told to a run.
+    Solvers can be compared on them. Answers to the blocks of a run are told to it
+    in Python: Pruner.resume, ask for as many, tell.
 
     [bold]hybrid-icbs blocks --from runs/x --count 4 --out blocks[/]
 
@@ -342,7 +343,7 @@ def solve(
     """
     import problems
     import solvers
-    from hybrid_icbs.commands import on_account
+    from hybrid_icbs.commands import CALLS, on_account
     from hybrid_icbs.tables import answer_lines, answer_record
 
     solver = solvers.get_solver(_with_options(backend, option or []))
@@ -352,7 +353,7 @@ def solve(
         seed = 0
     with (
         working(f"solving with {solver.backend}", not quiet),
-        on_account(solver, problem, calls or file, max_calls, max_charge),
+        on_account(solver, problem, calls or file.with_name(file.name + CALLS), max_calls, max_charge),
     ):
         answer = solver.solve(problem, seed=seed, time_limit=time_limit, target=target)
     record = answer_record(problem, answer)
@@ -451,7 +452,7 @@ def report(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Write the HTML page of a run, finished or not.
+    """Write the HTML page of a run, finished or stopped.
 
     [bold]hybrid-icbs report runs/x --out page.html[/]
     """

@@ -31,7 +31,7 @@ from solvers.dispatch import WorkerLost, get_dispatch
 from solvers.ledger import FileLedger, fingerprint
 
 CALLS = ".calls.jsonl"
-"""How the names of records of calls to services end."""
+"""What the name of a block's file gets for the record of its calls to services."""
 
 Scores = dict[str, dict[str, Any]]
 
@@ -75,6 +75,7 @@ def configure(file: Path | None, pairs: Sequence[str] | None, *, solving: bool =
             raise WrongUse(f"{key} is given twice, by --set {pair!r} and by another option")
         options[key] = _value(text)
     config = Config.of(**options) if file is None else Config.read(file, **options)
+    config.refuse_what_does_not_count()
     if config.backend != "auto":
         solvers.checked(config.backend, ready=solving, **config.backend_options)
     if solving:
@@ -88,9 +89,9 @@ def sources_of(model: str | None, data: str | None, **others: Any) -> Sources:
     Raises:
         WrongUse: no model or no data.
     """
-    for name, value in (("--model", model), ("--data", data)):
+    for name, value, kinds in (("--model", model, "a folder or a hub name"), ("--data", data, "a file of text")):
         if value is None:
-            raise WrongUse(f"{name} package.module:function is missing; --help shows an example")
+            raise WrongUse(f"{name} is missing: package.module:function, or {kinds}; --help shows examples")
     assert model is not None
     assert data is not None
     return Sources.named(model, data, **{key: value for key, value in others.items() if value is not None})
@@ -120,7 +121,13 @@ def start(sources: Sources, config: Config, out: Path | None, *, progress: bool)
 
 
 def dry_run_of(sources: Sources, config: Config, *, quiet: bool, as_json: bool) -> None:
-    """Show what a run would take: of its first round's blocks, and the estimates of its backend."""
+    """Show what a run would take: of its first round's blocks, and the estimates of its backend.
+
+    Raises:
+        WrongUse: a run by layer, or of no block: none of a backend's.
+    """
+    if config.by_layer:
+        raise WrongUse("--dry-run estimates what backends take, and runs by layer use none; leave it out")
     pruner, _ = start(sources, config, None, progress=not quiet)
     found = pruner.ask()
     if not found:
@@ -278,7 +285,7 @@ def _recorded(folder: Path, recorded: Mapping[str, Any] | None) -> Sources:
     if recorded is None:
         raise WrongUse(
             f"the run in {folder} was begun from Python, so its model and data are not on record; go on with it there: "
-            f"Pruner.resume({str(folder)!r}, model, data)"
+            f"hybrid_icbs.resume({str(folder)!r}, model, data)"
         )
     return Sources(**recorded)
 
@@ -344,21 +351,24 @@ def _show_summary(summary: dict[str, Any], *, quiet: bool, as_json: bool) -> Non
 
 @contextmanager
 def on_account(
-    solver: solvers.Solver, problem: problems.BlockProblem, file: Path, max_calls: int | None, max_charge: float | None
+    solver: solvers.Solver,
+    problem: problems.BlockProblem,
+    record: Path,
+    max_calls: int | None,
+    max_charge: float | None,
 ) -> Iterator[None]:
     """Keep the calls of a solve on record, where a service is called.
 
     Args:
         solver: the solver.
         problem: the block; its content names the run, so the same command finds the same calls again.
-        file: the record, or the block's file that it stands beside.
+        record: file of the calls.
         max_calls: calls that may be made, those of earlier commands with this record included.
         max_charge: seconds that may be billed, likewise.
     """
     if not solver.capabilities.remote:
         yield
         return
-    record = file if file.name.endswith(CALLS) else file.with_name(file.name + CALLS)
     with (
         FileLedger(record) as ledger,
         accounting(Account(ledger, f"solve-{fingerprint(problem)}", max_calls=max_calls, max_charge=max_charge)),

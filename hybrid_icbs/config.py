@@ -37,6 +37,13 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 BY_LAYER_UNDISPATCHED = "dispatch is for blocks: runs by layer solve the rows of a layer in one call; leave it out"
 
+OF_BLOCKS = (
+    "steps", "block_size", "cut_steps", "cut_from", "round_size", "init", "init_comparison", "gamma", "rho",
+    "relative_rho", "adapt_rho", "hold_back", "fixed_pruned", "fixed_kept", "recalibrate_bn", "backend",
+    "backend_options", "time_limit", "max_calls", "max_charge",
+)  # fmt: skip
+"""Settings that mean nothing to a run by layer."""
+
 
 class Config(BaseModel):
     """How a model is pruned.
@@ -80,7 +87,9 @@ class Config(BaseModel):
         description="density at which cutting starts, in multiples of the final one, if blocks can cut so much",
     )
     batch_size: int | None = Field(
-        None, ge=1, description="samples for the gradients of a round, N; by default 1,000, of text 32 sequences"
+        None,
+        ge=1,
+        description="samples for the gradients of a round, N; by default 1,000, of text 32 sequences, by layer 64",
     )
     round_size: int = Field(
         1, ge=1, description="blocks asked together, from one batch, and merged or refused together"
@@ -106,7 +115,8 @@ class Config(BaseModel):
     guard_size: int | None = Field(
         None,
         ge=1,
-        description="samples that the guard holds back; by default a third of the data, at most 5,000, or 64 sequences",
+        description="samples that the guard holds back; by default a third of the data, at most 5,000 or 64 sequences, "
+        "by layer 64",
     )
     recalibrate_bn: bool | None = Field(
         None,
@@ -245,6 +255,25 @@ class Config(BaseModel):
     def by_layer(self) -> bool:
         """Whether the run goes through the layers once, instead of through blocks and rounds."""
         return self.method != "icbs" or self.objective != "loss"
+
+    def refuse_what_does_not_count(self) -> None:
+        """Refuse settings of blocks that were chosen for a run by layer, where they would change nothing.
+
+        Raises:
+            PruningError: there are some; it names them.
+        """
+        if not self.by_layer:
+            return
+        plain = Config(density=self.density, preset=self.preset)
+        chosen = [
+            f"{name} = {getattr(self, name)!r}" for name in OF_BLOCKS if getattr(self, name) != getattr(plain, name)
+        ]
+        if chosen:
+            way = f'method = "{self.method}"' if self.method != "icbs" else f'objective = "{self.objective}"'
+            raise PruningError(
+                f"{', '.join(chosen)}: of no effect with {way}, which goes through the layers once and solves their "
+                'rows itself; leave it out, or choose objective = "loss"'
+            )
 
     @property
     def start_comparison(self) -> Comparison:

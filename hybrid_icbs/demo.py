@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 EPOCHS = 40
 BLOCK_SIZE = 512
-"""Weights in a block: a hundredth and a half of the classifier's 84,480."""
+"""Weights in a block: 0.6 per cent of the classifier's 84,480."""
 
 
 def run_demo(out: Path, *, density: float, seed: int, backend: str, progress: bool) -> dict[str, Any]:

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from hybrid_icbs.errors import PruningError
+
 FILE = Path(__file__).parent / "assets" / "digits.npz"
 
 TRAINING_SAMPLES = 1347
@@ -24,7 +26,12 @@ def load_digits(part: str = "train") -> tuple[torch.Tensor, torch.Tensor]:
 
     Returns:
         Inputs, float32 [S, 64], and labels, int64 [S].
+
+    Raises:
+        PruningError: another part.
     """
+    if part not in ("train", "test"):
+        raise PruningError(f'part {part!r} of the digits must be "train" or "test"')
     with np.load(FILE, allow_pickle=False) as file:
         order = np.random.default_rng(0).permutation(len(file["y"]))
         chosen = order[:TRAINING_SAMPLES] if part == "train" else order[TRAINING_SAMPLES:]

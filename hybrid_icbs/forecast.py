@@ -67,9 +67,10 @@ def forecast_table(found: list[Forecast]) -> Table:
     from rich import box
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-    for head in ("backend", "blocks", "n", "fits", "calls", "MB sent", "seconds", "billed", "payable"):
-        table.add_column(head, justify="left" if head == "backend" else "right", no_wrap=True)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    table.add_column("backend", overflow="fold", min_width=12)
+    for head in ("blocks", "n", "fits", "calls", "MB", "seconds", "billed", "payable"):
+        table.add_column(head, justify="right", no_wrap=True)
     for each in found:
         figures = ["no", "-", "-", "-", "-", "-"]
         if each.fits:

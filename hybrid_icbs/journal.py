@@ -61,7 +61,8 @@ def check_free(folder: str | Path) -> None:
     """
     if (Path(folder) / FILE).exists():
         raise RunFolderError(
-            f"{folder} holds a run already; go on with it by `hybrid-icbs resume {folder}`, or choose another one"
+            f"{folder} holds a run already; go on with it by hybrid_icbs.resume({str(folder)!r}, model, data), or "
+            f"`hybrid-icbs resume {folder}` where the command line began it, or choose another one"
         )
 
 

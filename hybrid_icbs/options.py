@@ -135,7 +135,7 @@ BatchSize = Annotated[
     typer.Option(
         metavar="N",
         rich_help_panel=_SETTINGS,
-        help="Samples on which gradients of a block are measured (1,000; of text 32 sequences).",
+        help="Samples on which gradients of a block are measured (1,000; of text 32 sequences, by layer 64).",
     ),
 ]
 Init = Annotated[

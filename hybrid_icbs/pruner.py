@@ -154,7 +154,8 @@ class Pruner:
         if config.by_layer:
             raise PruningError(
                 f"method {config.method!r} with objective {config.objective!r} goes through the layers once, not "
-                "through blocks: `prune` runs it, hybrid_icbs.rows.row_problems makes block problems of a layer's rows"
+                "through blocks: hybrid_icbs.prune begins it and hybrid_icbs.resume goes on with it; "
+                "hybrid_icbs.rows.row_problems makes block problems of a layer's rows"
             )
         self._journal = None  # on a resume: nothing is recorded twice while the record is replayed
         self.config = config

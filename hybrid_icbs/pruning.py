@@ -66,7 +66,7 @@ def prune(
         steps: how many blocks to solve; None: the preset's number.
         block_size: weights in a block, n.
         batch_size: samples on which the gradients of a block are measured, N; None for 1,000, of text 32
-            sequences (by preset "icbs-paper" 200 samples).
+            sequences, by layer 64 (by preset "icbs-paper" 200 samples).
         init: score of the masks with which the run starts: "magnitude", "wanda", "gradient" or "random".
         dispatch: where the blocks of a round (`round_size`) are solved: "serial", "threads?workers=4",
             "processes?workers=2", "ray?address=auto", or a :class:`solvers.dispatch.Dispatch`, which is left open; None
@@ -90,9 +90,10 @@ def prune(
 
     Raises:
         PruningError: a setting, the data or a layer cannot be used; the message says what and what to do.
+        RunFolderError: `out` holds a run already, or cannot be written.
         OptionError: the backend does not exist or has no such option.
         UnavailableError: the backend lacks something; the message says what.
-        RemoteError, ServiceError: a service failed for now, or refused a call; with `out`, `Pruner.resume` goes on.
+        RemoteError, ServiceError: a service failed for now, or refused a call; with `out`, :func:`resume` goes on.
     """
     solver = backend if isinstance(backend, solvers.Solver) else None
     config = Config.of(
@@ -112,6 +113,7 @@ def prune(
         dispatch=dispatch if isinstance(dispatch, str) else None,
         **settings,
     )
+    config.refuse_what_does_not_count()
     if isinstance(dispatch, Dispatch) and config.by_layer:
         raise PruningError(BY_LAYER_UNDISPATCHED)
     get_dispatch(dispatch).refuse_what_is_missing()
@@ -133,6 +135,8 @@ def resume(
     tokenizer: Any = None,
     seq_len: int | None = None,
     dispatch: str | Dispatch | None = None,
+    max_calls: int | None = None,
+    max_charge: float | None = None,
     progress: bool = True,
     inplace: bool = False,
 ) -> PruneResult:
@@ -146,14 +150,17 @@ def resume(
         tokenizer: the same, for texts.
         seq_len: the same, for texts.
         dispatch: where blocks are solved from now on; None: as before.
+        max_calls: calls to services that the run may make from now on, those before included; None: as before.
+        max_charge: seconds that services may bill the run, likewise.
         progress: show a progress bar.
         inplace: prune the given model, not a copy.
 
     Returns:
-        The same result as of a run that was never stopped.
+        The same result as of a run that was never stopped. A run of blocks that is finished is read again.
 
     Raises:
-        RunFolderError: no run is there, another process works on it, or model or data are not those of the run.
+        RunFolderError: no run is there, another process works on it, model or data are not those of the run, or it is
+            a run by layer that is finished.
         PruningError: the run used a solver of the caller's own: `Pruner.resume(...).run(solver)` goes on with it.
     """
     with closing(Journal.open(out)) as journal:
@@ -162,8 +169,10 @@ def resume(
     if config.by_layer:
         if dispatch is not None:
             raise PruningError(BY_LAYER_UNDISPATCHED)
+        if max_calls is not None or max_charge is not None:
+            raise PruningError("max_calls and max_charge are for services, and runs by layer call none; leave them out")
         return resume_by_layer(out, model, data, loss=loss, inplace=inplace, progress=progress)
-    pruner = Pruner.resume(out, model, data, loss=loss, inplace=inplace)
+    pruner = Pruner.resume(out, model, data, loss=loss, inplace=inplace, max_calls=max_calls, max_charge=max_charge)
     return complete(pruner, dispatch=dispatch, progress=progress)
 
 

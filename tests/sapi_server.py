@@ -2,7 +2,7 @@
 
 It is bound to 127.0.0.1 and solves what it gets with local solvers: real client libraries talk to it over real HTTP.
 
-    python tests/sapi_server.py [PORT]          prints its URL; DWAVE_API_ENDPOINT=URL DWAVE_API_TOKEN=good
+    python tests/sapi_server.py [PORT]          prints DWAVE_API_ENDPOINT=URL DWAVE_API_TOKEN=TOKEN, its own
 
 It misbehaves on command. A fault names a route (or "solve", or "any"), what to do there, and how often:
 

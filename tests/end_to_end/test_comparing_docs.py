@@ -1,4 +1,4 @@
-"""What docs/comparing-solvers.md prints is true: its Python runs as it stands, and its files and options exist."""
+"""What docs/comparing-solvers.md prints is true: its Python runs as it stands, and leaves the files that it names."""
 
 from __future__ import annotations
 
@@ -6,10 +6,6 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-
-from typer.testing import CliRunner
-
-from hybrid_icbs.cli import app
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 TEXT = (DOCS / "comparing-solvers.md").read_text("utf-8")
@@ -24,11 +20,3 @@ def test_the_example_runs_as_printed(tmp_path):
     assert done.stdout.split()[0] in ("tabu", "sa")
     named = set(re.findall(r"`(race\.json|results\.csv|submission\.csv|report\.html)`", TEXT))
     assert named == {path.name for path in (tmp_path / "runs/race").iterdir()}
-
-
-def test_options_and_linked_files_exist():
-    shown = CliRunner().invoke(app, ["compare", "--help"], env={"COLUMNS": "200"}).stdout
-    for option in set(re.findall(r"(--[a-z]+(?:-[a-z]+)*)", TEXT)):
-        assert option in shown, option
-    for target in re.findall(r"\]\(([^)]*)\)", TEXT):
-        assert target.startswith("https://") or (DOCS / target).is_file(), target

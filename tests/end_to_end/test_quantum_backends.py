@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from hybrid_icbs import evaluate, prune
+from hybrid_icbs import prune
 from hybrid_icbs.digits import digits_classifier, load_digits
 from solvers import Decompose
 from solvers.leap import Leap
@@ -35,6 +35,6 @@ def test_the_classifier_comes_out_at_the_same_density(annealed, sapi, backend, s
     result = prune(model, load_digits(), backend=backend, **SETTINGS)
     assert result.density == annealed.density
     assert {row["backend"] for row in result.history} == {solved_by}
-    assert result.scores["result"]["loss"] <= result.scores["start"]["loss"]
-    assert evaluate(result.model, load_digits("test")).loss < 10.0
-    assert all(bool((parameter != 0).any()) for parameter in result.model.parameters())
+    assert all(row["predicted"] < 0.0 for row in result.history)  # each answer is better than the mask it was asked for
+    assert any(row["accepted"] for row in result.history)
+    assert result.scores["result"]["loss"] < result.scores["start"]["loss"]

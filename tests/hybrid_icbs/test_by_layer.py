@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from transformer_models import ALL, byte_tokenizer, make, samples
 
-from hybrid_icbs import Config, Pruner, PruningError, RunFolderError, prune
+from hybrid_icbs import Config, Pruner, PruningError, RunFolderError, prune, resume
 from hybrid_icbs.cli import app
 from hybrid_icbs.patterns import Pattern
 
@@ -134,6 +134,23 @@ def test_a_convolution_in_scope_is_refused_by_name(digits: Any) -> None:
 def test_the_loop_of_blocks_says_that_these_are_none_of_its_runs() -> None:
     with pytest.raises(PruningError, match="row_problems makes block problems"):
         Pruner(make("llama"), samples("llama", 12), Config.of(density=0.5, objective="layer"))
+
+
+def test_settings_of_blocks_are_refused_by_name(digits: Any) -> None:
+    model = nn.Sequential(nn.Linear(64, 10))
+    with pytest.raises(
+        PruningError, match=r"block_size = 32, time_limit = 2.0: of no effect with objective = \"layer\""
+    ):
+        prune(model, digits, density=0.5, objective="layer", block_size=32, time_limit=2.0, progress=False)
+    paper = prune(model, digits, density=0.5, method="magnitude", preset="icbs-paper", progress=False)
+    assert paper.density == 0.5
+
+
+def test_resume_knows_no_limits_of_services(digits: Any, tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(64, 10))
+    prune(model, digits, density=0.5, objective="layer", out=tmp_path, progress=False)
+    with pytest.raises(PruningError, match="runs by layer call none"):
+        resume(tmp_path, model, digits, max_charge=5.0)
 
 
 def test_a_folder_that_holds_a_run_is_left_alone(tmp_path: Path) -> None:

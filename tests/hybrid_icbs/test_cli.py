@@ -173,8 +173,8 @@ def test_settings_come_from_a_file_and_options_go_over_them(folder):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--data", "nets:calibration", "--density", "0.5"], "--model package.module:function is missing"),
-        (["--model", "nets:trained", "--density", "0.5"], "--data package.module:function is missing"),
+        (["--data", "nets:calibration", "--density", "0.5"], "--model is missing: package.module:function, or"),
+        (["--model", "nets:trained", "--density", "0.5"], "--data is missing: package.module:function, or"),
         ([*MODEL], "give density"),
         ([*MODEL, "--density", "0.5", "--sparsity", "0.5"], "not both"),
         ([*MODEL, "--density", "1.5"], "density = 1.5"),
@@ -193,6 +193,9 @@ def test_settings_come_from_a_file_and_options_go_over_them(folder):
         (["--model", "nets:trained", "--data", "absent:data", "--density", "0.5"], "no module 'absent'"),
         (["--model", "org/name", "--data", "nets:calibration", "--density", "0.5"], "(no such folder here"),
         ([*MODEL, "--density", "0.5", "--loss", "nets:mean"], "loss of each sample"),
+        ([*MODEL, "--density", "0.5", "--objective", "layer", "--backend", "leap"], "backend = 'leap': of no effect"),
+        ([*MODEL, "--density", "0.5", "--method", "wanda", "--steps", "9"], "steps = 9: of no effect with method"),
+        ([*MODEL, "--density", "0.5", "--objective", "layer", "--dry-run"], "--dry-run estimates what backends take"),
     ],
 )
 def test_wrong_use_ends_with_code_2_and_says_what_is_allowed(folder, arguments, message):
@@ -297,7 +300,7 @@ def test_resume_needs_a_run_whose_model_is_on_record(folder):
 
     pruner = Pruner(nets.trained(), nets.calibration(), Config.of(density=0.2, **SETTINGS), out="x")
     pruner.close()
-    assert "Pruner.resume('x', model, data)" in call("resume", "x", code=2).stderr
+    assert "hybrid_icbs.resume('x', model, data)" in call("resume", "x", code=2).stderr
 
 
 def test_resume_with_another_model_is_refused(folder):

@@ -16,7 +16,7 @@ from torch import nn
 from typer.testing import CliRunner
 
 import problems
-from hybrid_icbs import Config, Pruner, prune
+from hybrid_icbs import Config, Pruner, prune, resume
 from hybrid_icbs.cli import app
 from hybrid_icbs.journal import FILE, Journal
 from hybrid_icbs.pruning import complete
@@ -121,7 +121,7 @@ def test_a_limit_on_calls_ends_a_run_cleanly_and_counts_across_resumes(
     assert result.density == pytest.approx(0.05, abs=1e-5)
     again = complete(Pruner.resume(tmp_path, classifier, digits), progress=False)
     assert (again.budget_reached is not None, sapi.counts["accepted"]) == (True, 2)
-    more = complete(Pruner.resume(tmp_path, classifier, digits, max_calls=3), progress=False)
+    more = resume(tmp_path, classifier, digits, max_calls=3, progress=False)
     assert (more.budget_reached, len(more.history), sapi.counts["accepted"]) == (None, 3, 3)
     assert json.loads((tmp_path / "config.json").read_text())["max_calls"] == 3
 
@@ -201,6 +201,8 @@ def test_solve_finds_the_answer_of_the_same_command_again(sapi: SapiServer, tmp_
     again = answer("solve", tmp_path / "block.bqm", "--backend", "leap")
     assert (first["energy"], sapi.counts["accepted"]) == (again["energy"], 1)
     assert (tmp_path / "block.bqm.calls.jsonl").exists()
+    answer("solve", tmp_path / "block.bqm", "--backend", "leap", "--calls", tmp_path / "block.bqm.calls.jsonl")
+    assert sapi.counts["accepted"] == 1
     answer("solve", tmp_path / "block.bqm", "--backend", "leap", "--seed", 1)
     assert sapi.counts["accepted"] == 2
     refused = call("solve", tmp_path / "block.bqm", "--backend", "leap", "--seed", 2, "--max-calls", 2, "-q", code=1)

@@ -36,7 +36,9 @@ def read_or_refuse(path: Path, original: BlockProblem | None, **given: object) -
     try:
         problem = load(path, **given)
     except FileFormatError as error:
-        return str(path.parent) in str(error)
+        if str(path.parent) not in str(error):
+            pytest.fail(f"the refusal does not name the file: {error}")
+        return True
     if original is not None:
         assert_same(problem, original)
     return False
