@@ -32,19 +32,20 @@ class Packed(NamedTuple):
     nbytes: int
 
 
-def pack(obj: Any, put: Callable[[memoryview], Any], pickler: type[pickle.Pickler] = pickle.Pickler) -> Packed:
-    """Take an object apart.
+def pack(obj: Any, sent: SentOnce[Any], pickler: type[pickle.Pickler] = pickle.Pickler) -> Packed:
+    """Take an object apart, and send its large arrays; where that fails, none of them stays behind.
 
     Args:
         obj: what can be pickled.
-        put: takes the bytes of a large array, and returns what stands for them on the way.
+        sent: takes the bytes of large arrays, and tells what stands for them on the way.
         pickler: what pickles.
 
     Returns:
-        The pickle without the large arrays, what `put` returned for each of them, and the bytes of all in all.
+        The pickle without the large arrays, what stands for each of them, and the bytes of all in all.
 
     Raises:
         OptionError: it cannot be pickled.
+        SolverError: there is no room for it.
     """
     parts: list[Any] = []
     size = 0
@@ -54,11 +55,15 @@ def pack(obj: Any, put: Callable[[memoryview], Any], pickler: type[pickle.Pickle
         raw = buffer.raw()
         if raw.nbytes < LEAST_SHARED:
             return True  # stays in the pickle
-        parts.append(put(raw))
+        parts.append(sent.put(raw))
         size += raw.nbytes
         return False
 
-    data = pickled(obj, apart, pickler)
+    try:
+        data = pickled(obj, apart, pickler)
+    except BaseException:
+        sent.release(parts)
+        raise
     return Packed(data, parts, size + len(data))
 
 

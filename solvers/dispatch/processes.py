@@ -91,7 +91,7 @@ class Processes(Dispatch):
 
     def share(self, obj: T) -> Handle[T]:
         """Copy the large arrays into shared memory, which all workers map."""
-        return SharedHandle(obj, pack(obj, self._segments.put), self._release)
+        return SharedHandle(obj, pack(obj, self._segments), self._release)
 
     def _release(self, names: list[str]) -> None:
         gone = self._segments.release(names)

@@ -99,7 +99,7 @@ class RayCluster(Dispatch):
     def share(self, obj: T) -> Handle[T]:
         """Put the large arrays into the object store, from which each node takes them once."""
         ray = self._opened()
-        return _PutHandle(obj, pack(obj, self._sent.put, ray.cloudpickle.CloudPickler), self._sent.release)
+        return _PutHandle(obj, pack(obj, self._sent, ray.cloudpickle.CloudPickler), self._sent.release)
 
     # Calls
 

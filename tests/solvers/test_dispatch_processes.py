@@ -270,6 +270,14 @@ def test_energies_agree_to_the_last_digit_whatever_number_of_threads_blas_has() 
         assert done.stdout == "True\n", (threads, done.stderr)
 
 
+@needs_shm
+def test_what_cannot_be_sent_whole_leaves_nothing_in_shared_memory() -> None:
+    with Processes(workers=1) as dispatch:
+        with pytest.raises(OptionError, match="cannot be sent"):
+            dispatch.share([np.zeros(500_000), lambda: None])
+        assert segments() == []
+
+
 def test_no_process_is_left_behind() -> None:
     dispatch = Processes(workers=2)
     assert not dispatch._pool  # none before there is work
