@@ -312,11 +312,11 @@ def _spool(folder: Path | None) -> Iterator[Path]:
         with tempfile.TemporaryDirectory() as made:
             yield Path(made)
         return
-    spool = folder / SPOOL
+    spool = folder.resolve() / SPOOL
     shutil.rmtree(spool, ignore_errors=True)  # of a race that was killed: the results' lock is ours
     spool.mkdir()
     try:
-        yield spool
+        yield Path(tempfile.mkdtemp(dir=spool))  # no other machine has files of this name, which it would take for ours
     finally:
         shutil.rmtree(spool, ignore_errors=True)
 
