@@ -9,7 +9,7 @@ from numba.extending import intrinsic
 
 @intrinsic
 def lesser(typing_context, a, b):  # type: ignore[no-untyped-def]
-    """The lesser of two floats of one type, neither of them NaN; they may be infinite, as what is closed to a search is.
+    """The lesser of two floats of one type, neither of them NaN. They may be infinite: what is closed to a search is.
 
     LLVM makes vector code of a minimum over a loop only where it is told that no NaN can come; numba's own `min` and
     comparisons do not pass that on from `fastmath`, and run eight times slower.
