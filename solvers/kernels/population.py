@@ -8,7 +8,9 @@ of parents that are nearly the same goes astray by a few more swaps, or its sear
 state of a search comes down to one that no swap of any pair improves, and is searched from again if that helped;
 and populations are small, which is quick on easy problems, but stand on levels: a population that has no more to give
 sends its best member up, and as many of those as a population holds become one, with parents that are good and far
-apart, which is what hard problems need.
+apart, which is what hard problems need. Tabu steps, the best ones first, may lead from everywhere to the same traps:
+once a population has had its turn, half of the starts that are not annealed come down by any improving swap before
+they are searched.
 
 Where couplings are strong, annealing makes better states than tabu steps do. The first random states come down by
 turns with and without one; if it pays, all others are annealed, and a child is what annealing makes of the variables in
@@ -45,7 +47,7 @@ from solvers.kernels.tabu import (
 # the present child, and from COUNTS on the members there are on each level.
 STATE, LEVEL, CHILDREN, STALE, BRED, STARTED, KIND, COUNTS = range(8)
 BETWEEN, SEARCHING, DESCENDING, ANNEALING = range(4)
-GIVEN, RANDOM, COOLED, CROSSED, ANNEALED = range(5)  # kinds of children: three of starts, two of pairs of members
+GIVEN, RANDOM, COOLED, DESCENDED, CROSSED, ANNEALED = range(6)  # kinds of children: four of starts, two of members
 LEVELS = 8  # of which the eighth holds the best of thousands of populations
 SETTLED = 3  # place in `account`, after those of a search: energy below which a child's best is worth a descent
 
@@ -116,7 +118,7 @@ def evolve_matrix(  # type: ignore[no-untyped-def]
             copy(x, child_x)
             account[SETTLED] = np.inf
             progress[STATE] = SEARCHING
-            if progress[KIND] == ANNEALED:
+            if progress[KIND] == DESCENDED or progress[KIND] == ANNEALED:
                 scan[SLOT], scan[QUIET] = below(stream, x.shape[0]), 0
                 progress[STATE] = DESCENDING
             elif progress[KIND] == COOLED:
@@ -237,6 +239,8 @@ def _begin(  # type: ignore[no-untyped-def]
             swaps += 1
         return cost + swaps, energy
     progress[KIND] = COOLED if annealed else RANDOM
+    if not annealed and counts.shape[0] == 1 and progress[COUNTS + 1] > 0 and below(stream, 2) == 0:
+        progress[KIND] = DESCENDED
     if progress[STARTED] < initial.shape[0]:
         progress[KIND] = GIVEN
         copy(initial[progress[STARTED]], x)

@@ -15,6 +15,7 @@ from solvers.guided import GuidedSearch
 from solvers.islands import Island, Plan
 from solvers.kernels import annealing, pairs, population, states, tabu
 from solvers.sa import SimulatedAnnealing
+from solvers.tabu import TabuSearch
 from solvers.walks import FactorWalk, settled, wake_temperatures
 
 
@@ -357,6 +358,16 @@ def test_populations_without_success_send_their_best_up():
     state, energy = settled(dense_arrays(problem), island.state, lambda: False)
     assert problem.is_feasible(state)
     assert energy == pytest.approx(problem.energy(state))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_trap_that_all_tabu_steps_lead_to_is_left(seed):
+    problem = instances.load("resnet20-picked-n64-k6")  # few variables are coupled; the best has most of them
+    assert problem.best_known is not None
+    best = problem.best_known.energy
+    answer = TabuSearch(threads=1, children=50_000).solve(problem, seed=seed, target=best)
+    assert answer.info["ended_by"] == "target"
+    assert answer.first.energy == pytest.approx(best)
 
 
 def test_the_highest_level_keeps_its_best_and_begins_again():
