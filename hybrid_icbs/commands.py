@@ -16,9 +16,10 @@ from hybrid_icbs.by_layer import prune_by_layer, resume_by_layer
 from hybrid_icbs.calibration import Loss
 from hybrid_icbs.config import BY_LAYER_UNDISPATCHED, Config
 from hybrid_icbs.console import WrongUse, show, show_json, working, wrong_use
+from hybrid_icbs.errors import RunFolderError
 from hybrid_icbs.evaluation import Evaluation
 from hybrid_icbs.forecast import forecast_notes, forecast_table, forecasts
-from hybrid_icbs.journal import FILE, Journal
+from hybrid_icbs.journal import FILE, Journal, check_free
 from hybrid_icbs.model_card import write_card
 from hybrid_icbs.pruner import Pruner
 from hybrid_icbs.pruning import complete
@@ -104,10 +105,7 @@ def start(sources: Sources, config: Config, out: Path | None, *, progress: bool)
         WrongUse: the folder holds a run.
         PruningError: the sources cannot be used.
     """
-    if out is not None and (out / FILE).exists():
-        raise WrongUse(
-            f"{out} holds a run already; go on with it by `hybrid-icbs resume {out}`, or choose another folder"
-        )
+    _refuse_run(out)
     with working("loading model and data", progress):
         model, data, loss, test_data = sources.load()
     scores: Scores = {}
@@ -118,6 +116,20 @@ def start(sources: Sources, config: Config, out: Path | None, *, progress: bool)
         scores["start"] = test_data.score(pruner.model, loss)
         pruner.note("test_scores", scores)
     return pruner, None if test_data is None else Test(test_data, scores)
+
+
+def _refuse_run(out: Path | None) -> None:
+    """Refuse a folder that is no new one, in the words of a command line."""
+    if out is None:
+        return
+    if (out / FILE).exists():
+        raise WrongUse(
+            f"{out} holds a run already; go on with it by `hybrid-icbs resume {out}`, or choose another folder"
+        )
+    try:
+        check_free(out)
+    except RunFolderError as error:
+        raise WrongUse(str(error)) from error
 
 
 def dry_run_of(sources: Sources, config: Config, *, quiet: bool, as_json: bool) -> None:
@@ -197,6 +209,7 @@ def finish(
 def prune_layers(sources: Sources, config: Config, out: Path | None, *, quiet: bool, as_json: bool) -> None:
     """Prune layer by layer, and show what came out."""
     begun = time.perf_counter()
+    _refuse_run(out)
     with wrong_use(), _goes_on(out):
         with working("loading model and data", not quiet):
             model, data, loss, test_data = sources.load()

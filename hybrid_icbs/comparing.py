@@ -7,8 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import typer
+
 import solvers
-from hybrid_icbs.console import WrongUse, show, show_json
+from hybrid_icbs.console import INTERRUPTED, WrongUse, show, show_json
 from hybrid_icbs.journal import FILE
 from solvers.comparison import Comparison
 from solvers.comparison.inputs import Given
@@ -53,6 +55,7 @@ def show_race(comparison: Comparison, *, quiet: bool, as_json: bool) -> None:
 
     Raises:
         SolverError: a backend could not go on, or no solve has succeeded; what there is was shown.
+        typer.Exit: Ctrl-C ended the race; likewise.
     """
     if as_json:
         show_json(comparison.summary())
@@ -70,6 +73,8 @@ def show_race(comparison: Comparison, *, quiet: bool, as_json: bool) -> None:
     stuck = [f"{backend} could not go on: {why}" for backend, why in comparison.put_off.items() if not _is_budget(why)]
     if stuck:
         raise solvers.SolverError("; ".join(stuck))
+    if comparison.interrupted:
+        raise typer.Exit(INTERRUPTED)
 
 
 def _is_budget(why: str) -> bool:

@@ -271,8 +271,8 @@ class Config(BaseModel):
         if chosen:
             way = f'method = "{self.method}"' if self.method != "icbs" else f'objective = "{self.objective}"'
             raise PruningError(
-                f"{', '.join(chosen)}: of no effect with {way}, which goes through the layers once and solves their "
-                'rows itself; leave it out, or choose objective = "loss"'
+                f"{', '.join(chosen)}: of no effect with {way}, which goes through the layers once, without blocks and "
+                'their solvers; leave out what it does not use, or choose method = "icbs" with objective = "loss"'
             )
 
     @property

@@ -18,7 +18,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 DONE, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
-"""Exit codes. The last is the shell's for a command that Ctrl-C ended before it had anything to keep."""
+"""Exit codes. The last is the shell's, for what Ctrl-C ended: races, and commands that had nothing to keep."""
 
 TRACEBACK = "HYBRID_ICBS_TRACEBACK"
 """Environment variable; where it is set, an error shows where in the code it was raised."""

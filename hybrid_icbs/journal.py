@@ -27,6 +27,9 @@ from hybrid_icbs.errors import RunFolderError
 from solvers.ledger import Ticket, checked
 
 FILE = "journal.sqlite"
+
+WRITTEN = ("report.html", "model", "masks.safetensors", "race.json")
+"""What tells, without a journal, that a folder is another's: what a run would write over, or a race of solvers."""
 SCHEMA = 3
 
 _TABLES = """
@@ -54,16 +57,20 @@ _LAYERS = (
 
 
 def check_free(folder: str | Path) -> None:
-    """Refuse a folder that holds a run.
+    """Refuse a folder that holds a run, or what a run would write over.
 
     Raises:
         RunFolderError: it does.
     """
-    if (Path(folder) / FILE).exists():
+    folder = Path(folder)
+    if (folder / FILE).exists():
         raise RunFolderError(
             f"{folder} holds a run already; go on with it by hybrid_icbs.resume({str(folder)!r}, model, data), or "
-            f"`hybrid-icbs resume {folder}` where the command line began it, or choose another one"
+            f"`hybrid-icbs resume {folder}` where the command line began it, or choose another folder"
         )
+    held = [name for name in WRITTEN if (folder / name).exists()]
+    if held:
+        raise RunFolderError(f"{folder} holds {held[0]}, which no run in it has made; choose another folder")
 
 
 # Since schema 3: the round after which refitted weights were written to the run folder, and their checksum.

@@ -53,6 +53,13 @@ class PruneResult:
     budget_reached: str | None = None
     tokenizer: Any = None
 
+    def __repr__(self) -> str:
+        known = {
+            "density": f"{self.density:.6g}", "layers": len(self.masks), "history": f"<{len(self.history)} rows>",
+            "backend": repr(self.backend), "scores": self.scores, "out": None if self.out is None else str(self.out),
+        }  # fmt: skip
+        return f"PruneResult({', '.join(f'{name}={value}' for name, value in known.items())})"
+
     @property
     def density(self) -> float:
         """Share of kept weights over all layers in scope."""

@@ -164,6 +164,10 @@ def _load_bare(base: Path, cardinality: Any, groups: npt.ArrayLike | None) -> Bl
     if not path.exists():
         if with_ending(base, _NPZ).exists():
             raise FileFormatError(f"{with_ending(base, _NPZ)}: {base.name}{_JSON} is missing beside it")
+        if base.is_dir():
+            raise FileNotFoundError(f"{base} is a folder; name a block in it, such as {base / 'NAME'}{_BQM}")
+        if base.is_file():
+            raise FileFormatError(f"{base}: is no block's file; {_BQM}, {_NPZ} and {_JSON} are")
         raise FileNotFoundError(f"no block at {base}: neither {base.name}{_JSON} nor {base.name}{_BQM} is there")
     if cardinality is None:
         raise FileFormatError(

@@ -166,6 +166,10 @@ def solver_class(name: str) -> type[Solver]:
     third_parties = _entry_points()
     if name not in third_parties:
         names = [*backends(), DIMOD_PREFIX + "package.Sampler"]
+        if name == "auto":
+            raise OptionError(
+                f"backend 'auto' is for prune, which chooses by its blocks; here name one: {', '.join(names)}"
+            )
         raise OptionError(f"no backend {name!r}{nearest(name, names)}")
     try:
         loaded = third_parties[name].load()

@@ -225,6 +225,11 @@ class TabuSearch(Solver, LocalSampler):
                     states[p], energies[p] = outcome.states[int(found.argmin())], found.min()
         return states, energies
 
+    def _refuse_what_is_missing(self) -> None:
+        super()._refuse_what_is_missing()
+        if self.device == "cuda" or self.engine == "triton":
+            self._where(LEAST_BATCH_FOR_GPU)  # says what it lacks
+
     def _where(self, rows: int) -> tuple[str, str]:
         """Engine and device for a batch of so many searches side by side."""
         if self.engine == "numba" or (self.engine == "auto" and self.device == "cpu"):

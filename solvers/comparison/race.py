@@ -144,6 +144,7 @@ def compare(
             for place, each in enumerate(listed):
                 tell(f"looking at {each.name}", place, len(listed))
                 lineup.admit(each)
+                lineup.looked_at += 1
             tasks = list(lineup.tasks(max_calls, max_charge))
             for text in dict.fromkeys(task.backend for task in tasks):
                 race.note_versions(text, next(each for each in entrants if each.text == text).record())
@@ -153,6 +154,7 @@ def compare(
                 lineup.run(tasks, way, tell)
         except KeyboardInterrupt:
             interrupted = True
+            lineup.count_those_not_looked_at(listed)
         comparison = Comparison(
             race, results.rows, folder, interrupted=interrupted, put_off=lineup.put_off, left=lineup.left
         )
@@ -176,6 +178,7 @@ class _Lineup:
     starts: dict[str, tuple[int, ...]] = field(default_factory=dict)
     put_off: dict[str, str] = field(default_factory=dict)
     left: int = 0
+    looked_at: int = 0
 
     def admit(self, given: Given) -> None:
         """Look at a problem, and write it where the racing processes read it."""
@@ -230,6 +233,11 @@ class _Lineup:
                     name, entrant.text, limit, seed, entrant.recipe, str(file), protocol.threads, protocol.fair,
                     self.starts.get(name), calls,
                 )  # fmt: skip
+
+    def count_those_not_looked_at(self, given: Sequence[Given]) -> None:
+        """Count what is left to be solved of problems that the race had not come to."""
+        for each in given[self.looked_at :]:
+            self.left += sum(1 for _ in self._waiting(each.name))
 
     def _waiting(self, name: str) -> Iterator[tuple[int, float | None, Entrant]]:
         """Seed, time limit and entrant of each solve of a problem that has no row."""
@@ -326,6 +334,10 @@ def _folder(path: Path) -> Path:
         path.mkdir(parents=True, exist_ok=True)
     except FileExistsError as error:
         raise OptionError(f"{path} is a file; a folder for the race's results is needed") from error
+    if not (path / settings.FILE).exists() and not (path / FILE).exists():
+        others = sorted(each.name for each in path.iterdir() if not each.name.startswith("."))
+        if others:
+            raise OptionError(f"{path} holds {others[0]}, and no race; choose a new folder, or that of a race")
     return path
 
 

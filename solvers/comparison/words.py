@@ -135,8 +135,8 @@ def cautions(comparison: Comparison) -> list[str]:
     protocol = comparison.race.protocol
     if not protocol.fair:
         found.append(
-            f"Up to {protocol.workers} solves ran at once ({protocol.dispatch}) and shared the machine: times do not "
-            "compare."
+            f"Up to {_count(protocol.workers, 'solve')} ran at once ({protocol.dispatch}) and shared the machine: "
+            "times do not compare."
         )
     if len(comparison.machines) > 1:
         found.append(f"Rows come from several machines, whose times differ: {'; '.join(comparison.machines)}.")

@@ -293,6 +293,17 @@ def test_resume_of_a_finished_run_says_so(folder):
         assert again[key] == told[key]
 
 
+@pytest.mark.parametrize("way", [[], ["--method", "wanda"]], ids=["blocks", "layers"])
+def test_a_folder_that_is_no_new_one_is_left_alone(folder, way):
+    (folder / "x").mkdir()
+    (folder / "x" / "race.json").touch()
+    told = call("prune", *MODEL, "--density", 0.2, *way, "--out", "x", code=2).stderr
+    assert "x holds race.json, which no run in it has made; choose another folder" in " ".join(told.split())
+    (folder / "x" / "race.json").rename(folder / "x" / "journal.sqlite")
+    told = call("prune", *MODEL, "--density", 0.2, *way, "--out", "x", code=2).stderr
+    assert "x holds a run already; go on with it by `hybrid-icbs resume x`" in " ".join(told.split())
+
+
 def test_resume_needs_a_run_whose_model_is_on_record(folder):
     assert "holds no run" in call("resume", "absent", code=2).stderr
     sys.path.insert(0, str(folder))

@@ -156,6 +156,13 @@ def test_another_model_or_other_data_are_refused(
         Pruner.resume(tmp_path, model, data)
 
 
+def test_a_folder_that_a_run_would_write_over_is_left_alone(classifier, digits, tmp_path):
+    (tmp_path / "race.json").touch()
+    with pytest.raises(RunFolderError, match=r"holds race\.json, which no run in it has made"):
+        prune(classifier, digits, **SMALL, out=tmp_path, progress=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["race.json"]
+
+
 def test_a_folder_is_begun_once_and_resumed_only_where_a_run_is(
     classifier: nn.Module, digits: Tensors, tmp_path: Path
 ) -> None:

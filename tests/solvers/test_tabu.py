@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,7 +15,7 @@ import solvers.guided
 import solvers.run
 import solvers.tabu
 from problems import BlockProblem, instances
-from solvers import OptionError, Run, get_solver
+from solvers import OptionError, Run, UnavailableError, checked, get_solver
 from solvers.arrays import dense_arrays, factor_arrays, groups_of, restricted
 from solvers.guided import GuidedSearch, promising_pairs
 from solvers.tabu import TabuSearch
@@ -262,6 +263,12 @@ def test_an_unfinished_child_is_answered_only_if_it_is_truly_better(monkeypatch)
     monkeypatch.setattr(solvers.tabu, "settled", lambda arrays, x, should_end: (x, problem.energy(x)))
     state, _ = TabuSearch(threads=1)._population(problem, Run(seed=0, ended_by="stop"), arrays, None, 0)
     assert arrays.half(problem.energy(state)) == pytest.approx(bests[0])
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_device_that_is_not_there_is_told_before_any_work():
+    with pytest.raises(UnavailableError, match="needs a CUDA device"):
+        checked("tabu?device=cuda")
 
 
 def test_settings_come_from_text():

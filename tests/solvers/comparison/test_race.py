@@ -465,6 +465,22 @@ def test_ctrl_c_ends_solves_that_were_handed_out(tmp_path, odd):
     _no_racing_process_is_left()
 
 
+def test_a_folder_of_something_else_is_left_alone(tmp_path):
+    (tmp_path / "report.html").write_text("another's")
+    with pytest.raises(OptionError, match=r"holds report\.html, and no race; choose a new folder"):
+        race(backends="exact", seeds=1, out=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_what_was_not_looked_at_is_counted_as_left(tmp_path):
+    def interrupt(what, done, total):
+        if what == "looking at b":
+            raise KeyboardInterrupt
+
+    done = race(out=tmp_path / "r", on_progress=interrupt)
+    assert (done.interrupted, done.left, len(done.rows)) == (True, 8, 0)
+
+
 def test_a_dispatch_that_is_given_is_left_open():
     with get_dispatch("processes?workers=1") as way:
         assert len(race({"a": SMALL["a"]}, "exact", seeds=1, dispatch=way).rows) == 1
@@ -525,6 +541,7 @@ def test_the_settings_of_a_portfolio_s_members_are_on_record():
         ({"max_calls": -1}, "max_calls -1 must be"),
         ({"max_charge": -0.5}, "max_charge -0.5 must be"),
         ({"backends": "leap"}, "leap"),
+        ({"backends": "auto"}, "backend 'auto' is for prune"),
     ],
 )
 def test_what_cannot_be_raced_is_refused_before_anything_is_solved(settings, message, monkeypatch, tmp_path):

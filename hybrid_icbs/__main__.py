@@ -1,0 +1,5 @@
+"""`python -m hybrid_icbs` is the command `hybrid-icbs`."""
+
+from hybrid_icbs.cli import main
+
+main()
