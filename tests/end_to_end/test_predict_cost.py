@@ -163,7 +163,7 @@ def test_the_script_measures_and_predicts(tmp_path: Path) -> None:
     again = _run(str(config), "--overview", "--rates", rates, "--length", "32")
     assert again.returncode == 0, again.stderr
     assert "| icbs, joint, global, refit |" in again.stdout
-    assert "| loss, 60 blocks of 4096 |" in again.stdout
+    assert "| loss, 60 blocks of 4096, checkpointed |" in again.stdout
 
 
 @pytest.mark.parametrize(
