@@ -81,13 +81,13 @@ def _board(comparison: Comparison) -> str:
         "speed, against the first",
     )  # fmt: skip
     note = (
-        f"Over {_count(count, 'problem')}; in the order of most problems raced, the time limit kept, fewest with "
-        "mostly infeasible answers, least mean gap, least time. Gap: 0 % is the best known energy, 100 % the mean of "
-        "random feasible states; of each problem the median over the seeds, where a run without a feasible answer is "
-        "the worst. Time: the median over the problems of the seconds to the best known energy with probability 0.99. "
-        "Against the first: problems on which a solver is better and worse than the first of the board, and the "
-        "p-value of that for all pairs together, or that it is noise. Set-up (imports, compilation, embedding) is in "
-        "no other time."
+        f"Over {_count(count, 'problem')}; those that solved any first, then by most problems raced, the time limit "
+        "kept, fewest with mostly infeasible answers, least mean gap, least time. Gap: 0 % is the best known "
+        "energy, 100 % the mean of random feasible states; of each problem the median over the seeds, where a run "
+        "without a feasible answer is the worst. Time: the median over the problems of the seconds to the best "
+        "known energy with probability 0.99. Against the first: problems on which a solver is better and worse than "
+        "the first of the board, and the p-value of that for all pairs together, or that it is noise. Set-up "
+        "(imports, compilation, embedding) is in no other time."
     )
     return f"<h2>Leaderboard</h2>{table('Leaderboard', head, rows)}<p class=note>{escape(note)}</p>"
 
