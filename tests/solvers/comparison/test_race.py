@@ -465,13 +465,6 @@ def test_ctrl_c_ends_solves_that_were_handed_out(tmp_path, odd):
     _no_racing_process_is_left()
 
 
-def test_a_folder_of_something_else_is_left_alone(tmp_path):
-    (tmp_path / "report.html").write_text("another's")
-    with pytest.raises(OptionError, match=r"holds report\.html, and no race; choose a new folder"):
-        race(backends="exact", seeds=1, out=tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
-
-
 def test_what_was_not_looked_at_is_counted_as_left(tmp_path):
     def interrupt(what, done, total):
         if what == "looking at b":
@@ -511,53 +504,6 @@ def test_the_settings_of_a_portfolio_s_members_are_on_record():
     done = race({"a": SMALL["a"]}, "portfolio?solvers=exact+tabu", seeds=1)
     _, tabu = done.race.backends["portfolio?solvers=exact+tabu"]["settings"]["solvers"]
     assert tabu["settings"]["population"] == 4
-
-
-# Wrong use
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"backends": []}, "no backend is given"),
-        ({"backends": "taboo"}, "no backend 'taboo'; did you mean 'tabu'"),
-        ({"backends": ["sa", "sa"]}, "'sa' is given twice"),
-        ({"backends": "sa?sweep=3"}, "no option 'sweep'"),
-        ({"given": []}, "no block problem was given"),
-        ({"given": {"a": 5}}, "a is of type int"),
-        ({"given": [5]}, "5 is no block problem"),
-        ({"time_limits": 0}, "time limit 0 must be"),
-        ({"time_limits": [0.1, -1.0]}, "time limit -1.0 must be"),
-        ({"time_limits": []}, "no time limit"),
-        ({"time_limits": [0.1, 0.1]}, "name one twice"),
-        ({"seeds": 0}, "seeds 0 must be"),
-        ({"first_seed": -1}, "first_seed -1 must be"),
-        ({"first_seed": 2**63 - 1}, "too large for 2 seeds"),
-        ({"threads": 0}, "threads 0 must be"),
-        ({"threads": 100_000}, "threads 100000 are more than the [0-9]+ processors"),
-        ({"seeds": 100_000_000}, "seeds 100000000 are too many; 100000 is the most"),
-        ({"start": "warm"}, "start 'warm' must be one of cold, mask"),
-        ({"dispatch": "cluster"}, "no dispatch 'cluster'"),
-        ({"max_calls": -1}, "max_calls -1 must be"),
-        ({"max_charge": -0.5}, "max_charge -0.5 must be"),
-        ({"backends": "leap"}, "leap"),
-        ({"backends": "auto"}, "backend 'auto' is for prune"),
-    ],
-)
-def test_what_cannot_be_raced_is_refused_before_anything_is_solved(settings, message, monkeypatch, tmp_path):
-    monkeypatch.setenv("DWAVE_API_TOKEN", "none")
-    monkeypatch.setenv("DWAVE_CONFIG_FILE", str(tmp_path / "none.conf"))
-    (tmp_path / "none.conf").touch()
-    with pytest.raises(OptionError, match=message):
-        race(**settings)
-
-
-def test_a_class_of_this_very_module_cannot_be_raced(odd):
-    local = type("Local", (odd.Guess,), {"__module__": "__main__"})
-    with pytest.raises(OptionError, match="cannot be imported by the racing process"):
-        race({"a": SMALL["a"]}, [local()])
-    with pytest.raises(OptionError, match="cannot be handed to a racing process"):
-        race({"a": SMALL["a"]}, [solvers.Decompose("exact", size=4)])
 
 
 def test_the_columns_of_a_row_are_in_the_file(tmp_path):
