@@ -30,7 +30,7 @@ from solvers.comparison.protocol import Protocol, Race, checked_limits, processo
 from solvers.comparison.results import FILE, Key, Results, Row
 from solvers.comparison.spending import CALLS
 from solvers.comparison.track import RaceTask, close_tracks, race_task, tracks_closed
-from solvers.dispatch import WAYS, Dispatch, get_dispatch, opened
+from solvers.dispatch import WAYS, Dispatch, get_dispatch
 from solvers.errors import OptionError
 from solvers.ledger import fingerprint
 from solvers.registry import parse
@@ -146,11 +146,13 @@ def compare(
                 lineup.admit(each)
                 lineup.looked_at += 1
             tasks = list(lineup.tasks(max_calls, max_charge))
-            for text in dict.fromkeys(task.backend for task in tasks):
-                race.note_versions(text, next(each for each in entrants if each.text == text).record())
+            raced = {task.backend for task in tasks}
+            for entrant in entrants:
+                if entrant.text in raced:
+                    race.note_versions(entrant.text, entrant.record())
             if folder is not None:
                 race.write(folder)
-            with opened(way) if isinstance(dispatch, Dispatch) else way, tracks_closed():
+            with contextlib.nullcontext() if isinstance(dispatch, Dispatch) else way, tracks_closed():
                 lineup.run(tasks, way, tell)
         except KeyboardInterrupt:
             interrupted = True

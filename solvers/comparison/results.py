@@ -164,7 +164,7 @@ class Results:
         line = _written(row)
         try:
             _row(line.decode("utf-8").removesuffix("\n"))
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, csv.Error) as error:
             row = Row(
                 row.problem, row.backend, row.time_limit, row.seed, "failed", setup=row.setup, threads=row.threads,
                 machine=row.machine, at=row.at, error=_plain(f"its record of itself cannot be kept: {error}"),

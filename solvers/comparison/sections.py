@@ -60,12 +60,12 @@ def about_samples(comparison: Comparison) -> str:
 
 def _in_parts(comparison: Comparison) -> list[str]:
     """Quantum solvers, and problems that were taken apart for them."""
-    return [
+    return list(dict.fromkeys(
         f"{backend} on {problem}"
         for (problem, backend, _), own in comparison.groups.items()
         if comparison.race.backends[backend]["paradigm"] != "Classical"
         and any(row.solver.startswith("decompose") for row in own)
-    ]
+    ))  # fmt: skip
 
 
 _STAGES = ("raw", "repaired", "polished", "control_raw", "control_polished")

@@ -248,6 +248,17 @@ def test_a_folder_with_a_run_is_not_pruned_into(folder):
     assert Path("x", FILE).read_bytes() == before
 
 
+@pytest.mark.parametrize("way", [[], ["--method", "wanda"]], ids=["blocks", "layers"])
+def test_a_folder_of_a_run_or_a_race_is_left_alone(folder, way):
+    (folder / "x").mkdir()
+    (folder / "x" / "race.json").touch()
+    told = call("prune", *MODEL, "--density", 0.2, *way, "--out", "x", code=2).stderr
+    assert "x holds race.json, which no run in it has made; choose another folder" in " ".join(told.split())
+    (folder / "x" / "race.json").rename(folder / "x" / "journal.sqlite")
+    told = call("prune", *MODEL, "--density", 0.2, *way, "--out", "x", code=2).stderr
+    assert "x holds a run already; go on with it by `hybrid-icbs resume x`" in " ".join(told.split())
+
+
 # resume
 
 
@@ -291,17 +302,6 @@ def test_resume_of_a_finished_run_says_so(folder):
     again = answer("resume", "x")
     for key in ("scores", "density", "densities", "steps", "finished"):
         assert again[key] == told[key]
-
-
-@pytest.mark.parametrize("way", [[], ["--method", "wanda"]], ids=["blocks", "layers"])
-def test_a_folder_that_is_no_new_one_is_left_alone(folder, way):
-    (folder / "x").mkdir()
-    (folder / "x" / "race.json").touch()
-    told = call("prune", *MODEL, "--density", 0.2, *way, "--out", "x", code=2).stderr
-    assert "x holds race.json, which no run in it has made; choose another folder" in " ".join(told.split())
-    (folder / "x" / "race.json").rename(folder / "x" / "journal.sqlite")
-    told = call("prune", *MODEL, "--density", 0.2, *way, "--out", "x", code=2).stderr
-    assert "x holds a run already; go on with it by `hybrid-icbs resume x`" in " ".join(told.split())
 
 
 def test_resume_needs_a_run_whose_model_is_on_record(folder):

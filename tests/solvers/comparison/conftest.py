@@ -1,4 +1,4 @@
-"""The folder of solvers that races are run with, on the path of this process and of racing ones."""
+"""What tests of races share: solvers that misbehave, and a race that nothing disturbs."""
 
 from __future__ import annotations
 
@@ -9,11 +9,22 @@ from types import ModuleType
 
 import pytest
 
+from solvers.comparison import Comparison
+
+sys.path.insert(0, str(Path(__file__).parent))  # on which racing processes find odd_solvers too
+
+from races import race
+
 
 @pytest.fixture
-def odd(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
-    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+def odd() -> Iterator[ModuleType]:
     import odd_solvers
 
     yield odd_solvers
     sys.modules.pop("odd_solvers")
+
+
+@pytest.fixture(scope="session")
+def whole() -> Comparison:
+    """A race that nothing disturbs."""
+    return race()

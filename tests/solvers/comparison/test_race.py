@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from races import SMALL, no_racing_process_is_left, race, what_counts
 
 import problems
 import solvers
@@ -21,25 +22,6 @@ from solvers.comparison import Comparison
 from solvers.comparison import race as race_module
 from solvers.comparison.results import COLUMNS
 from solvers.comparison.track import RaceTask, close_tracks, race_task
-from solvers.dispatch import get_dispatch
-
-SMALL = {"a": instances.random(16, 8, 1), "b": instances.random(20, 5, 2, rank=6)}
-
-
-def race(given=SMALL, backends=("sa", "exact"), **settings):
-    return solvers.compare(given, backends, **{"time_limits": None, "seeds": 2, **settings})
-
-
-def what_counts(rows):
-    """Rows without what differs between two runs of one race: times."""
-    kept = ("problem", "backend", "time_limit", "seed", "status", "energy", "lower_bound", "solver", "states")
-    return sorted(tuple(getattr(row, name) for name in kept) for row in rows)
-
-
-@pytest.fixture(scope="module")
-def whole():
-    """A race that nothing disturbs."""
-    return race()
 
 
 def test_a_race_solves_everything_with_every_backend_and_seed(whole):
@@ -371,35 +353,11 @@ def test_a_killed_race_goes_on_and_ends_as_one_that_never_was(tmp_path, rows, wh
     kept = (tmp_path / "r/results.csv").read_bytes()
     kept = kept[: kept.rfind(b"\n") + 1]
     assert kept.count(b"\n") > rows
-    _no_racing_process_is_left()
+    no_racing_process_is_left()
     done = race(out=tmp_path / "r")
     assert (tmp_path / "r/results.csv").read_bytes().startswith(kept)  # what was there was not solved again
     assert what_counts(done.rows) == what_counts(whole.rows)
     assert (tmp_path / "r/report.html").exists()
-
-
-def _no_racing_process_is_left():
-    """Racing processes end when nobody waits for them any more."""
-    if not Path("/proc").exists():
-        return
-    end = time.monotonic() + 30
-    while time.monotonic() < end:
-        mine = [
-            entry for entry in Path("/proc").iterdir()
-            if entry.name.isdigit() and _orphan(entry)
-        ]  # fmt: skip
-        if not mine:
-            return
-        time.sleep(0.05)
-    raise AssertionError(f"{mine} go on without their race")
-
-
-def _orphan(entry):
-    try:
-        racing = b"solvers.comparison.child" in (entry / "cmdline").read_bytes()
-        return racing and (entry / "stat").read_text().rsplit(")", 1)[1].split()[1] == "1"
-    except OSError:
-        return False
 
 
 def test_ctrl_c_ends_a_race_with_what_there_is(tmp_path, monkeypatch, whole):
@@ -422,49 +380,6 @@ def test_ctrl_c_ends_a_race_with_what_there_is(tmp_path, monkeypatch, whole):
     assert what_counts(race(out=tmp_path / "r").rows) == what_counts(whole.rows)
 
 
-# Dispatch
-
-
-@pytest.mark.parametrize("dispatch", ["threads?workers=2", "processes?workers=2"])
-def test_handed_out_tasks_have_the_same_rows_and_the_page_warns(dispatch, tmp_path, whole):
-    done = race(dispatch=dispatch, out=tmp_path / "r")
-    assert what_counts(done.rows) == what_counts(whole.rows)
-    assert done.race.protocol.workers == 2
-    assert "shared the machine: times do not compare" in done.page()
-    _no_racing_process_is_left()
-
-
-def test_workers_of_a_pool_leave_each_solve_its_threads(monkeypatch):
-    monkeypatch.setattr("solvers.dispatch.local.cpu_threads", lambda: 8)
-    for text, workers in (("threads", 4), ("processes", 4), ("threads?threads=1", 8), ("processes?workers=3", 3)):
-        assert race_module._way(text, 2).workers == workers
-    assert race_module._way("serial", 2).name == "serial"
-
-
-def test_ctrl_c_ends_solves_that_were_handed_out(tmp_path, odd):
-    program = (
-        "import sys; sys.path.insert(0, sys.argv[1])\n"
-        "import odd_solvers, solvers; from problems import instances\n"
-        "given = {'a': instances.random(16, 8, 1)}\n"
-        "done = solvers.compare(given, [odd_solvers.Endless()], time_limits=None, seeds=4,\n"
-        "                       dispatch='threads?workers=2', out=sys.argv[2],\n"
-        "                       on_progress=lambda what, done, total: print(done, flush=True))\n"
-        "print(done.interrupted, len(done.rows), done.left)\n"
-    )
-    running = subprocess.Popen(
-        [sys.executable, "-c", program, str(Path(__file__).parent), str(tmp_path / "r")], stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert running.stdout is not None
-    while running.stdout.readline() != "1\n":  # the first solve has ended, the second never will
-        assert running.poll() is None
-    running.send_signal(signal.SIGINT)
-    said, errors = running.communicate(timeout=60)
-    assert said.split()[-3] == "True", errors
-    assert int(said.split()[-2]) + int(said.split()[-1]) == 4
-    _no_racing_process_is_left()
-
-
 def test_what_was_not_looked_at_is_counted_as_left(tmp_path):
     def interrupt(what, done, total):
         if what == "looking at b":
@@ -472,12 +387,6 @@ def test_what_was_not_looked_at_is_counted_as_left(tmp_path):
 
     done = race(out=tmp_path / "r", on_progress=interrupt)
     assert (done.interrupted, done.left, len(done.rows)) == (True, 8, 0)
-
-
-def test_a_dispatch_that_is_given_is_left_open():
-    with get_dispatch("processes?workers=1") as way:
-        assert len(race({"a": SMALL["a"]}, "exact", seeds=1, dispatch=way).rows) == 1
-        assert way._pool
 
 
 def test_problems_are_spooled_in_the_folder_only_where_they_are_raced(tmp_path, monkeypatch):

@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from races import SMALL, race
 
 import solvers
-from problems import instances
 from solvers import OptionError
-
-SMALL = {"a": instances.random(16, 8, 1), "b": instances.random(20, 5, 2, rank=6)}
-
-
-def race(given=SMALL, backends=("sa", "exact"), **settings):
-    return solvers.compare(given, backends, **{"time_limits": None, "seeds": 2, **settings})
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -14,6 +15,7 @@ from solvers.comparison.facts import Facts
 from solvers.comparison.leaderboard import footnotes
 from solvers.comparison.protocol import Protocol, Race
 from solvers.comparison.results import Row
+from solvers.comparison.sections import about_samples
 
 # As its CONTRIBUTING.md lists them; submissions in other columns are refused by its checker.
 FIELDS = [
@@ -135,6 +137,14 @@ def test_a_coefficient_of_a_pair_is_what_multiplies_it(tmp_path):
     assert (positive.least, positive.most, positive.whole) == (1.0, 8.0, True)  # no 0 of the diagonal
     factor = Facts.of("f", "memory", BlockProblem.low_rank([[1.5], [0.0], [-2.0]], None, 1))
     assert (factor.coefficients, factor.least, factor.most, factor.whole) == (5, -2.0, 1.5, False)
+
+
+def test_samples_of_sub_blocks_are_said_once_not_to_be_told(comparison):
+    rows = [replace(row("q", 0, -3.0, solver="decompose(qaoa)"), time_limit=limit) for limit in (0.5, 1.0)]
+    backends = {"q": record("qaoa", "Quantum Simulator")}
+    text = about_samples(Comparison(Race(Protocol(), "token", comparison.race.problems, backends), rows))
+    assert text.count("Samples of sub-blocks are not told: q on p.") == 1
+    assert text.count("q on p") == 1
 
 
 def test_the_leaderboard_says_who_leads_and_what_to_mind(comparison):

@@ -1,0 +1,45 @@
+"""Small races of real processes, and what tests compare of them."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import solvers
+from problems import instances
+
+SMALL = {"a": instances.random(16, 8, 1), "b": instances.random(20, 5, 2, rank=6)}
+
+
+def race(given=SMALL, backends=("sa", "exact"), **settings):
+    return solvers.compare(given, backends, **{"time_limits": None, "seeds": 2, **settings})
+
+
+def what_counts(rows):
+    """Rows without what differs between two runs of one race: times."""
+    kept = ("problem", "backend", "time_limit", "seed", "status", "energy", "lower_bound", "solver", "states")
+    return sorted(tuple(getattr(row, name) for name in kept) for row in rows)
+
+
+def no_racing_process_is_left():
+    """Racing processes end when nobody waits for them any more."""
+    if not Path("/proc").exists():
+        return
+    end = time.monotonic() + 30
+    while time.monotonic() < end:
+        mine = [
+            entry for entry in Path("/proc").iterdir()
+            if entry.name.isdigit() and _orphan(entry)
+        ]  # fmt: skip
+        if not mine:
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"{mine} go on without their race")
+
+
+def _orphan(entry):
+    try:
+        racing = b"solvers.comparison.child" in (entry / "cmdline").read_bytes()
+        return racing and (entry / "stat").read_text().rsplit(")", 1)[1].split()[1] == "1"
+    except OSError:
+        return False
