@@ -124,6 +124,8 @@ class DenseArrays(Arrays):
         exact: the matrix as the problem holds it, for a last descent: `matrix` rounds a float64 one.
         exact_single: single energies in the units of `exact` [n], float64.
         exact_scale: the scale of those units.
+        mean_fields: what each variable adds, on average over the feasible states, in any units and up to a number for
+            each group [n]; None if unknown.
     """
 
     matrix: Float32Array
@@ -131,6 +133,7 @@ class DenseArrays(Arrays):
     exact: FloatArray
     exact_single: Float64Array
     exact_scale: float
+    mean_fields: Float64Array | None = None
 
     @cached_property
     def reach(self) -> Float32Array:
@@ -141,6 +144,19 @@ class DenseArrays(Arrays):
     def exact_reach(self) -> FloatArray:
         """The same in `exact` [n]."""
         return self.reach if self.exact is self.matrix else np.asarray(self.exact.max(axis=1, initial=0.0))
+
+    @cached_property
+    def greedy(self) -> UintArray:
+        """The feasible state whose ones add least on average: of each group those of the smallest mean fields [n]."""
+        mean = self.mean_fields
+        if mean is None:
+            mean = _mean_fields(self.matrix, self.single, self.groups, 1.0)
+        of, starts = self.groups.of, self.groups.starts
+        order = np.lexsort((mean, of)) if len(self.groups.counts) > 1 else np.argsort(mean, kind="stable")
+        first = starts[of[order]]
+        state = np.zeros(self.n, np.uint8)
+        state[order[np.arange(self.n) - first < self.groups.counts[of[order]]]] = 1
+        return _read_only(state)
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,8 +191,11 @@ def dense_arrays(problem: BlockProblem, *, centred: bool = True) -> DenseArrays:
         dense = _multiplied_out(low_rank.factor, low_rank.linear.astype(np.float64), low_rank)
         if not centred:
             return dense
-        single, constant = _centred(dense.single, groups, _mean_fields(dense.matrix, dense.single, groups, 1.0))
-        return replace(dense, single=single, exact_single=single, offset=dense.energy(constant))
+        mean = _mean_fields(dense.matrix, dense.single, groups, 1.0)
+        single, constant = _centred(dense.single, groups, mean)
+        return replace(
+            dense, single=single, exact_single=single, offset=dense.energy(constant), mean_fields=mean
+        )  # fmt: skip
     if isinstance(form, ScaledForm):
         return dense_arrays(problem.to_dense(), centred=centred)
     assert isinstance(form, DenseForm)
@@ -192,16 +211,17 @@ _made: weakref.WeakKeyDictionary[BlockProblem, DenseArrays] = weakref.WeakKeyDic
 
 
 def _made_of(problem: BlockProblem, form: DenseForm, groups: Groups, centred: bool) -> DenseArrays:
-    singles, constant = problem.single_energies, 0.0
+    singles, constant, mean = problem.single_energies, 0.0, None
     if centred:
-        singles, constant = _centred(singles, groups, _mean_fields(form.matrix, singles, groups, 2.0))
+        mean = _mean_fields(form.matrix, singles, groups, 2.0)
+        singles, constant = _centred(singles, groups, mean)
     scale = math.ldexp(1.0, _safe_exponent(max(_largest(form.matrix), _largest(singles))))
     matrix = _as_float32(form.matrix, scale)
     return DenseArrays(
         groups, scale, problem.offset + constant,
         matrix=matrix, single=singles * (scale / 2.0),
         exact=matrix if scale == 1.0 and form.dtype == np.float32 else _read_only(np.ascontiguousarray(form.matrix)),
-        exact_single=singles / 2.0, exact_scale=1.0,
+        exact_single=singles / 2.0, exact_scale=1.0, mean_fields=mean,
     )  # fmt: skip
 
 

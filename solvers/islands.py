@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from problems.forms import StateArray
-from solvers.arrays import DenseArrays, stream_of
+from solvers.arrays import DenseArrays, UintArray, stream_of
 from solvers.goal import Goal
 from solvers.run import Pace
 
@@ -46,10 +46,18 @@ class Island:
         plan: how much to search.
         stream: number of the random stream under `seed`.
         initial: states that the first members start from [b, n]; others start at random.
+        greedy: a state that the second of those starts from instead [n].
     """
 
     def __init__(
-        self, arrays: DenseArrays, plan: Plan, *, seed: int, stream: int = 0, initial: StateArray | None = None
+        self,
+        arrays: DenseArrays,
+        plan: Plan,
+        *,
+        seed: int,
+        stream: int = 0,
+        initial: StateArray | None = None,
+        greedy: UintArray | None = None,
     ) -> None:
         from solvers.kernels import population as kernel
         from solvers.kernels.pairs import ONE_LISTED_OF
@@ -65,6 +73,7 @@ class Island:
         self._before = (
             arrays.matrix, arrays.single, groups.of, groups.members, groups.starts, groups.counts,
             np.zeros((0, n), np.uint8) if initial is None else initial.astype(np.uint8),
+            np.zeros(0, np.uint8) if greedy is None else greedy.copy(),
             np.empty((*room, n), np.uint8), np.empty((*room, n)), np.empty(room),
             np.zeros(n, np.uint8), np.zeros(n, np.float32), np.zeros(n),
             np.zeros(n, np.int32), np.zeros(n, np.int32), np.zeros(n, np.int32), np.zeros(n, np.int32),

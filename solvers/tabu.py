@@ -332,7 +332,7 @@ class TabuSearch(Solver, LocalSampler):
     ) -> tuple[StateArray, int]:
         """Search one population; its best state, and how many children it had."""
         plan = self._plan(arrays.n, run)
-        island = Island(arrays, plan, seed=run.seed, stream=t, initial=initial)
+        island = Island(arrays, plan, seed=run.seed, stream=t, initial=initial, greedy=arrays.greedy)
         goal = Goal(problem, run, arrays, summed=not problem.is_low_rank and arrays.exact is arrays.matrix)
         evolve(island, run.should_end, goal)
         if run.ended_by != "target" and island.unfinished < island.energy:  # as float32 has it

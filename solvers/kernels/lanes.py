@@ -1,10 +1,13 @@
-"""Minima that the compiler turns into vector instructions."""
+"""What the compiler makes vector instructions of only where it is told how."""
 
 from __future__ import annotations
 
 import numba as nb
 from llvmlite import ir
+from numba.core import cgutils
 from numba.extending import intrinsic
+
+LANES = 16  # entries that `put_larger` looks at together
 
 
 @intrinsic
@@ -24,3 +27,46 @@ def lesser(typing_context, a, b):  # type: ignore[no-untyped-def]
         return builder.call(minimum, arguments, fastmath=("nnan", "nsz"))
 
     return a(a, a), generate
+
+
+@intrinsic
+def put_larger(typing_context, row, lo, limit, where, what, at):  # type: ignore[no-untyped-def]
+    """Put those of `LANES` entries of a row, from `lo` on, that exceed a limit side by side; return how many do.
+
+    A loop with a branch for each entry takes four times as long, where processors have an instruction for it (x86 of
+    512 bits), and as long elsewhere.
+
+    Arrays:
+        row: float32 [n], with lo + LANES <= n.
+        where, what: filled in from `at` on, uint32 and float32: where each stands in the row, and the entry.
+    """
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        real, whole = ir.FloatType(), ir.IntType(32)
+        reals, wholes, bits = (ir.VectorType(kind, LANES) for kind in (real, whole, ir.IntType(1)))
+        row_at, where_at, what_at = (
+            builder.gep(context.make_array(signature.args[a])(context, builder, arguments[a]).data, [start])
+            for a, start in zip((0, 3, 4), (arguments[1], arguments[5], arguments[5]), strict=True)
+        )
+
+        def everywhere(value, kind):  # type: ignore[no-untyped-def]
+            first = builder.insert_element(ir.Constant(kind, ir.Undefined), value, ir.Constant(whole, 0))
+            return builder.shuffle_vector(first, first, ir.Constant(wholes, [0] * LANES))
+
+        def put(values, kind, entry, name, place):  # type: ignore[no-untyped-def]
+            function = ir.FunctionType(ir.VoidType(), [kind, entry.as_pointer(), bits])
+            store = cgutils.get_or_insert_function(builder.module, function, f"llvm.masked.compressstore.{name}")
+            builder.call(store, [values, place, larger])
+
+        entries = builder.load(builder.bitcast(row_at, reals.as_pointer()), align=4)
+        larger = builder.fcmp_ordered(">", entries, everywhere(arguments[2], reals))
+        offsets = ir.Constant(wholes, list(range(LANES)))
+        put(entries, reals, real, f"v{LANES}f32", what_at)
+        put(
+            builder.add(everywhere(builder.trunc(arguments[1], whole), wholes), offsets),
+            wholes, whole, f"v{LANES}i32", where_at,
+        )  # fmt: skip
+        count = builder.ctpop(builder.bitcast(larger, ir.IntType(LANES)))
+        return builder.zext(count, ir.IntType(64))
+
+    return nb.uint64(row, nb.uint64, nb.float32, where, what, nb.uint64), generate

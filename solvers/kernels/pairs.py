@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from problems.compiling import compiled
-from solvers.kernels.lanes import lesser
+from solvers.kernels.lanes import LANES, lesser, put_larger
 from solvers.kernels.tabu import GAIN, LARGE, NEVER, PRESENT
 
 SLOT, QUIET = 0, 1  # places in `scan`: the variable to look at next, variables looked at since the last gain
@@ -18,10 +18,11 @@ QUARTERS = 4  # a look reads one row, a quarter of what a tabu step costs; a swa
 ONE_LISTED_OF = 16  # entries of a row, on its list: nine looks in ten need no others
 
 ROW, REST = 0, 1  # places in `reach`
-_WORTH_A_LIST = 16  # looks at a row; to list its largest couplings takes about as long
-_HALVINGS = 12  # of what the largest coupling is, to find what few enough are larger than
-_LANES = np.uint64(16)
-_ONE = np.uint64(1)
+_WORTH_A_LIST = 4  # looks at a row; to list its largest couplings takes as long as six
+_HALVINGS = 12  # of what the largest coupling is, at most, to find what few enough are larger than
+_FULL = np.float32(0.9)  # of a list: that many, and no more halvings
+_LANES, _ONE = np.uint64(LANES), np.uint64(1)
+_NONE, _EACH = np.float32(0.0), np.float32(1.0)
 
 
 @compiled(nogil=True, fastmath=True, error_model="numpy")
@@ -150,26 +151,41 @@ def _largest_of(row):  # type: ignore[no-untyped-def]
 
 @compiled(nogil=True, fastmath=True, error_model="numpy")
 def _list_largest(row, largest, near, strong):  # type: ignore[no-untyped-def]
-    """List the largest positive entries of a row, as many as there is room for, and return what no other exceeds."""
-    n, room = np.uint64(row.shape[0]), near.shape[0]
-    rest, too_low = max(largest, np.float32(0.0)), np.float32(0.0)
+    """List the largest positive entries of a row, as many as there is room for, and return what no other exceeds.
+
+    Counts are in float32, as those of integers would be widened to 64 bits and take twice as long.
+    """
+    n, room = np.uint64(row.shape[0]), np.float32(near.shape[0])
+    rest, too_low = max(largest, _NONE), _NONE
     for _ in range(_HALVINGS):
         middle = np.float32(0.5) * (rest + too_low)
-        above = np.int32(0)
+        above = _NONE
         for l in range(n):
-            above += np.int32(row[l] > middle)
-        if above <= room:
-            rest = middle
-        else:
+            above += _EACH if row[l] > middle else _NONE
+        if above > room:
             too_low = middle
-    found = 0
-    for l in range(n):
+        else:
+            rest = middle
+            if above >= _FULL * room:
+                break
+    where, what = np.empty(near.shape[0] + LANES, np.uint32), np.empty(near.shape[0] + LANES, np.float32)
+    found = lo = np.uint64(0)
+    while lo + _LANES <= n:
+        found += put_larger(row, lo, rest, where, what, found)
+        lo += _LANES
+    for l in range(lo, n):
         if row[l] > rest:
-            t = found  # by insertion
-            while t > 0 and strong[t - 1] < row[l]:
-                near[t], strong[t] = near[t - 1], strong[t - 1]
-                t -= 1
-            near[t], strong[t] = l, row[l]
-            found += 1
-    near[found:], strong[found:] = 0, -LARGE
+            where[found], what[found] = l, row[l]
+            found += _ONE
+    near[:], strong[:] = 0, -LARGE
+    what[found : found + _LANES] = -LARGE
+    end = (found + _LANES - _ONE) // _LANES * _LANES
+    for t in range(found):
+        larger = _NONE
+        for u in range(end):
+            larger += _EACH if what[u] > what[t] else _NONE
+        place = np.uint64(larger)
+        while strong[place] > -LARGE:  # taken by an equal one
+            place += _ONE
+        near[place], strong[place] = where[t], what[t]
     return rest
