@@ -64,6 +64,12 @@ class Groups:
         return bool(self._movable.any())
 
     @cached_property
+    def shares(self) -> Float64Array:
+        """The share of feasible states that have a one there: of each variable, that of its group [n]."""
+        shares: Float64Array = (self.counts / np.maximum(1, np.diff(self.starts)))[self.of]
+        return shares
+
+    @cached_property
     def pairs(self) -> int:
         """How many swaps of distinct variables a state allows at once."""
         return int(np.minimum(self.counts, np.diff(self.starts) - self.counts).sum())
@@ -124,8 +130,8 @@ class DenseArrays(Arrays):
         exact: the matrix as the problem holds it, for a last descent: `matrix` rounds a float64 one.
         exact_single: single energies in the units of `exact` [n], float64.
         exact_scale: the scale of those units.
-        mean_fields: what each variable adds, on average over the feasible states, in any units and up to a number for
-            each group [n]; None if unknown.
+        mean_fields: what each variable adds, on average over the feasible states, in the problem's units [n]; None
+            where no one has asked.
     """
 
     matrix: Float32Array
@@ -148,14 +154,11 @@ class DenseArrays(Arrays):
     @cached_property
     def greedy(self) -> UintArray:
         """The feasible state whose ones add least on average: of each group those of the smallest mean fields [n]."""
-        mean = self.mean_fields
-        if mean is None:
-            mean = _mean_fields(self.matrix, self.single, self.groups, 1.0)
-        of, starts = self.groups.of, self.groups.starts
-        order = np.lexsort((mean, of)) if len(self.groups.counts) > 1 else np.argsort(mean, kind="stable")
-        first = starts[of[order]]
+        assert self.mean_fields is not None
+        of, starts, mean = self.groups.of, self.groups.starts, self.mean_fields
+        order = np.argsort(mean, kind="stable") if len(self.groups.counts) == 1 else np.lexsort((mean, of))
         state = np.zeros(self.n, np.uint8)
-        state[order[np.arange(self.n) - first < self.groups.counts[of[order]]]] = 1
+        state[order[np.arange(self.n) - starts[of[order]] < self.groups.counts[of[order]]]] = 1
         return _read_only(state)
 
 
@@ -193,6 +196,8 @@ def dense_arrays(problem: BlockProblem, *, centred: bool = True) -> DenseArrays:
             return dense
         mean = _mean_fields(dense.matrix, dense.single, groups, 1.0)
         single, constant = _centred(dense.single, groups, mean)
+        with np.errstate(over="ignore", invalid="ignore"):
+            mean = problem.single_energies + (mean - dense.single) * (2.0 / dense.scale)
         return replace(
             dense, single=single, exact_single=single, offset=dense.energy(constant), mean_fields=mean
         )  # fmt: skip
@@ -319,10 +324,9 @@ def stream_of(seed: int, number: int) -> npt.NDArray[np.uint64]:
 
 
 def _mean_fields(matrix: FloatArray, single: Float64Array, groups: Groups, times: float) -> Float64Array:
-    """What each variable adds, on average over the feasible states: s + `times` Q p, p the share of ones in a group."""
-    shares = groups.counts / np.maximum(1, np.diff(groups.starts))
+    """What each variable adds, on average over the feasible states: s + `times` Q p, p the shares of ones."""
     with np.errstate(over="ignore", invalid="ignore"):
-        return single + times * (matrix @ shares[groups.of].astype(matrix.dtype)).astype(np.float64)
+        return single + times * (matrix @ groups.shares.astype(matrix.dtype)).astype(np.float64)
 
 
 def _centred(terms: Float64Array, groups: Groups, fields: Float64Array | None = None) -> tuple[Float64Array, float]:

@@ -46,7 +46,8 @@ class Island:
         plan: how much to search.
         stream: number of the random stream under `seed`.
         initial: states that the first members start from [b, n]; others start at random.
-        greedy: a state that the second of those starts from instead [n].
+        greedy: a state that one of those starts from instead [n].
+        greedy_first: whether it is the first of those, or the second.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Island:
         stream: int = 0,
         initial: StateArray | None = None,
         greedy: UintArray | None = None,
+        greedy_first: bool = False,
     ) -> None:
         from solvers.kernels import population as kernel
         from solvers.kernels.pairs import ONE_LISTED_OF
@@ -73,7 +75,7 @@ class Island:
         self._before = (
             arrays.matrix, arrays.single, groups.of, groups.members, groups.starts, groups.counts,
             np.zeros((0, n), np.uint8) if initial is None else initial.astype(np.uint8),
-            np.zeros(0, np.uint8) if greedy is None else greedy.copy(),
+            np.zeros(n, np.uint8) if greedy is None else greedy.copy(),
             np.empty((*room, n), np.uint8), np.empty((*room, n)), np.empty(room),
             np.zeros(n, np.uint8), np.zeros(n, np.float32), np.zeros(n),
             np.zeros(n, np.int32), np.zeros(n, np.int32), np.zeros(n, np.int32), np.zeros(n, np.int32),
@@ -82,7 +84,8 @@ class Island:
             np.zeros(kernel.SWEEPS + kernel.START_SWEEPS, np.float32), np.zeros(n, np.float32), np.zeros((2, 2)),
             groups.tenures,
             np.array([
-                plan.iterations, plan.children, plan.patience, plan.stray, plan.brood, plan.population
+                plan.iterations, plan.children, plan.patience, plan.stray, plan.brood, plan.population,
+                UNENDING if greedy is None else 0 if greedy_first else 1,
             ]),
         )  # fmt: skip
         self._after = (

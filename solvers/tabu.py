@@ -7,6 +7,7 @@ import importlib.util
 import math
 import os
 import time
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
@@ -51,6 +52,7 @@ BATCH_BYTES = 1 << 32
 
 _PATIENCE = 3  # times the population: so many children in a row without success, and a population has no more to give
 _BROOD = 40  # times the population: so many children, and it makes room for others even if it has
+_LEAST_KEPT = 0.25  # of what fields promise, where couplings are weak; real blocks keep 0.46 and more, or 0.14 and less
 _SUB_BLOCKS = 2  # of a large problem for each child that a population would have had
 _SUB_PLAN = Plan(population=2, children=4, iterations=LEAST_ITERATIONS, patience=UNENDING)  # of each sub-block
 _WIDEST = 8  # sub-blocks in a row without gain draw from 1, 2, 4, .. 128 times as many pairs, then from 1 again
@@ -332,7 +334,15 @@ class TabuSearch(Solver, LocalSampler):
     ) -> tuple[StateArray, int]:
         """Search one population; its best state, and how many children it had."""
         plan = self._plan(arrays.n, run)
-        island = Island(arrays, plan, seed=run.seed, stream=t, initial=initial, greedy=arrays.greedy)
+        island = Island(
+            arrays,
+            plan,
+            seed=run.seed,
+            stream=t,
+            initial=initial,
+            greedy=arrays.greedy,
+            greedy_first=_overshoots(problem, arrays),
+        )
         goal = Goal(problem, run, arrays, summed=not problem.is_low_rank and arrays.exact is arrays.matrix)
         evolve(island, run.should_end, goal)
         if run.ended_by != "target" and island.unfinished < island.energy:  # as float32 has it
@@ -378,6 +388,23 @@ class TabuSearch(Solver, LocalSampler):
             else:
                 quiet = (quiet + 1) % _WIDEST
         return search.x.astype(np.int8), done
+
+
+def _overshoots(problem: BlockProblem, arrays: DenseArrays) -> bool:
+    """Whether couplings take back most of what the greedy state gains by its fields alone."""
+    known = _overshooting.get(arrays)
+    if known is None:
+        assert arrays.mean_fields is not None
+        shares, fields = arrays.groups.shares, arrays.mean_fields
+        with np.errstate(over="ignore", invalid="ignore"):  # of terms as large as float64 can hold
+            mean = problem.offset + 0.5 * shares @ (problem.single_energies + fields)
+            promised = (shares - arrays.greedy) @ fields
+            kept = mean - problem.energy(arrays.greedy)
+        known = _overshooting[arrays] = bool(kept < _LEAST_KEPT * promised)
+    return known
+
+
+_overshooting: weakref.WeakKeyDictionary[DenseArrays, bool] = weakref.WeakKeyDictionary()
 
 
 def _by_sub_blocks(problem: BlockProblem) -> bool:

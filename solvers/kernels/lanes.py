@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numba as nb
 from llvmlite import ir
 from numba.core import cgutils
@@ -49,23 +51,22 @@ def put_larger(typing_context, row, lo, limit, where, what, at):  # type: ignore
             for a, start in zip((0, 3, 4), (arguments[1], arguments[5], arguments[5]), strict=True)
         )
 
-        def everywhere(value, kind):  # type: ignore[no-untyped-def]
+        def everywhere(value: Any, kind: Any) -> Any:
             first = builder.insert_element(ir.Constant(kind, ir.Undefined), value, ir.Constant(whole, 0))
             return builder.shuffle_vector(first, first, ir.Constant(wholes, [0] * LANES))
 
-        def put(values, kind, entry, name, place):  # type: ignore[no-untyped-def]
+        def put(values: Any, kind: Any, entry: Any, name: str, place: Any) -> None:
             function = ir.FunctionType(ir.VoidType(), [kind, entry.as_pointer(), bits])
             store = cgutils.get_or_insert_function(builder.module, function, f"llvm.masked.compressstore.{name}")
             builder.call(store, [values, place, larger])
 
         entries = builder.load(builder.bitcast(row_at, reals.as_pointer()), align=4)
         larger = builder.fcmp_ordered(">", entries, everywhere(arguments[2], reals))
-        offsets = ir.Constant(wholes, list(range(LANES)))
+        indices = builder.add(
+            everywhere(builder.trunc(arguments[1], whole), wholes), ir.Constant(wholes, list(range(LANES)))
+        )
         put(entries, reals, real, f"v{LANES}f32", what_at)
-        put(
-            builder.add(everywhere(builder.trunc(arguments[1], whole), wholes), offsets),
-            wholes, whole, f"v{LANES}i32", where_at,
-        )  # fmt: skip
+        put(indices, wholes, whole, f"v{LANES}i32", where_at)
         count = builder.ctpop(builder.bitcast(larger, ir.IntType(LANES)))
         return builder.zext(count, ir.IntType(64))
 

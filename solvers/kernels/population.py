@@ -13,16 +13,17 @@ once a population has had its turn, half of the starts that are not annealed com
 they are searched.
 
 One of the first members comes down from the greedy state, whose ones add least on average. Where couplings are strong
-it is worse than a random one, often many times as bad, as all its variables take the same side; but the first tabu
-steps then undo the worst of it, and on most real blocks they end lower than those from random states do.
+that is worse than a random state, often many times as bad, as all that it counts on comes at once; but the first tabu
+steps undo the worst of it, and on most real blocks they then end lower than those from random states do.
 
-Where couplings are strong, annealing makes better states than tabu steps do. The first random states come down by
-turns with and without one; if it pays, all others are annealed, and a child is what annealing makes of the variables in
-which a few members differ. Good states of such a problem share nine tenths of their variables: the annealing of the
-rest costs a fraction of what a new state does, may begin hot, and does not lose what the parents agree on. Where they
-dispute little, and a child has failed to enter, some of what they agree on is annealed with it, or they would never
-leave it. So populations are larger then, but begin to breed when they are as small as the others, and grow by their
-children.
+Where couplings are strong, annealing makes better states than tabu steps do. Random states come down by turns with and
+without one; if it pays, all others are annealed, and a child is what annealing makes of the variables in which a few
+members differ. Good states of such a problem share nine tenths of their variables: the annealing of the rest costs a
+fraction of what a new state does, may begin hot, and does not lose what the parents agree on. Where they dispute
+little, and a child has failed to enter, some of what they agree on is annealed with it, or they would never leave it.
+So populations are larger then, but begin to breed when they are small, and grow by their children. The first one does
+so before it is known whether annealing pays, with the greedy state and a random one of either kind: then half of the
+children are annealed, or all of them where it seems to pay.
 """
 
 from __future__ import annotations
@@ -64,6 +65,7 @@ _SAMPLED = 1024  # swaps of the first member, by which temperatures are measured
 _HOT, _START_HOT, _COLD = 2.0, 1.0, 0.016  # times the median of their sizes: where a child and a start begin and end
 _PAYS = 1.5  # times the median of their sizes: what annealing gains where it pays
 _TRIALS = 2  # random states that come down either way, before one way is taken to be the better one
+_FIRST = 3  # states from which a population of the lowest level begins to breed
 _STILL = 0.1  # share of children that are made the other way
 
 
@@ -79,7 +81,7 @@ def evolve_matrix(  # type: ignore[no-untyped-def]
         Q, single: couplings float32 [n, n] and s float64 [n].
         group, members, starts, counts: groups as in :class:`solvers.arrays.Groups`.
         initial: states that the first members come from, uint8 [b, n]; further members start at random.
-        greedy: a state that the second plain start comes from instead, uint8 [n], or none, uint8 [0].
+        greedy: a state that one of these starts from instead, uint8 [n].
         members_x, members_fields, members_energy: the populations: uint8 [LEVELS, p, n], float64 [LEVELS, p, n] and
             float64 [LEVELS, p], with room for p = CROWD times the members.
         x, fields, order, place, leave_at, enter_at, child_x, tenures, clock, stream: as the kernels of
@@ -206,13 +208,15 @@ def _begin(  # type: ignore[no-untyped-def]
     """Fill x and its fields with a new start or a child of two members; return its cost in steps and its energy."""
     crowd = CROWD if _annealing_pays(trials, temperatures) else 1
     level, size = progress[LEVEL], crowd * plan[5]
-    enough = size if level else plan[5]
+    enough = size if level else min(plan[5], _FIRST)
     if progress[COUNTS + level] >= enough and (progress[STALE] >= crowd * plan[2] or progress[BRED] >= crowd * plan[4]):
         level = _rise(members_x, members_fields, members_energy, size, progress)
-        enough = size if level else plan[5]
+        enough = size if level else min(plan[5], _FIRST)
     count = progress[COUNTS + level]
     annealed = temperatures[0] > 0.0 and _to_be_annealed(trials, temperatures, stream)
     if count >= enough:
+        if _is_undecided(trials) and temperatures[0] > 0.0:
+            annealed = _annealing_gains(trials, temperatures) or below(stream, 2) == 0
         progress[BRED] += 1
         progress[KIND] = CROSSED
         first = below(stream, count)
@@ -250,7 +254,8 @@ def _begin(  # type: ignore[no-untyped-def]
         progress[KIND] = GIVEN
         copy(initial[progress[STARTED]], x)
         progress[STARTED] += 1
-    elif progress[KIND] == RANDOM and trials[0, 0] == 1.0 and greedy.shape[0] > 0:
+    elif progress[CHILDREN] == progress[STARTED] + plan[6]:
+        progress[KIND] = GIVEN
         copy(greedy, x)
     else:
         random_state(x, members, starts, counts, stream)
@@ -263,22 +268,33 @@ def _begin(  # type: ignore[no-untyped-def]
 @compiled(nogil=True, error_model="numpy")
 def _to_be_annealed(trials, temperatures, stream):  # type: ignore[no-untyped-def]
     """Whether the next child is annealed before it is searched: first by turns, then mostly as random states fared."""
-    if min(trials[0, 0], trials[1, 0]) < _TRIALS:
+    if _is_undecided(trials):
         return trials[1, 0] < trials[0, 0]
     return _annealing_pays(trials, temperatures) != (unit(stream) <= _STILL)
 
 
 @compiled(nogil=True, error_model="numpy")
+def _is_undecided(trials):  # type: ignore[no-untyped-def]
+    """Whether too few random states came down either way to tell which one is better."""
+    return min(trials[0, 0], trials[1, 0]) < _TRIALS
+
+
+@compiled(nogil=True, error_model="numpy")
 def _annealing_pays(trials, temperatures):  # type: ignore[no-untyped-def]
-    """Whether random states come down further, on average, if they are annealed before they are searched.
+    """Whether it is known that random states come down further if they are annealed before they are searched."""
+    return not _is_undecided(trials) and _annealing_gains(trials, temperatures)
+
+
+@compiled(nogil=True, error_model="numpy")
+def _annealing_gains(trials, temperatures):  # type: ignore[no-untyped-def]
+    """Whether random states have come down further, on average, where they were annealed.
 
     By more than a single swap changes: where couplings are alike, as in the maximum diversity problem, annealing gains
     less than that, and children made by it are good and all the same.
     """
-    plain, annealed = trials[0, 0], trials[1, 0]
-    if min(plain, annealed) < _TRIALS:
-        return False
-    return trials[1, 1] / annealed < trials[0, 1] / plain - _PAYS * temperatures[0] / _HOT
+    (plain, sum_plain), (annealed, sum_annealed) = trials[0], trials[1]
+    gain = _PAYS * temperatures[0] / _HOT
+    return min(plain, annealed) > 0.0 and sum_annealed / annealed < sum_plain / plain - gain
 
 
 @compiled(nogil=True, error_model="numpy")

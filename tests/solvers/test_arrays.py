@@ -47,6 +47,33 @@ def test_kernel_energies_are_those_of_the_problem(centred, groups):
         assert arrays.energy(half) == pytest.approx(low_rank.energy(x), rel=1e-6)
 
 
+@pytest.mark.parametrize("form", ["dense", "dense float32", "low rank", "scaled"])
+@pytest.mark.parametrize("groups", [None, [0, 1, 2] * 4])
+def test_the_greedy_state_has_the_smallest_mean_fields_of_each_group(form, groups):
+    rng = np.random.default_rng(2)
+    counts = 5 if groups is None else [2, 0, 3]
+    low_rank = BlockProblem.low_rank(rng.normal(size=(12, 3)), rng.normal(size=12), counts, groups=groups, offset=2.0)
+    dtype = np.float32 if form == "dense float32" else np.float64
+    problem = low_rank if form == "low rank" else low_rank.to_dense(dtype)
+    if form == "scaled":
+        problem = BlockProblem.scaled(
+            problem.form.matrix, rng.uniform(0.5, 2.0, 12), problem.linear, counts, groups=groups
+        )
+    arrays = dense_arrays(problem)
+    of = problem.constraint.groups
+    shares = np.atleast_1d(counts)[of] / np.bincount(of)[of]
+    matrix = problem.to_dense().form.matrix.astype(float)
+    expected = problem.single_energies + 2.0 * (matrix - np.diag(np.diag(matrix))) @ shares
+    np.testing.assert_allclose(arrays.mean_fields, expected, rtol=1e-4, atol=1e-4)
+    state = arrays.greedy
+    assert problem.is_feasible(state.astype(np.int8))
+    for g in np.unique(of):
+        here = expected[of == g]
+        kept = state[of == g].astype(bool)
+        if kept.any() and not kept.all():
+            assert here[kept].max() <= here[~kept].min()
+
+
 def test_linear_terms_at_the_end_of_float64_are_left_as_they_are():
     problem = BlockProblem(np.zeros((4, 4)), [1.7e308, -1.7e308, 0.0, 1.0], 1)
     assert get_solver("sa").solve(problem, seed=0).first.energy == -1.7e308

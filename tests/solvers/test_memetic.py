@@ -93,7 +93,7 @@ def test_lists_of_strong_couplings_change_nothing_but_the_work():
         assert plain.account[tabu.PRESENT] == listed.account[tabu.PRESENT]
     made = listed.reach[pairs.REST] < tabu.LARGE
     assert made.sum() > 50
-    assert listed.looks.sum() < 0.7 * plain.looks.sum()
+    assert listed.looks.sum() < 0.8 * plain.looks.sum()
     matrix = plain.arrays.matrix
     for i in np.flatnonzero(made):
         above = np.flatnonzero(matrix[i] > listed.reach[pairs.REST, i])
@@ -242,11 +242,63 @@ def test_where_little_is_disputed_others_join_what_is_annealed(disputed, n):
     )
 
 
+@pytest.mark.parametrize("n", [16, 17, 40, 100, 1000, 2048])
+@pytest.mark.parametrize("kind", ["all different", "many equal", "mostly zero", "negative"])
+def test_the_largest_couplings_of_a_row_are_listed_in_order(n, kind):
+    rng = np.random.default_rng(n)
+    row = rng.normal(size=n).astype(np.float32)
+    if kind == "many equal":
+        row = rng.integers(0, 4, n).astype(np.float32)
+    elif kind == "mostly zero":
+        row *= rng.random(n) < 0.05
+    elif kind == "negative":
+        row = -np.abs(row)
+    near, strong = np.empty(n // pairs.ONE_LISTED_OF, np.uint32), np.empty(n // pairs.ONE_LISTED_OF, np.float32)
+    rest = pairs._list_largest(row, row.max(), near, strong)
+    found = strong > -tabu.LARGE
+    assert np.array_equal(strong[found], row[near[found]])
+    assert len(set(near[found].tolist())) == found.sum() == np.count_nonzero(row > rest)
+    assert np.all(np.diff(strong) <= 0)
+    if kind == "all different" and n >= 100:
+        assert found.sum() >= 0.5 * len(near)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 6, 10, 64, 144, 1000, 1024, 2310])
+def test_strides_come_by_all_variables(n):
+    stride = int(pairs._stride(np.uint64(n)))
+    assert stride < n
+    assert len({i * stride % n for i in range(n)}) == n
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_one_of_the_first_members_comes_from_the_greedy_state(first):
+    search = Search()
+    assert search.arrays.mean_fields is not None
+    greedy = search.arrays.greedy
+    plan = Plan(population=4, children=2, iterations=1, patience=12)
+    found = []
+    for given in (greedy, None):
+        island = Island(search.arrays, plan, seed=1, greedy=given, greedy_first=first)
+        while island.advance(-np.inf, 1 << 40):
+            pass
+        found.append(island._before[8][0, :2].copy())
+    begun = Island(search.arrays, plan, seed=1, initial=greedy[None])
+    while begun.advance(-np.inf, 1 << 40):
+        pass
+    place = 0 if first else 1
+    differing = np.count_nonzero(found[0] != found[1], axis=1)
+    assert differing[place] > 0
+    if first:
+        assert np.array_equal(found[0][0], begun._before[8][0, 0])
+    else:
+        assert differing[0] == 0
+
+
 def test_a_population_searched_in_small_pieces_is_the_same_as_in_one():
     rng = np.random.default_rng(0)
     A = rng.normal(size=(300, 100)) * np.exp(rng.normal(size=(300, 1)))
     arrays = dense_arrays(BlockProblem((A @ A.T).astype(np.float32), rng.normal(size=300), 150))
-    plan = Plan(population=4, children=60, iterations=50, patience=12, brood=160)
+    plan = Plan(population=4, children=100, iterations=50, patience=12, brood=160)
     islands = [Island(arrays, plan, seed=3) for _ in range(2)]
     for island, steps in zip(islands, (7, 1 << 40), strict=True):
         while island.advance(-np.inf, steps):
@@ -299,7 +351,7 @@ def test_a_child_that_only_seems_to_reach_the_target_is_searched_further():
     nearly = whole.energy + 0.01 * abs(whole.energy)
     assert halted.advance(nearly, 1 << 40) > 0
     assert halted.children == 0
-    assert whole.energy <= halted.unfinished <= nearly
+    assert whole.energy - 1e-5 * abs(whole.energy) <= halted.unfinished <= nearly  # as float32 has it
     counted = search.arrays.half(search.problem.energy(halted.state))
     assert halted.unfinished == pytest.approx(counted, rel=1e-5)
     halted.correct(counted)
@@ -333,7 +385,7 @@ def test_populations_grow_where_annealing_makes_better_states_of_random_ones(cou
     else:
         problem = instances.random(1000, 333, seed=1).to_dense(np.float32)
     arrays = dense_arrays(problem)
-    plan = Plan(population=4, children=20, iterations=50, patience=12, brood=160)
+    plan = Plan(population=4, children=100, iterations=50, patience=12, brood=160)
     largest = []
     for seed in range(5):
         island, most = Island(arrays, plan, seed=seed), 0
