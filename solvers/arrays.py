@@ -130,8 +130,8 @@ class DenseArrays(Arrays):
         exact: the matrix as the problem holds it, for a last descent: `matrix` rounds a float64 one.
         exact_single: single energies in the units of `exact` [n], float64.
         exact_scale: the scale of those units.
-        mean_fields: what each variable adds, on average over the feasible states, in the problem's units [n]; None
-            where no one has asked.
+        mean_fields: what each variable adds, on average over the feasible states, in the problem's units [n]; None for
+            flips, which leave those, and for sub-blocks.
     """
 
     matrix: Float32Array

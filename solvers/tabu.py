@@ -64,11 +64,11 @@ class TabuSearch(Solver, LocalSampler):
 
     Moves are swaps of a one and a zero (of one group, where there are groups). With one group a search ends in a state
     that no swap of any pair improves (in low-rank form by more than float32 rounds their products), and the best of
-    populations that have no more to give form new ones. Where a few trials show that couplings are strong, random
-    states are annealed before they are searched, and children are made by annealing the variables that a few members
-    dispute, with some others where these are few. Low-rank problems of up to `DENSE_UP_TO` variables are made dense;
-    larger ones are searched by sub-blocks that the fields of all variables point out. Engines other than numba search
-    without annealing.
+    populations that have no more to give form new ones. One of the first members comes of the state whose ones add
+    least on average. Where a few trials show that couplings are strong, random states are annealed before they are
+    searched, and children are made by annealing the variables that a few members dispute, with some others where these
+    are few. Low-rank problems of up to `DENSE_UP_TO` variables are made dense; larger ones are searched by sub-blocks
+    that the fields of all variables point out. Engines other than numba start at random, and search without annealing.
 
     Attributes:
         population: states that are kept, two at least; where states are annealed, their children join them until there
@@ -138,7 +138,7 @@ class TabuSearch(Solver, LocalSampler):
             one_pass = 1e-10 * n * problem.form.rank  # type: ignore[attr-defined]
             seconds = _SUB_BLOCKS * self.children * (one_pass + 2e-3)
         else:
-            seconds = self.children * 18 * self._steps(n) * (1.5e-7 + 5e-10 * n)
+            seconds = self.children * 11 * self._steps(n) * (1.5e-7 + 5e-10 * n)
         note = f"{self.restarts} populations of {self.children} children, {parallel} at a time"
         return Estimate(math.ceil(self.restarts / parallel) * seconds, note=note)
 

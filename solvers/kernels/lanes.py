@@ -35,11 +35,11 @@ def lesser(typing_context, a, b):  # type: ignore[no-untyped-def]
 def put_larger(typing_context, row, lo, limit, where, what, at):  # type: ignore[no-untyped-def]
     """Put those of `LANES` entries of a row, from `lo` on, that exceed a limit side by side; return how many do.
 
-    A loop with a branch for each entry takes four times as long, where processors have an instruction for it (x86 of
-    512 bits), and as long elsewhere.
+    Processors with vectors of 512 bits have an instruction for it, which spares a branch for each entry; for others the
+    compiler makes those branches.
 
     Arrays:
-        row: float32 [n], with lo + LANES <= n.
+        row: float32 [n], contiguous, with lo + LANES <= n.
         where, what: filled in from `at` on, uint32 and float32: where each stands in the row, and the entry.
     """
 

@@ -18,7 +18,7 @@ QUARTERS = 4  # a look reads one row, a quarter of what a tabu step costs; a swa
 ONE_LISTED_OF = 16  # entries of a row, on its list: nine looks in ten need no others
 
 ROW, REST = 0, 1  # places in `reach`
-_WORTH_A_LIST = 4  # looks at a row; to list its largest couplings takes as long as six
+_WORTH_A_LIST = 4  # looks at a row; to list its largest couplings takes about as long
 _HALVINGS = 12  # of what the largest coupling is, at most, to find what few enough are larger than
 _FULL = np.float32(0.9)  # of a list: that many, and no more halvings
 _GOLDEN = 0.6180339887498949
