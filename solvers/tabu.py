@@ -52,7 +52,7 @@ BATCH_BYTES = 1 << 32
 
 _PATIENCE = 3  # times the population: so many children in a row without success, and a population has no more to give
 _BROOD = 40  # times the population: so many children, and it makes room for others even if it has
-_LEAST_KEPT = 0.25  # of what fields promise, where couplings are weak; real blocks keep 0.46 and more, or 0.14 and less
+_LEAST_KEPT = 0.25  # of what fields promise, where couplings are weak
 _SUB_BLOCKS = 2  # of a large problem for each child that a population would have had
 _SUB_PLAN = Plan(population=2, children=4, iterations=LEAST_ITERATIONS, patience=UNENDING)  # of each sub-block
 _WIDEST = 8  # sub-blocks in a row without gain draw from 1, 2, 4, .. 128 times as many pairs, then from 1 again

@@ -20,7 +20,6 @@ ONE_LISTED_OF = 16  # entries of a row, on its list: nine looks in ten need no o
 ROW, REST = 0, 1  # places in `reach`
 _WORTH_A_LIST = 4  # looks at a row; to list its largest couplings takes about as long
 _HALVINGS = 12  # of what the largest coupling is, at most, to find what few enough are larger than
-_FULL = np.float32(0.9)  # of a list: that many, and no more halvings
 _GOLDEN = 0.6180339887498949
 _LANES, _ONE = np.uint64(LANES), np.uint64(1)
 _NONE, _EACH = np.float32(0.0), np.float32(1.0)
@@ -186,7 +185,7 @@ def _list_largest(row, largest, near, strong):  # type: ignore[no-untyped-def]
             too_low = middle
         else:
             rest = middle
-            if above >= _FULL * room:
+            if above == room:
                 break
     where, what = np.empty(near.shape[0] + LANES, np.uint32), np.empty(near.shape[0] + LANES, np.float32)
     found = lo = np.uint64(0)
