@@ -68,7 +68,7 @@ class TabuSearch(Solver, LocalSampler):
     least on average. Where a few trials show that couplings are strong, random states are annealed before they are
     searched, and children are made by annealing the variables that a few members dispute, with some others where these
     are few. Low-rank problems of up to `DENSE_UP_TO` variables are made dense; larger ones are searched by sub-blocks
-    that the fields of all variables point out. Engines other than numba start at random, and search without annealing.
+    that the fields of all variables point out. Engines other than numba search without annealing.
 
     Attributes:
         population: states that are kept, two at least; where states are annealed, their children join them until there

@@ -2,7 +2,8 @@
 
 Tensors are [problem, row, variable], one row for each member of each population. All children of a generation are
 searched side by side, until none of them has found a better state for so many steps; those that are done rest
-meanwhile. Children keep what two members share, and go astray where that leaves them too little to search.
+meanwhile. The first members start from the states that are given, the greedy one, and random ones. Children keep what
+two members share, and go astray where that leaves them too little to search.
 
 The steps of all searches come in two forms that take the same steps, those of :mod:`solvers.kernels.tabu`: "torch", two
 dozen plain operations a step that run anywhere, and "triton", one launch of :mod:`solvers.kernels.tabu_triton` for
@@ -192,11 +193,12 @@ class Batch:
         return self._torch.zeros_like(self._members_x).scatter_(-1, order, self._slot_is_one.expand_as(order))
 
     def _place_initial(self, x: torch.Tensor) -> None:
-        for p, task in enumerate(self._tasks):
-            if task.initial is not None:
-                given = self._sent(task.initial[: self._members].astype(bool))
-                for start in range(0, self._rows, self._members):
-                    x[p, start : start + len(given)] = given
+        """Begin every population with the states that were given, and the greedy one after them."""
+        by_population = x.view(len(self._tasks), self._populations, self._members, self._n)
+        for states, task in zip(by_population, self._tasks, strict=True):
+            given = [] if task.initial is None else list(task.initial)
+            first = np.array([*given, task.arrays.greedy], bool)[: self._members]
+            states[:, : len(first)] = self._sent(first)
 
     def _taught(self, bits: torch.Tensor, starts: torch.Tensor) -> torch.Tensor:
         """Keys of children: common ones first, common zeros last, what is left to chance between them.

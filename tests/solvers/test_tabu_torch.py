@@ -137,6 +137,20 @@ def test_initial_states_are_where_the_search_begins():
     assert solver.solve(problem, seed=0, initial_states=best).first.energy == problem.energy(best)
 
 
+@pytest.mark.parametrize("given", [0, 2, 4])
+def test_every_population_begins_with_what_is_given_and_the_greedy_state(given):
+    problem = instances.random(60, 20, seed=1)
+    arrays, run = dense_arrays(problem), Run(seed=0)
+    initial = problem.random_states(given, 5) if given else None
+    task = tabu_torch.Task(arrays, run, Goal(problem, run, arrays), initial)
+    batch = tabu_torch.Batch([task], Plan(3, 3, 1, 6), 2, "cpu")
+    batch.begin_generation(first=True)
+    first = ([] if initial is None else initial.tolist()) + [arrays.greedy.tolist()]
+    for population in batch.states[0].int().view(2, 3, 60).tolist():
+        assert population[: given + 1] == first[:3]
+    assert (batch.states.sum(dim=2) == 20).all()
+
+
 def test_limits_targets_and_wishes_end_a_batch():
     listed = [instances.random(200, 100, seed=seed) for seed in range(3)]
     solver = TabuSearch(engine="torch")
