@@ -9,9 +9,9 @@ Five parts, each with the bar that it is held to:
   TabuSampler and SimulatedAnnealingSampler, OpenJij's SASampler, simulated bifurcation) gets 10 s with each of three
   penalties, and with the best of them 10 s with each of two more seeds; the target is the best energy of all; the time
   that a peer needs is the least of 0.1, 0.3, 1, 3 and 10 s in which a seed of the three finds its best of 10 s again.
-  `tabu` reaches the target in at most 1/100 of that, a whole `solve` from a random state, median of its seeds. Beside it
-  stands what one state takes, which no solve can do without. An hour goes by with the peers: what they found on a block
-  is kept in runs/benchmarks for the next time.
+  `tabu` reaches the target in at most 1/100 of that, a whole `solve` from a random state, median of its seeds. Next to
+  it stands what one state takes, which no solve does without. An hour goes by with the peers: what they found on a
+  block is kept in runs/benchmarks for the next time.
 - mdplib: the instances of n = 500 of the maximum-diversity library. `tabu` reaches the best value known with every one
   of 100 seeds within 1 s each, in a median time of less than 0.05 s.
 - large: a random instance of that class, n = 2,000, m = 200 (distances uniform in 0 .. 10, two digits). The target is
