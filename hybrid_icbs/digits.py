@@ -9,6 +9,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.optim.adam import adam
 
 from hybrid_icbs.errors import PruningError
 
@@ -51,12 +52,18 @@ def digits_classifier(epochs: int = 40, seed: int = 0, *, after_epoch: Callable[
         torch.manual_seed(seed)
         model = nn.Sequential(nn.Linear(64, 256), nn.ReLU(), nn.Linear(256, 256), nn.ReLU(), nn.Linear(256, 10))
         x, y = load_digits("train")
-        optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+        weights: list[torch.Tensor] = list(model.parameters())
+        means, squares = ([torch.zeros_like(w) for w in weights] for _ in range(2))
+        steps = [torch.tensor(0.0) for _ in weights]
         for _ in range(epochs):
             for index in torch.randperm(len(y)).split(64):
-                optimizer.zero_grad()
-                F.cross_entropy(model(x[index]), y[index]).backward()
-                optimizer.step()
+                gradients = torch.autograd.grad(F.cross_entropy(model(x[index]), y[index]), weights)
+                with torch.no_grad():
+                    # The class of that name imports torch's compiler, which takes as long as the training.
+                    adam(
+                        weights, list(gradients), means, squares, [], steps, amsgrad=False, beta1=0.9, beta2=0.999,
+                        lr=1e-3, weight_decay=0.0, eps=1e-8, maximize=False,
+                    )  # fmt: skip
             if after_epoch:
                 after_epoch()
     return model.eval()

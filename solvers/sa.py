@@ -16,6 +16,7 @@ from problems.forms import StateArray
 from solvers.arrays import DenseArrays, FactorArrays, Float32Array, dense_arrays, factor_arrays, stream_of
 from solvers.base import Capabilities, Estimate, Outcome, Solver
 from solvers.checks import at_least
+from solvers.errors import OptionError
 from solvers.flips import FlipAnnealing
 from solvers.goal import Goal
 from solvers.guided import GuidedSearch
@@ -31,9 +32,12 @@ forget it."""
 DENSE_UP_TO = 2048
 """Low-rank problems of at most so many variables are made dense (17 MB): a proposal then costs O(1), not O(rank)."""
 
+MOST_SWEEPS = 10_000_000
+"""Each has a temperature of its own, and those of an annealing are kept: 40 MB."""
+
 _SAMPLED = 4096  # swaps by which the range of temperatures is measured
 _SUB_BLOCKS = 16  # with which the descent of a large low-rank problem ends at the latest
-_MOST_SWEEPS = 1 << 18  # of one annealing within a time limit; after so many another state is worth more
+_MOST_FITTED = 1 << 18  # sweeps of one annealing within a time limit; after so many another state is worth more
 _SETTLING = 0.1  # share of a time limit that is left for the descent
 
 
@@ -49,13 +53,14 @@ class SimulatedAnnealing(Solver, LocalSampler):
     Attributes:
         restarts: how many times to anneal. With a time limit there is no last one, and each further round of so many
             restarts takes twice the sweeps of the one before.
-        sweeps: proposals a variable in one restart. With a time limit, fewer where they would not fit. On a matrix,
-            variables of small couplings take part in the later ones only, when temperature has come down to them.
+        sweeps: proposals a variable in one restart, `MOST_SWEEPS` at most. With a time limit, fewer where they would
+            not fit. On a matrix, variables of small couplings take part in the later ones only, when temperature has
+            come down to them.
         threads: how many to use; None for all processors. Without a target or time limit the answer does not depend on
             it.
 
     Raises:
-        OptionError: a setting that is not a positive whole number.
+        OptionError: a setting that is not a positive whole number, or too many sweeps.
 
     Example:
         >>> from problems import BlockProblem
@@ -73,6 +78,8 @@ class SimulatedAnnealing(Solver, LocalSampler):
 
     def __post_init__(self) -> None:
         at_least(1, restarts=self.restarts, sweeps=self.sweeps)
+        if self.sweeps > MOST_SWEEPS:
+            raise OptionError(f"sweeps {self.sweeps} must be {MOST_SWEEPS} or less; restarts may be more")
         if self.threads is not None:
             at_least(1, threads=self.threads)
 
@@ -228,7 +235,7 @@ class _Annealer:
     def _fitting(self, sweeps: int) -> int:
         """As many of these sweeps as the time left allows, one at least."""
         left = (1.0 - _SETTLING) * self._run.remaining() - _SETTLING * (self._run.time_limit or 0.0)
-        return max(1, min(sweeps, _MOST_SWEEPS, int(left / (self._proposal * self._arrays.n))))
+        return max(1, min(sweeps, _MOST_FITTED, int(left / (self._proposal * self._arrays.n))))
 
     def _walk(self, state: StateArray, stream: npt.NDArray[np.uint64]) -> Walk:
         if isinstance(self._arrays, FactorArrays):
