@@ -150,6 +150,7 @@ def test_a_model_that_is_twice_as_deep_takes_twice_the_row_search(shapes: Module
     assert searched(4) == 2 * searched(2)
 
 
+@pytest.mark.slow
 def test_the_script_measures_and_predicts(tmp_path: Path) -> None:
     config = tmp_path / "config.json"
     config.write_text(json.dumps(TINY), "utf-8")
