@@ -8,6 +8,7 @@ from problems.compiling import compiled
 from solvers.kernels.random import below
 
 _DRAWS = 128  # to find three variables of a kind: enough where one in fifty is of it
+_HEAVIEST_OF, _BEST_OF = 32, 16  # variables of a kind, of which the most strongly coupled, or the best, is moved
 
 
 @compiled(nogil=True, error_model="numpy")
@@ -50,11 +51,7 @@ def cross(Q, other, x, fields, energy, members, starts, stream):  # type: ignore
             b = _contest(theirs, d - s, fields, np.float32(1.0), stream)
             out, into = own[a], theirs[b]
             own[a], theirs[b] = own[d - s - 1], theirs[d - s - 1]
-            energy += np.float64(fields[into]) - np.float64(fields[out]) - np.float64(Q[out, into])
-            x[out], x[into] = 0, 1
-            gained, lost = Q[into], Q[out]
-            for l in range(n):
-                fields[l] += gained[l] - lost[l]
+            energy += _swapped(Q, x, fields, out, into)
     return made, energy
 
 
@@ -89,10 +86,54 @@ def stray(Q, x, fields, group, members, starts, stream):  # type: ignore[no-unty
                 break
     if into < 0:
         return 0.0
+    return _swapped(Q, x, fields, out, into)
+
+
+@compiled(nogil=True, fastmath=True, error_model="numpy")
+def prod(Q, weights, x, fields, stream):  # type: ignore[no-untyped-def]
+    """Swap a one or a zero that weighs on others for the best of some of the other kind; return the change of energy.
+
+    In a block of heavy tails a few variables are coupled so strongly that they are ones together or not at all. No
+    single swap of theirs pays, and a tabu search, which moves what pays best, comes to none of them: the fields of the
+    many others are nearer to each other. Once one has been moved, the fields of the rest call for the same.
+
+    Arrays:
+        Q, x, fields, stream: as the kernels of :mod:`solvers.kernels.tabu` take them; for a single group.
+        weights: how strongly each variable is coupled, float32 [n].
+    """
+    n = x.shape[0]
+    side = np.uint8(below(stream, 2))
+    heavy = other = -1
+    found = 0
+    for _ in range(_DRAWS):
+        i = below(stream, n)
+        if x[i] == side:
+            found += 1
+            if heavy < 0 or weights[i] > weights[heavy]:
+                heavy = i
+            if found == _HEAVIEST_OF:
+                break
+    found = 0
+    for _ in range(_DRAWS):
+        i = below(stream, n)
+        if x[i] != side:
+            found += 1
+            if other < 0 or (fields[i] < fields[other]) == (side == 1):
+                other = i
+            if found == _BEST_OF:
+                break
+    if heavy < 0 or other < 0:
+        return 0.0
+    return _swapped(Q, x, fields, heavy, other) if side else _swapped(Q, x, fields, other, heavy)
+
+
+@compiled(nogil=True, fastmath=True, error_model="numpy")
+def _swapped(Q, x, fields, out, into):  # type: ignore[no-untyped-def]
+    """Swap a one for a zero and return the change of energy."""
     change = np.float64(fields[into]) - np.float64(fields[out]) - np.float64(Q[out, into])
     x[out], x[into] = 0, 1
     gained, lost = Q[into], Q[out]
-    for l in range(n):
+    for l in range(x.shape[0]):
         fields[l] += gained[l] - lost[l]
     return change
 

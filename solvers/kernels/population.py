@@ -4,8 +4,9 @@ Memetic search for the maximum diversity problem (Wu and Hao, "A hybrid metaheur
 problem", European Journal of Operational Research 231, 2013). What differs here: a child starts from the fields of one
 parent and changes them by the variables in which the two differ, so it costs as much as that many tabu steps; each
 member's fields are counted in float64 when it enters, so float32 rounding never grows older than one search; a child
-of parents that are nearly the same goes astray by a few more swaps, or its search would only find them again; the best
-state of a search comes down to one that no swap of any pair improves, and is searched from again if that helped;
+of parents that are nearly the same goes astray by a few more swaps, or its search would only find them again (half of
+them by any, half by variables of large couplings, see :func:`solvers.kernels.children.prod`); the best state of a
+search comes down to one that no swap of any pair improves, and is searched from again if that helped;
 and populations are small, which is quick on easy problems, but stand on levels: a population that has no more to give
 sends its best member up, and as many of those as a population holds become one, with parents that are good and far
 apart, which is what hard problems need. Tabu steps, the best ones first, may lead from everywhere to the same traps:
@@ -32,7 +33,7 @@ import numpy as np
 
 from problems.compiling import compiled
 from solvers.kernels.annealing import anneal_disputed, anneal_matrix, wake_temperatures
-from solvers.kernels.children import cross, random_state, stray
+from solvers.kernels.children import cross, prod, random_state, stray
 from solvers.kernels.pairs import QUARTERS, QUIET, ROW, SLOT, descend_pairs, take_back
 from solvers.kernels.random import below, unit
 from solvers.kernels.states import arrange, copy, matrix_fields
@@ -66,6 +67,7 @@ _HOT, _START_HOT, _COLD = 2.0, 1.0, 0.016  # times the median of their sizes: wh
 _PAYS = 1.5  # times the median of their sizes: what annealing gains where it pays
 _TRIALS = 2  # random states that come down either way, before one way is taken to be the better one
 _FIRST = 3  # states from which a population of the lowest level begins to breed
+_PRODS = 4  # variables of large couplings that are moved in a child of parents that are nearly the same
 _STILL = 0.1  # share of children that are made the other way
 
 
@@ -243,6 +245,10 @@ def _begin(  # type: ignore[no-untyped-def]
         copy(members_x[level, first], x)
         copy(members_fields[level, first], fields)
         swaps, energy = cross(Q, members_x[level, second], x, fields, energy, members, starts, stream)
+        if swaps < plan[3] and temperatures[0] > 0.0 and below(stream, 2) == 0:
+            for _ in range(_PRODS):
+                energy += prod(Q, awake, x, fields, stream)
+            return cost + swaps + _PRODS, energy
         while swaps < plan[3]:
             energy += stray(Q, x, fields, group, members, starts, stream)
             swaps += 1
