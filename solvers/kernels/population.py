@@ -24,7 +24,9 @@ fraction of what a new state does, may begin hot, and does not lose what the par
 little, and a child has failed to enter, some of what they agree on is annealed with it, or they would never leave it.
 So populations are larger then, but begin to breed when they are small, and grow by their children. The first one does
 so before it is known whether annealing pays, with the greedy state and a random one of either kind: then half of the
-children are annealed, or all of them where it seems to pay.
+children are annealed, or all of them where it seems to pay. Where the first two states come down to nearly the same,
+couplings seem weak, and to anneal a third one would take longer than all else: then these two breed, and nothing is
+annealed before their population has had its turn.
 """
 
 from __future__ import annotations
@@ -50,8 +52,8 @@ from solvers.kernels.tabu import (
 
 # Places in `progress`, int64 [COUNTS + LEVELS]: what is done to a child, the level whose population breeds, children
 # searched in all, children in a row that did not enter, children of this population, initial states used, the kind of
-# the present child, and from COUNTS on the members there are on each level.
-STATE, LEVEL, CHILDREN, STALE, BRED, STARTED, KIND, COUNTS = range(8)
+# the present child, whether couplings seem weak, and from COUNTS on the members there are on each level.
+STATE, LEVEL, CHILDREN, STALE, BRED, STARTED, KIND, WEAK, COUNTS = range(9)
 BETWEEN, SEARCHING, DESCENDING, ANNEALING = range(4)
 GIVEN, RANDOM, COOLED, DESCENDED, CROSSED, ANNEALED = range(6)  # kinds of children: four of starts, two of members
 LEVELS = 8  # of which the eighth holds the best of thousands of populations
@@ -67,6 +69,8 @@ _HOT, _START_HOT, _COLD = 2.0, 1.0, 0.016  # times the median of their sizes: wh
 _PAYS = 1.5  # times the median of their sizes: what annealing gains where it pays
 _TRIALS = 2  # random states that come down either way, before one way is taken to be the better one
 _FIRST = 3  # states from which a population of the lowest level begins to breed
+_WEAK_PATIENCE = 2  # times that of other populations: a child is cheap there beside the start that follows
+_FEW = 16  # one in so many of the swaps by which two states could differ
 _PRODS = 4  # variables of large couplings that are moved in a child of parents that are nearly the same
 _STILL = 0.1  # share of children that are made the other way
 
@@ -210,15 +214,18 @@ def _begin(  # type: ignore[no-untyped-def]
     """Fill x and its fields with a new start or a child of two members; return its cost in steps and its energy."""
     crowd = CROWD if _annealing_pays(trials, temperatures) else 1
     level, size = progress[LEVEL], crowd * plan[5]
-    enough = size if level else min(plan[5], _FIRST)
-    if progress[COUNTS + level] >= enough and (progress[STALE] >= crowd * plan[2] or progress[BRED] >= crowd * plan[4]):
+    if level == 0 and progress[COUNTS] == 2 and progress[BRED] == 0:
+        progress[WEAK] = trials[1, 0] == 0.0 and _are_near(members_x[0, 0], members_x[0, 1], starts, counts, plan[3])
+    enough = _enough(level, size, plan, progress)
+    patience = crowd * plan[2] * (_WEAK_PATIENCE if progress[WEAK] else 1)
+    if progress[COUNTS + level] >= enough and (progress[STALE] >= patience or progress[BRED] >= crowd * plan[4]):
         level = _rise(members_x, members_fields, members_energy, size, progress)
-        enough = size if level else min(plan[5], _FIRST)
+        enough = _enough(level, size, plan, progress)
     count = progress[COUNTS + level]
     annealed = temperatures[0] > 0.0 and _to_be_annealed(trials, temperatures, stream)
     if count >= enough:
         if _is_undecided(trials) and temperatures[0] > 0.0:
-            annealed = _annealing_gains(trials, temperatures) or below(stream, 2) == 0
+            annealed = not progress[WEAK] and (_annealing_gains(trials, temperatures) or below(stream, 2) == 0)
         progress[BRED] += 1
         progress[KIND] = CROSSED
         first = below(stream, count)
@@ -269,6 +276,25 @@ def _begin(  # type: ignore[no-untyped-def]
     for l in range(x.shape[0]):
         fields[l] = wide[l]
     return 1 + np.sum(counts) // 4, energy  # a row of the matrix costs about a quarter of a step
+
+
+@compiled(nogil=True, error_model="numpy")
+def _enough(level, size, plan, progress):  # type: ignore[no-untyped-def]
+    """How many members a population breeds from: two are enough where couplings seem weak."""
+    if level:
+        return size
+    return np.int64(2) if progress[WEAK] else min(plan[5], _FIRST)
+
+
+@compiled(nogil=True, error_model="numpy")
+def _are_near(first, second, starts, counts, swaps):  # type: ignore[no-untyped-def]
+    """Whether two states differ by fewer swaps than that, and by few of those that they could differ by."""
+    differing = possible = 0
+    for l in range(first.shape[0]):
+        differing += first[l] != second[l]
+    for g in range(counts.shape[0]):
+        possible += min(counts[g], starts[g + 1] - starts[g] - counts[g])
+    return differing < 2 * swaps and _FEW * differing < 2 * possible
 
 
 @compiled(nogil=True, error_model="numpy")
@@ -338,7 +364,7 @@ def _rise(members_x, members_fields, members_energy, size, progress):  # type: i
     level = progress[LEVEL]
     best = np.argmin(members_energy[level, : progress[COUNTS + level]])
     progress[COUNTS + level] = 0
-    progress[STALE] = progress[BRED] = 0
+    progress[STALE] = progress[BRED] = progress[WEAK] = 0
     above = min(level + 1, LEVELS - 1)
     place = progress[COUNTS + above]
     if not _is_member(members_x[above], place, members_x[level, best]):
@@ -366,9 +392,10 @@ def _end(  # type: ignore[no-untyped-def]
     worst = np.argmax(members_energy[level, :count]) if count else 0
     place = count if count < size else worst
     if count < size and progress[KIND] >= CROSSED:
-        better = account[CHILD] < members_energy[level, worst]
+        known = _is_member(members_x[level], count, child_x)
+        better = not known and account[CHILD] < members_energy[level, worst]
         progress[STALE] = 0 if better else progress[STALE] + 1
-        if _is_member(members_x[level], count, child_x):
+        if known:
             return False
     elif count >= size:
         too_bad = account[CHILD] > members_energy[level, worst] + account[GAIN]

@@ -272,6 +272,39 @@ def test_populations_grow_where_annealing_makes_better_states_of_random_ones(cou
     assert grown >= 4 if coupled else grown <= 1
 
 
+@pytest.mark.parametrize("weak", [True, False])
+def test_where_two_starts_come_down_to_nearly_the_same_they_breed_before_another_is_annealed(weak):
+    rng = np.random.default_rng(0)
+    A = rng.normal(size=(600, 100)) * np.exp(rng.normal(size=(600, 1))) * (0.003 if weak else 1.0)
+    Q, linear = A @ A.T, rng.normal(size=600)
+    first, second = np.arange(0, 24, 2), np.arange(1, 24, 2)
+    Q[first, second] -= 3.0  # ones together or not at all: there is something left to find
+    Q[second, first] -= 3.0
+    linear[:24] = 1.5
+    arrays = dense_arrays(BlockProblem(Q.astype(np.float32), linear, 300))
+    plan = Plan(population=4, children=200, iterations=50, patience=12, brood=160)
+    for seed in range(4):
+        island, kinds = Island(arrays, plan, seed=seed, greedy=arrays.greedy), []
+        while island.advance(-np.inf, 1):
+            if island.children > len(kinds):
+                kinds.append(int(island._progress[population.KIND]))
+        annealed = kinds.index(population.COOLED)
+        assert kinds[:2] == [population.RANDOM, population.GIVEN]
+        if weak:
+            assert 24 <= annealed <= 162
+            assert set(kinds[2:annealed]) == {population.CROSSED}
+        else:
+            assert annealed == 2
+
+
+def test_states_of_few_swaps_are_never_nearly_the_same():
+    first, second = np.zeros((2, 64), np.uint8)
+    first[:6], second[1:7] = 1, 1
+    starts, counts = np.array([0, 64]), np.array([6])
+    assert not population._are_near(first, second, starts, counts, 15)
+    assert population._are_near(first, first, starts, counts, 15)
+
+
 def test_populations_without_success_send_their_best_up():
     problem = instances.random(60, 30, seed=3)
     plan = Plan(population=2, children=400, iterations=5, patience=3, brood=6)
