@@ -28,7 +28,9 @@ $(READY): pyproject.toml constraints.txt
 	@test -x .venv/bin/python || $(PYTHON) -m venv .venv || \
 		{ rm -rf .venv; echo "No virtual environment could be made; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
 	@echo "Installing into .venv; this takes a minute or two."
-	.venv/bin/python -m pip install --quiet -c constraints.txt -e ".[dev]"
+	.venv/bin/python -m pip install --quiet --no-compile -c constraints.txt -e ".[dev]"
+	@# On all processors, which pip does on one; a few files of the dependencies are templates, and are no Python.
+	@.venv/bin/python -m compileall -qq -j 0 -x '/tests?/' .venv/lib || true
 	@touch $@
 
 clean:

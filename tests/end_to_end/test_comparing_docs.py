@@ -7,10 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 TEXT = (DOCS / "comparing-solvers.md").read_text("utf-8")
 
 
+@pytest.mark.slow
 def test_the_example_runs_as_printed(tmp_path):
     (example,) = re.findall(r"^```python\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
     done = subprocess.run(

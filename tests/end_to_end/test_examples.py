@@ -25,12 +25,14 @@ def percent(text, name):
     return float(re.search(rf"^{name}\D*([\d.]+)%", text, re.MULTILINE)[1])
 
 
+@pytest.mark.slow
 def test_prune_classifier_beats_magnitude(tmp_path):
     said = run("prune_classifier.py", tmp_path)
     assert percent(said, "iCBS") > percent(said, "magnitude") + 20
     assert percent(said, "dense") > 95
 
 
+@pytest.mark.slow
 def test_ask_tell_by_hand_lowers_the_loss_with_answers_from_files(tmp_path):
     said = run("ask_tell_by_hand.py", tmp_path)
     assert "3 blocks wait for their answers" in said
@@ -40,6 +42,7 @@ def test_ask_tell_by_hand_lowers_the_loss_with_answers_from_files(tmp_path):
     assert "at density 0.0500" in said
 
 
+@pytest.mark.slow
 def test_bring_your_own_solver_passes_the_kit_and_prunes(tmp_path):
     said = run("bring_your_own_solver.py", tmp_path)
     assert said.count("passed") >= 15
@@ -49,6 +52,7 @@ def test_bring_your_own_solver_passes_the_kit_and_prunes(tmp_path):
 SMALL_TRIAL = ["--blocks", "3", "--size", "10", "--qaoa", "reps=1"]
 
 
+@pytest.mark.slow
 def test_hardware_trial_writes_its_page_without_credentials(tmp_path, monkeypatch):
     for name in [name for name in os.environ if name.startswith("DWAVE_")]:
         monkeypatch.delenv(name)
@@ -67,6 +71,7 @@ def test_hardware_trial_writes_its_page_without_credentials(tmp_path, monkeypatc
     assert "leap?solver=qpu" in page
 
 
+@pytest.mark.slow
 def test_hardware_trial_pays_for_no_call_twice(tmp_path, sapi):
     run("hardware_trial.py", tmp_path, *SMALL_TRIAL, "--leap", "nl,cqm")
     assert sapi.counts["accepted"] == 6

@@ -245,6 +245,7 @@ def test_workers_use_no_more_threads_than_they_have() -> None:
     assert cpu_threads() >= 1
 
 
+@pytest.mark.slow
 def test_energies_agree_to_the_last_digit_whatever_number_of_threads_blas_has() -> None:
     """Products of matrices are rounded otherwise in more threads or fewer; each number in a process of its own."""
     code = (

@@ -202,10 +202,10 @@ def test_a_target_and_a_stop_end_the_search():
 
 def test_a_time_limit_ends_the_search_for_angles():
     problem = random_problem(n=14, k=7)
-    answer = Qaoa(reps=4, starts=10_000).solve(problem, seed=0, time_limit=0.5)
+    answer = Qaoa(reps=4, starts=10_000).solve(problem, seed=0, time_limit=2.0)
     assert answer.info["ended_by"] == "time_limit"
     assert answer.info["evaluations"] > 0
-    assert answer.info["timing"]["solve"] < 5.0
+    assert answer.info["timing"]["solve"] < 12.0
 
 
 def test_the_record_is_json_and_tells_the_circuit():
