@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,3 +29,16 @@ def odd() -> Iterator[ModuleType]:
 def whole() -> Comparison:
     """A race that nothing disturbs."""
     return race()
+
+
+@pytest.fixture(scope="session")
+def _small_race(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("race") / "r"
+    race(backends="exact", seeds=1, out=folder)
+    return folder
+
+
+@pytest.fixture
+def raced(_small_race: Path, tmp_path: Path) -> Path:
+    """A folder with what a race of two problems by `exact` with one seed leaves."""
+    return Path(shutil.copytree(_small_race, tmp_path / "r"))

@@ -248,14 +248,13 @@ def test_a_folder_of_odd_names_goes_on(tmp_path):
     assert "two  blanks" in (tmp_path / "r/report.html").read_text("utf-8")
 
 
-def test_rows_of_another_race_are_refused(tmp_path):
-    race(backends=["exact"], seeds=1, out=tmp_path / "r")
-    path = tmp_path / "r/results.csv"
+def test_rows_of_another_race_are_refused(raced, tmp_path):
+    path = raced / "results.csv"
     path.write_text(path.read_text().replace("\na,", "\nzzz,"))
     with pytest.raises(FileFormatError, match=r"'zzz' is not in race\.json"):
-        Comparison.read(tmp_path / "r")
+        Comparison.read(raced)
     with pytest.raises(FileFormatError, match=r"'zzz' is not in race\.json"):
-        race(backends=["exact"], seeds=1, out=tmp_path / "r")
+        race(backends=["exact"], seeds=1, out=raced)
     with pytest.raises(FileNotFoundError):
         Comparison.read(tmp_path / "none")
 
@@ -270,23 +269,21 @@ def test_rows_of_another_race_are_refused(tmp_path):
         ({"given": {"a": instances.random(16, 7, 1)}}, "has raced another problem called 'a'"),
     ],
 )
-def test_another_protocol_does_not_get_into_the_folder(tmp_path, change, message, monkeypatch):
+def test_another_protocol_does_not_get_into_the_folder(raced, change, message, monkeypatch):
     monkeypatch.setattr(race_module, "processors", lambda: 2)
-    race(backends=["exact"], seeds=1, out=tmp_path / "r")
-    text = (tmp_path / "r/results.csv").read_bytes()
+    text = (raced / "results.csv").read_bytes()
     with pytest.raises(OptionError, match=message):
-        race(**{"backends": ["exact"], "out": tmp_path / "r", **change})
-    assert (tmp_path / "r/results.csv").read_bytes() == text
+        race(**{"backends": ["exact"], "out": raced, **change})
+    assert (raced / "results.csv").read_bytes() == text
 
 
-def test_a_backend_whose_defaults_have_changed_does_not_mix_with_itself(tmp_path):
-    race(backends=["exact"], seeds=1, out=tmp_path / "r")
-    path = tmp_path / "r/race.json"
+def test_a_backend_whose_defaults_have_changed_does_not_mix_with_itself(raced):
+    path = raced / "race.json"
     values = json.loads(path.read_text())
     values["backends"]["exact"]["settings"]["max_nodes"] = 5
     path.write_text(json.dumps(values))
     with pytest.raises(OptionError, match="with another max_nodes than it has now"):
-        race(backends=["exact"], seeds=2, out=tmp_path / "r")
+        race(backends=["exact"], seeds=2, out=raced)
 
 
 @pytest.mark.parametrize(
@@ -303,21 +300,19 @@ def test_a_backend_whose_defaults_have_changed_does_not_mix_with_itself(tmp_path
         (lambda values: values["protocol"].update(workers="many"), "workers 'many' must be"),
     ],
 )
-def test_damage_of_the_settings_is_told(tmp_path, change, message):
-    race({"a": SMALL["a"]}, "exact", seeds=1, out=tmp_path / "r")
-    path = tmp_path / "r/race.json"
+def test_damage_of_the_settings_is_told(raced, change, message):
+    path = raced / "race.json"
     values = json.loads(path.read_text())
     change(values)
     path.write_text(json.dumps(values))
     with pytest.raises(FileFormatError, match=message):
-        Comparison.read(tmp_path / "r")
+        Comparison.read(raced)
 
 
-def test_rows_without_their_settings_are_refused(tmp_path):
-    race(backends=["exact"], seeds=1, out=tmp_path / "r")
-    (tmp_path / "r/race.json").unlink()
+def test_rows_without_their_settings_are_refused(raced):
+    (raced / "race.json").unlink()
     with pytest.raises(OptionError, match=r"no race\.json"):
-        race(backends=["exact"], out=tmp_path / "r")
+        race(backends=["exact"], out=raced)
 
 
 SCRIPT = """
@@ -398,14 +393,13 @@ def test_problems_are_spooled_in_the_folder_only_where_they_are_raced(tmp_path, 
     assert len(race(backends="exact", seeds=1, out=tmp_path / "r").rows) == 2  # nothing is left to race
 
 
-def test_rows_by_another_version_are_told_apart(tmp_path):
-    race(backends="exact", seeds=1, out=tmp_path / "r")
-    path = tmp_path / "r/race.json"
+def test_rows_by_another_version_are_told_apart(raced):
+    path = raced / "race.json"
     values = json.loads(path.read_text())
     values["backends"]["exact"]["versions"]["numpy"] = "0.1"
     path.write_text(json.dumps(values))
-    assert "several versions" not in race(backends="exact", seeds=1, out=tmp_path / "r").page()  # no new row
-    done = race(backends="exact", seeds=2, out=tmp_path / "r")
+    assert "several versions" not in race(backends="exact", seeds=1, out=raced).page()  # no new row
+    done = race(backends="exact", seeds=2, out=raced)
     assert f"Rows of exact were made by several versions: numpy 0.1, then {np.__version__}." in done.page()
 
 
@@ -415,7 +409,6 @@ def test_the_settings_of_a_portfolio_s_members_are_on_record():
     assert tabu["settings"]["population"] == 4
 
 
-def test_the_columns_of_a_row_are_in_the_file(tmp_path):
-    race({"a": SMALL["a"]}, ["exact"], seeds=1, out=tmp_path / "r")
-    head = (tmp_path / "r/results.csv").read_text().split("\n")[0]
+def test_the_columns_of_a_row_are_in_the_file(raced):
+    head = (raced / "results.csv").read_text().split("\n")[0]
     assert head.split(",") == list(COLUMNS)
