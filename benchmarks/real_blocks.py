@@ -23,6 +23,7 @@ class Recipe:
         samples: N, the samples that its curvature comes of.
         density: of the network, pruned by magnitude.
         scope: whether its candidates come from all layers, or from one.
+        seed: of the samples, and of the candidates.
     """
 
     network: str
@@ -30,10 +31,12 @@ class Recipe:
     samples: int
     density: float
     scope: str = "global"
+    seed: int = 0
 
     @property
     def name(self) -> str:
-        return f"{self.network}-{self.n}-N{self.samples}-d{self.density:g}-{self.scope}"
+        name = f"{self.network}-{self.n}-N{self.samples}-d{self.density:g}-{self.scope}"
+        return f"{name}-s{self.seed}" if self.seed else name
 
 
 RECIPES = [
@@ -50,6 +53,30 @@ RECIPES = [
     Recipe("resnet20", 2048, 1000, 0.2),
 ]
 
+OTHERS = [
+    Recipe("classifier", 512, 200, 0.1, "layer", 1),
+    Recipe("classifier", 1024, 200, 0.1, "layer", 1),
+    Recipe("classifier", 1024, 200, 0.1, "layer", 2),
+    Recipe("classifier", 1024, 200, 0.05, "layer"),
+    Recipe("classifier", 1024, 200, 0.2, "layer", 3),
+    Recipe("classifier", 2048, 200, 0.1, "layer", 1),
+    Recipe("classifier", 2048, 200, 0.05, "layer", 2),
+    Recipe("classifier", 2048, 1000, 0.1, "layer", 3),
+    Recipe("mlpnet", 1024, 200, 0.1, "layer", 1),
+    Recipe("mlpnet", 1024, 1000, 0.2, "layer", 2),
+    Recipe("mlpnet", 2048, 200, 0.1, "layer", 3),
+    Recipe("resnet20", 1024, 200, 0.2, "layer", 1),
+    Recipe("classifier", 512, 200, 0.05, seed=1),
+    Recipe("classifier", 1024, 50, 0.05, seed=1),
+    Recipe("classifier", 1024, 200, 0.05, seed=2),
+    Recipe("classifier", 1024, 1000, 0.02, seed=3),
+    Recipe("classifier", 2048, 50, 0.05, seed=1),
+    Recipe("classifier", 2048, 200, 0.02, seed=2),
+    Recipe("mlpnet", 1024, 200, 0.05, seed=4),
+    Recipe("resnet20", 1024, 50, 0.3, seed=2),
+]
+"""Blocks that no figure of block_solvers.py is of, to hold a change of a solver against: see versions.py."""
+
 
 @dataclass(frozen=True, eq=False)
 class RealBlock:
@@ -60,9 +87,9 @@ class RealBlock:
     mask: np.ndarray
 
 
-def real_blocks(pattern: str = "") -> Iterator[RealBlock]:
-    """The blocks of `RECIPES` whose name contains the pattern."""
-    for recipe in RECIPES:
+def real_blocks(pattern: str = "", recipes: list[Recipe] = RECIPES) -> Iterator[RealBlock]:
+    """The blocks of these recipes whose name contains the pattern."""
+    for recipe in recipes:
         if pattern in recipe.name:
             yield made(recipe)
 
@@ -74,7 +101,7 @@ def made(recipe: Recipe) -> RealBlock:
     data = models.cifar10("train") if recipe.network == "resnet20" else models.mnist("train")
     config = Config.of(
         density=recipe.density, block_size=recipe.n, batch_size=recipe.samples, scope=recipe.scope,
-        steps=1, cut_steps=0, guard="off", seed=0,
+        steps=1, cut_steps=0, guard="off", seed=recipe.seed,
     )  # fmt: skip
     pruner = Pruner(model, data, config)
     (problem,) = pruner.ask(1)
