@@ -13,6 +13,7 @@ Data: HYBRID_ICBS_DATA, see models.py.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import json
 import os
@@ -107,9 +108,12 @@ class Version:
         """Seconds of a solve until the threshold, `LIMIT` where it is missed."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        print(json.dumps([str(path), threshold, seed, LIMIT]), file=self._process.stdin, flush=True)
-        line = self._process.stdout.readline()
+        line = ""
+        with contextlib.suppress(BrokenPipeError):
+            print(json.dumps([str(path), threshold, seed, LIMIT]), file=self._process.stdin, flush=True)
+            line = self._process.stdout.readline()
         if not line:
+            self._process.stdin = None  # nothing more is written there
             sys.exit("a version ended before it answered; what it said stands above")
         return float(line)
 
