@@ -36,7 +36,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -183,16 +183,10 @@ def peers_on(problem: BlockProblem, ladder: tuple[float, ...]) -> dict[str, tupl
 
 def mdplib(arguments: argparse.Namespace) -> None:
     """Time of `tabu` to the best known value of each instance of n = 500."""
-    from problems import instances
-
-    with open(DATA / "mdplib" / "best.csv", newline="") as file:
-        files = [row["file"] for row in csv.DictReader(file) if row["n"] == "500"]
     seeds = range(10 if arguments.quick else 100)
     rows = []
-    for file_name in files:
-        problem = instances.read_mdplib(DATA / "mdplib" / file_name)
+    for file_name, problem, threshold in mdplib_problems():
         best = problem.best_known.energy
-        threshold = best + 0.005 + 1e-7 * abs(best)  # the best values are printed with two digits
         took, own = zip(*(seconds_to("tabu", problem, threshold, seed, None, 1.0) for seed in seeds), strict=True)
         good = max(took) <= 1.0 and statistics.median(took) < 0.05
         rows.append([file_name, f"{-best:.2f}", *_times(took), *_times(own)[:2], _verdict(good, "all, median 0.05")])
@@ -200,6 +194,18 @@ def mdplib(arguments: argparse.Namespace) -> None:
     _table(
         ["instance", "best known", "median s", "worst s", "reached", "processor: median", "worst", "bar"], rows
     )  # fmt: skip
+
+
+def mdplib_problems() -> Iterator[tuple[str, BlockProblem, float]]:
+    """MDPLIB's instances of n = 500: files' names, problems, and the energies that count as the best known."""
+    from problems import instances
+
+    with open(DATA / "mdplib" / "best.csv", newline="") as file:
+        files = [row["file"] for row in csv.DictReader(file) if row["n"] == "500"]
+    for file_name in files:
+        problem = instances.read_mdplib(DATA / "mdplib" / file_name)
+        best = problem.best_known.energy
+        yield file_name, problem, best + 0.005 + 1e-7 * abs(best)  # the best values are printed with two digits
 
 
 def large(arguments: argparse.Namespace) -> None:

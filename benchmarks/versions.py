@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import csv
 import json
 import os
 import subprocess
@@ -28,7 +27,6 @@ import numpy as np
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 LIMIT = 1.0  # seconds after which a solver has missed the target
-NEAR = 1e-6  # share of the target by which energies may differ and count as equal
 SHORT = {1024: 0.012, 4096: 0.04}  # seconds of the solves that set a target, by the variables there may be
 
 
@@ -68,23 +66,19 @@ def main() -> None:
 
 def _problems(folder: Path, pattern: str) -> Iterator[tuple[str, Path, float]]:
     """Names of problems, files that hold them, and the energies to reach."""
+    import block_solvers
     import real_blocks
-    from models import DATA
-
-    from problems import instances
 
     for block in real_blocks.real_blocks(pattern, real_blocks.RECIPES + real_blocks.OTHERS):
         yield block.name, block.problem.save(folder / f"{block.name}.bqm"), _target(block.problem)
-    with open(DATA / "mdplib" / "best.csv", newline="") as file:
-        names = [row["file"] for row in csv.DictReader(file) if row["n"] == "500" and pattern in row["file"]]
-    for name in names:
-        problem = instances.read_mdplib(DATA / "mdplib" / name)
-        assert problem.best_known is not None
-        best = problem.best_known.energy
-        yield Path(name).stem, problem.save(folder / f"{Path(name).stem}.bqm"), best + 0.005 + 1e-7 * abs(best)
+    for file_name, problem, threshold in block_solvers.mdplib_problems():
+        if pattern in file_name:
+            yield file_name, problem.save(folder / f"{Path(file_name).stem}.bqm"), threshold
 
 
 def _target(problem: Any) -> float:
+    from block_solvers import NEAR
+
     import solvers
 
     solver = solvers.get_solver("tabu?threads=1")
