@@ -14,7 +14,7 @@ from collections.abc import Callable
 import numpy as np
 
 from problems import BlockProblem
-from solvers.repair import repair
+from solvers.local.repair import repair
 
 PENALTIES = (0.1, 1.0, 10.0)
 """Times mean|Q| sqrt(n). Annealers do best with small ones, tabu search with 10."""

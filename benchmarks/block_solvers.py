@@ -132,7 +132,7 @@ def seconds_of_a_state(problem: BlockProblem) -> float:
     """What every solve of a dense problem spends on one state: the rows of its ones added up, and its exact energy."""
     import numpy as np
 
-    from solvers.kernels.states import matrix_fields
+    from solvers.local.kernels.states import matrix_fields
 
     single, fields = problem.single_energies, np.empty(problem.n, np.float32)
     (state,) = problem.random_states(1, 0)
@@ -149,7 +149,7 @@ def _kept_peers(
     name: str, problem: BlockProblem, ladder: tuple[float, ...], *, again: bool
 ) -> dict[str, tuple[float, float]]:
     """What the peers found on a block, kept in a file once it is known."""
-    from solvers.ledger import fingerprint
+    from solvers.remote.ledger import fingerprint
 
     file = REPOSITORY / "runs" / "benchmarks" / f"peers_{name}_{ladder[-1]:g}s.json"
     kept = json.loads(file.read_text()) if file.exists() and not again else {}

@@ -182,8 +182,8 @@ def _prune(prune: Any, model: Any, ids: Any, settings: Settings, threads: int, f
 
 
 def _one_layer(rows: int, d: int, settings: Settings, threads: int) -> dict[str, float]:
-    from hybrid_icbs.curvature import Gram
-    from hybrid_icbs.rows import prune_matrix
+    from hybrid_icbs.layerwise.grams import Gram
+    from hybrid_icbs.layerwise.rows import prune_matrix
 
     how = {"method": settings.method, "update": settings.update, "threads": threads}
     prune_matrix(torch.randn(2, 64), torch.eye(64), [32] * 2, **how)  # compiled

@@ -13,10 +13,10 @@ from typing import Literal
 import torch
 from cost_shapes import Block, Matrix, Shapes
 
-from hybrid_icbs.calibration import POSITIONS, POSITIONS_LARGE
-from hybrid_icbs.mapped import IN_MEMORY
-from hybrid_icbs.update import EXACT_UP_TO
-from hybrid_icbs.windows import COLUMNS
+from hybrid_icbs.data.calibration import POSITIONS, POSITIONS_LARGE
+from hybrid_icbs.layerwise.refit import EXACT_UP_TO
+from hybrid_icbs.layerwise.windows import COLUMNS
+from hybrid_icbs.models.restore import IN_MEMORY
 
 TOKENS_A_PASS = 2048  # of runs by layer
 

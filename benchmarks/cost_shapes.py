@@ -19,8 +19,9 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
-from hybrid_icbs.calibration import Loss, next_token_loss, token_loss
-from hybrid_icbs.pretrained import Task, block_layers, task_of_class
+from hybrid_icbs.data.calibration import Loss, next_token_loss, token_loss
+from hybrid_icbs.data.tasks import Task, task_of_class
+from hybrid_icbs.models.pretrained import block_layers
 
 _LLAMA: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"],

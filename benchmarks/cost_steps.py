@@ -21,22 +21,22 @@ import scipy.fft
 import torch
 from cost_shapes import shapes_of
 
-from hybrid_icbs import baselines
-from hybrid_icbs.calibration import next_token_loss
-from hybrid_icbs.curvature import damped, inverted
-from hybrid_icbs.entries import add_entries
-from hybrid_icbs.fingerprint import fingerprint
-from hybrid_icbs.layers import Layer, find_layers
-from hybrid_icbs.mapped import mapped_tensors
-from hybrid_icbs.masks import Masks
-from hybrid_icbs.merge import apply, moves_of, write_masks
-from hybrid_icbs.scores import initial_masks
-from hybrid_icbs.selection import HoldBack, choose_candidates
-from hybrid_icbs.update import EXACT_UP_TO, TOLERANCE, TOLERANCE_HALF, refit_exactly, refit_iteratively
-from hybrid_icbs.windows import COLUMNS
+from hybrid_icbs.blockwise.merge import apply, moves_of, write_masks
+from hybrid_icbs.data.calibration import next_token_loss
+from hybrid_icbs.gradients.entries import add_entries
+from hybrid_icbs.layerwise.grams import damped, inverted
+from hybrid_icbs.layerwise.refit import EXACT_UP_TO, TOLERANCE, TOLERANCE_HALF, refit_exactly, refit_iteratively
+from hybrid_icbs.layerwise.windows import COLUMNS
+from hybrid_icbs.methods import baselines
+from hybrid_icbs.models.layers import Layer, find_layers
+from hybrid_icbs.models.masks import Masks
+from hybrid_icbs.models.restore import mapped_tensors
+from hybrid_icbs.runs.fingerprint import fingerprint
+from hybrid_icbs.selection.candidates import HoldBack, choose_candidates
+from hybrid_icbs.selection.scores import initial_masks
 from problems import BlockProblem
-from solvers.rows import elimination_costs, grow_rows, solve_refitted_rows, solve_rows
-from solvers.tabu import TabuSearch
+from solvers.local.tabu import TabuSearch
+from solvers.rows.batch import elimination_costs, grow_rows, solve_refitted_rows, solve_rows
 
 LADDER = (256, 512, 1024, 2048, 3072)
 """Widths at which steps are measured; the last also tells how well it is predicted from those before."""

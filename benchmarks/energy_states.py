@@ -7,7 +7,7 @@ from numba import njit
 
 import solvers
 from problems import BlockProblem
-from solvers.repair import polish
+from solvers.local.repair import polish
 
 TEMPERATURES = 8
 SWEEPS = 20

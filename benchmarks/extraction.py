@@ -20,11 +20,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from hybrid_icbs.calibration import Batch, Loss, cross_entropy, next_token_loss
-from hybrid_icbs.gradients import measure_gradients
-from hybrid_icbs.layers import find_layers
-from hybrid_icbs.scores import initial_masks
-from hybrid_icbs.selection import HoldBack, choose_candidates
+from hybrid_icbs.data.calibration import Batch, Loss, cross_entropy, next_token_loss
+from hybrid_icbs.gradients.passes import measure_gradients
+from hybrid_icbs.models.layers import find_layers
+from hybrid_icbs.selection.candidates import HoldBack, choose_candidates
+from hybrid_icbs.selection.scores import initial_masks
 
 SEQUENCES, TOKENS = 16, 128
 

@@ -28,7 +28,7 @@ def main() -> None:
     arguments = parser.parse_args()
     import triton
 
-    from solvers.kernels import tabu_triton
+    from solvers.local.batched import tabu_triton
 
     print(f"triton {triton.__version__}, compiled for compute capability 9.0")
     print(f"{'n':>5} {'warps':>5} {'registers':>9} {'spilled':>7} {'programs':>8} {'instructions':>12} "
@@ -49,7 +49,7 @@ def compiled(n: int, warps: int) -> tuple[int, int, int]:
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from solvers.kernels import tabu_triton
+    from solvers.local.batched import tabu_triton
 
     names = tabu_triton._steps.arg_names
     pointers = ["*fp32", "*fp32", "*i32", "*u8", "*fp64", "*fp64", "*i32", "*fp64", "*i64", "*i32"]

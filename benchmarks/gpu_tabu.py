@@ -28,12 +28,12 @@ import numpy as np
 import torch
 
 from problems import BlockProblem, instances
-from solvers.arrays import dense_arrays
-from solvers.goal import Goal
-from solvers.islands import UNENDING, Island, Plan
+from solvers.local.arrays import dense_arrays
+from solvers.local.batched.tabu_torch import Batch, Task
+from solvers.local.populations import UNENDING, Island, Plan
+from solvers.local.tabu import TabuSearch
+from solvers.local.target import Goal
 from solvers.run import Run
-from solvers.tabu import TabuSearch
-from solvers.tabu_torch import Batch, Task
 
 SIZES = (256, 1024, 4096)
 SEARCHES = (1, 4, 16, 64, 256, 1024, 4096)
@@ -157,7 +157,7 @@ def _millions(moves: float | None) -> str:
 
 
 def _other_warps(problem: BlockProblem, searches: int, device: str) -> None:
-    from solvers.kernels import tabu_triton
+    from solvers.local.batched import tabu_triton
 
     chosen = tabu_triton.warps
     fewest = max(1, tabu_triton.block(problem.n) // 1024)  # 32 variables a thread

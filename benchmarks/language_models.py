@@ -28,7 +28,7 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
-from hybrid_icbs.layerwise import LayerwiseResult, prune_layerwise
+from hybrid_icbs.layerwise.passes import LayerwiseResult, prune_layerwise
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("HYBRID_ICBS_DATA", REPOSITORY.parent / "shared" / "data"))

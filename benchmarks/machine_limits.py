@@ -9,11 +9,11 @@ import numba as nb
 import numpy as np
 
 from problems import BlockProblem
-from solvers.arrays import dense_arrays, stream_of
-from solvers.kernels import tabu as kernel
-from solvers.kernels.lanes import lesser
-from solvers.kernels.states import matrix_fields
-from solvers.walks import MatrixWalk
+from solvers.local.arrays import dense_arrays, stream_of
+from solvers.local.kernels import tabu as kernel
+from solvers.local.kernels.lanes import lesser
+from solvers.local.kernels.states import matrix_fields
+from solvers.local.walks import MatrixWalk
 
 STREAM_BYTES = 1 << 30
 _REPEATS = 5
@@ -61,7 +61,7 @@ def steps_a_second(n: int, seed: int = 0) -> float:
 
 def proposals_a_second(n: int, seed: int = 0) -> float:
     """Swaps that annealing proposes on such a problem, at temperatures from hot to cold."""
-    from solvers.temperatures import temperature_range
+    from solvers.local.temperatures import temperature_range
 
     problem = _random(n, seed)
     walk = MatrixWalk(dense_arrays(problem), problem.random_states(1, seed)[0], stream_of(seed, 0))

@@ -31,7 +31,7 @@ from instance_blocks import Made, Network, Recipe, make
 import solvers
 from problems import BestKnown, BlockProblem
 from problems.instances.benchmark import FOLDER, Descent, Instance, read_records, write_manifest, write_record
-from solvers.repair import polish
+from solvers.local.repair import polish
 
 CHOICES = Path(__file__).with_name("instances.json")
 SIZES, LARGE, SHARES = (16, 24, 32, 64, 128, 256, 1024), 4096, (0.1, 0.5, 0.9)

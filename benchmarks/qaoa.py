@@ -179,8 +179,8 @@ def _table(title: str, blocks: list[BlockProblem], quick: bool) -> dict[tuple[st
     import numpy as np
 
     import solvers
+    from solvers.local.repair import polish
     from solvers.qaoa import Qaoa
-    from solvers.repair import polish
 
     optima = [float(solvers.solve(block, "exact").first.energy) for block in blocks]
     ladders = [np.sort(block.energy(_all_states(block.n, block.constraint.total))) for block in blocks]

@@ -25,8 +25,8 @@ import solvers
 from hybrid_icbs import Config, Pruner
 from hybrid_icbs.digits import digits_classifier, load_digits
 from problems import BlockProblem
+from solvers.local.repair import polish
 from solvers.remote import Account, FileLedger, accounting
-from solvers.repair import polish
 
 ESTIMATED = ("qaoa", "leap?solver=nl", "leap?solver=cqm", "leap?solver=bqm", "leap?solver=qpu")
 

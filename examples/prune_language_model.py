@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from hybrid_icbs import prune
-from hybrid_icbs.perplexity import perplexity
+from hybrid_icbs.data.perplexity import perplexity
 
 CONTEXT, BATCH, STEPS = 128, 16, 180
 

@@ -6,25 +6,25 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hybrid_icbs.calibration import evaluate
+    from hybrid_icbs.blockwise.pruner import Pruner
     from hybrid_icbs.config import Config
+    from hybrid_icbs.data.calibration import evaluate
     from hybrid_icbs.errors import PruningError, RunFolderError, StaleBlock, UnsupportedLayerError
-    from hybrid_icbs.masks import Masks
-    from hybrid_icbs.pruner import Pruner
+    from hybrid_icbs.models.masks import Masks
     from hybrid_icbs.pruning import prune, resume
     from hybrid_icbs.result import PruneResult
 
 # Torch takes seconds to import. Names are loaded when they are first used, so that `hybrid-icbs --help` needs none.
 _HOMES = {
     "Config": "config",
-    "Masks": "masks",
+    "Masks": "models.masks",
     "PruneResult": "result",
-    "Pruner": "pruner",
+    "Pruner": "blockwise.pruner",
     "PruningError": "errors",
     "RunFolderError": "errors",
     "StaleBlock": "errors",
     "UnsupportedLayerError": "errors",
-    "evaluate": "calibration",
+    "evaluate": "data.calibration",
     "prune": "pruning",
     "resume": "pruning",
 }

@@ -1,5 +1,5 @@
 """`python -m hybrid_icbs` is the command `hybrid-icbs`."""
 
-from hybrid_icbs.cli import main
+from hybrid_icbs.cli.app import main
 
 main()

@@ -11,8 +11,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from hybrid_icbs.errors import PruningError
-from hybrid_icbs.patterns import Pattern
-from hybrid_icbs.scores import Comparison, Score
+from hybrid_icbs.models.patterns import Pattern
+from hybrid_icbs.selection.scores import Comparison, Score
 
 PRESETS: dict[str, dict[str, Any]] = {
     # Ours; how its defaults were chosen, and on what, stands in benchmarks/README.md.

@@ -10,15 +10,15 @@ from typing import Any, Literal
 from torch import nn
 
 import solvers
-from hybrid_icbs.by_layer import prune_by_layer, resume_by_layer
-from hybrid_icbs.calibration import Loss
+from hybrid_icbs.blockwise.pruner import Pruner
 from hybrid_icbs.config import BY_LAYER_UNDISPATCHED, Config
+from hybrid_icbs.data.calibration import Loss
+from hybrid_icbs.data.tasks import data_for
 from hybrid_icbs.errors import PruningError
-from hybrid_icbs.journal import Journal
-from hybrid_icbs.pretrained import data_for
-from hybrid_icbs.pruner import Pruner
+from hybrid_icbs.layerwise.run import prune_by_layer, resume_by_layer
 from hybrid_icbs.result import PruneResult
-from hybrid_icbs.scores import Score
+from hybrid_icbs.runs.journal import Journal
+from hybrid_icbs.selection.scores import Score
 from solvers.dispatch import Dispatch, get_dispatch
 
 
@@ -81,7 +81,7 @@ def prune(
         out: a new run folder: journal, masks, model, metrics and report; a run that is stopped resumes from there.
         progress: show a progress bar (on standard error).
         inplace: prune the given model, not a copy.
-        settings: `method` and `objective` prune layer by layer (see :mod:`hybrid_icbs.by_layer`); `update` refits the
+        settings: `method` and `objective` prune layer by layer (see :mod:`hybrid_icbs.layerwise.run`); `update` refits the
             weights that survive, `pattern` keeps N of every M; any other setting of
             :class:`~hybrid_icbs.config.Config`, such as `max_charge`, the seconds that a service may bill the run.
 

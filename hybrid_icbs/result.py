@@ -15,8 +15,8 @@ from torch import nn
 
 from hybrid_icbs.config import Config
 from hybrid_icbs.errors import RunFolderError
-from hybrid_icbs.model_card import write_card
-from hybrid_icbs.pretrained import quiet_transformers
+from hybrid_icbs.models.pretrained import quiet_transformers
+from hybrid_icbs.report.model_card import write_card
 
 TOOLKITS = ("torch", "numpy", "dimod", "numba")
 """Distributions whose versions belong in the record of a run."""
@@ -110,7 +110,7 @@ class PruneResult:
         Returns:
             The page.
         """
-        from hybrid_icbs.report import render
+        from hybrid_icbs.report.page import render
 
         page = render(self)
         if file is not None:

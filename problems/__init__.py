@@ -4,7 +4,7 @@ from problems import instances
 from problems.block import BestKnown, BlockProblem, Labels
 from problems.cardinality import Cardinality
 from problems.errors import FileFormatError, ProblemError
-from problems.files import load, save
+from problems.formats.files import load, save
 from problems.forms import DenseForm, LowRankForm, QuadraticForm, ScaledForm, SharedMatrix
 from problems.sets import BlockSet, load_set, save_set
 

@@ -441,8 +441,8 @@ class BlockProblem:
         return convert.from_cqm(cqm)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the problem to files that share a name; see :func:`problems.files.save`."""
-        from problems import files
+        """Write the problem to files that share a name; see :func:`problems.formats.files.save`."""
+        from problems.formats import files
 
         return files.save(self, path)
 
@@ -453,8 +453,8 @@ class BlockProblem:
         cardinality: int | npt.ArrayLike | None = None,
         groups: npt.ArrayLike | None = None,
     ) -> BlockProblem:
-        """Read a problem from its files; see :func:`problems.files.load`."""
-        from problems import files
+        """Read a problem from its files; see :func:`problems.formats.files.load`."""
+        from problems.formats import files
 
         return files.load(path, cardinality, groups)
 

@@ -386,7 +386,7 @@ def _refuse_infinite_squares(form: LowRankForm) -> None:
 
 
 def _energies_one_by_one(matrix: FloatArray, scales: Float64Array, states: StateArray) -> Float64Array:
-    from problems.kernels import matrix_energies
+    from problems.energies import matrix_energies
 
     energies = np.empty(len(states))
     # Read-only views: compiled once, whoever holds the arrays.

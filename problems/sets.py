@@ -10,7 +10,7 @@ from typing import overload
 
 from problems.block import BlockProblem
 from problems.errors import FileFormatError, ProblemError
-from problems.files import load, save
+from problems.formats.files import load, save
 from problems.storage import check_schema, json_bytes, opened, parse_json, write_whole
 
 SCHEMA, VERSION = "hybrid-icbs block set", 1

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from problems import BlockProblem
 from problems.forms import Float64Array, StateArray
 from solvers.errors import OptionError, SolverError, UnavailableError
-from solvers.goal import EXACT_ROUNDING, size_of_terms
+from solvers.precision import EXACT_ROUNDING, size_of_terms
 from solvers.run import Run, check_seed, end_all, listening_together, versions
 
 InitialStates: TypeAlias = "npt.ArrayLike | dimod.SampleSet | None"

@@ -15,8 +15,8 @@ from problems.forms import Float64Array, StateArray
 from solvers.base import Availability, Capabilities, Estimate, Outcome, Solver
 from solvers.checks import at_least
 from solvers.errors import OptionError, UnavailableError
+from solvers.local.repair import polish, single_state
 from solvers.registry import get_solver
-from solvers.repair import polish, single_state
 from solvers.run import Run
 
 _NOISE = 0.03  # of the fields' spread, and so much more for each failure in a row

@@ -21,13 +21,13 @@ ENTRY_POINTS = "hybrid_icbs.solvers"
 """Group in which a third party's distribution names its solvers: `name = "package.module:SolverClass"`."""
 
 BUILT_IN = {
-    "sa": "solvers.sa:SimulatedAnnealing",
-    "tabu": "solvers.tabu:TabuSearch",
-    "exact": "solvers.exact:Exact",
+    "sa": "solvers.local.sa:SimulatedAnnealing",
+    "tabu": "solvers.local.tabu:TabuSearch",
+    "exact": "solvers.exact.solver:Exact",
     "qaoa": "solvers.qaoa:Qaoa",
-    "ocean-sa": "solvers.ocean:OceanSA",
-    "ocean-tabu": "solvers.ocean:OceanTabu",
-    "leap": "solvers.leap:Leap",
+    "ocean-sa": "solvers.ocean.samplers:OceanSA",
+    "ocean-tabu": "solvers.ocean.samplers:OceanTabu",
+    "leap": "solvers.remote.leap:Leap",
     "decompose": "solvers.decompose:Decompose",
     "portfolio": "solvers.portfolio:Portfolio",
 }
@@ -92,7 +92,7 @@ def get_solver(backend: str | Solver, **options: Any) -> Solver:
         raise OptionError(f"backend {backend!r} must be a name such as 'tabu', or a solver")
     name, in_text = parse(backend)
     if name.startswith(DIMOD_PREFIX):
-        from solvers.ocean import DimodSampler
+        from solvers.ocean.samplers import DimodSampler
 
         return DimodSampler.named(name.removeprefix(DIMOD_PREFIX), _typed(DimodSampler, in_text) | options)
     cls = solver_class(name)

@@ -42,7 +42,7 @@ def sapi(
     """That server as new, found by all clients of this process and its children, which wait milliseconds only."""
     from sapi_server import TOKEN
 
-    from solvers.leap import service
+    from solvers.remote.leap import service
 
     for name in [name for name in os.environ if name.startswith("DWAVE_")]:
         monkeypatch.delenv(name)

@@ -13,8 +13,8 @@ import dimod
 import numpy as np
 
 from problems import BlockProblem
-from solvers.sa import SimulatedAnnealing
-from solvers.tabu import TabuSearch
+from solvers.local.sa import SimulatedAnnealing
+from solvers.local.tabu import TabuSearch
 
 SECONDS = 0.5
 """How long the search of a nonlinear model may take."""

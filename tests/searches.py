@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from problems import BlockProblem
-from solvers.arrays import dense_arrays
-from solvers.kernels import pairs, states, tabu
+from solvers.local.arrays import dense_arrays
+from solvers.local.kernels import pairs, states, tabu
 
 
 class Search:

@@ -81,7 +81,7 @@ def test_importing_a_package_with_all_its_names_loads_nothing_heavy(package, abs
 
 
 def test_help_comes_without_torch():
-    code = "from typer.testing import CliRunner; from hybrid_icbs.cli import app; "
+    code = "from typer.testing import CliRunner; from hybrid_icbs.cli.app import app; "
     code += "assert CliRunner().invoke(app, ['prune', '--help']).exit_code == 0"
     assert loaded_by(code) & (HEAVY | {"torch", "numpy"}) == set()
 

@@ -20,8 +20,8 @@ import numpy.typing as npt
 
 from problems.block import BlockProblem, Labels
 from problems.errors import FileFormatError, ProblemError
+from problems.formats.npz import read_npz, write_npz
 from problems.forms import StateArray
-from problems.npz_file import read_npz, write_npz
 from problems.storage import opened
 
 MOST_COLUMNS = (1 << 24) // 127**2

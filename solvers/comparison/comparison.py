@@ -121,7 +121,7 @@ class Comparison:
 
     def page(self) -> str:
         """The page, HTML that loads nothing from elsewhere."""
-        from solvers.comparison.page import page
+        from solvers.comparison.page.page import page
 
         return page(self)
 

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from problems import BestKnown, BlockProblem, LowRankForm, ScaledForm, instances
-from solvers.goal import EXACT_ROUNDING, size_of_terms
-from solvers.ledger import fingerprint
+from solvers.precision import EXACT_ROUNDING, size_of_terms
+from solvers.remote.ledger import fingerprint
 
 DESCENTS = 100
 """Random states that are descended from, on problems of up to `_WHOLE` variables; larger ones get a fifth."""
@@ -219,7 +219,7 @@ def _coefficients(problem: BlockProblem) -> tuple[int, float, float, bool]:
 def _descended(problem: BlockProblem) -> tuple[float, ...]:
     if problem.n > _MOST:
         return ()
-    from solvers.repair import polish
+    from solvers.local.repair import polish
 
     count = DESCENTS if problem.n <= _WHOLE else DESCENTS // 5
     states = polish(problem, problem.random_states(count, 0))

@@ -69,7 +69,7 @@ class Race:
         protocol: what all rows have in common.
         token: names the race in labels of calls to services.
         problems: the facts of each problem, by name.
-        backends: of each backend, by its text, what ran: see :func:`solvers.comparison.entrants.Entrant.record`.
+        backends: of each backend, by its text, what ran: see :func:`solvers.comparison.racing.entrants.Entrant.record`.
     """
 
     protocol: Protocol
@@ -190,7 +190,7 @@ _BACKEND = {
     "name": str, "settings": dict, "tuned": dict, "paradigm": str, "deterministic": bool, "remote": bool,
     "device": str, "versions": dict,
 }  # fmt: skip
-"""What is on record of a backend: see :meth:`solvers.comparison.entrants.Entrant.record`."""
+"""What is on record of a backend: see :meth:`solvers.comparison.racing.entrants.Entrant.record`."""
 
 
 def _check_backend(text: str, record: Mapping[str, Any]) -> None:

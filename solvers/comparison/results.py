@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 
 from problems import FileFormatError
 from problems.storage import opened
-from solvers.file_lock import hold
+from solvers.remote.file_lock import hold
 
 FILE = "results.csv"
 

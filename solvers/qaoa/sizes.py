@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from problems import BlockProblem
-from solvers.exact import feasible_states
+from solvers.exact.solver import feasible_states
 from solvers.qaoa.ansatz import Ansatz
 from solvers.qaoa.circuits import qaoa_circuit
 from solvers.qaoa.samplers import BASIS, LARGEST, kind

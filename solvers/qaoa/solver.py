@@ -18,14 +18,14 @@ from problems.penalty import penalty as penalty_of
 from solvers.base import Availability, Capabilities, Estimate, Outcome, Solver
 from solvers.checks import at_least, one_of
 from solvers.errors import OptionError, SolverError, UnavailableError
-from solvers.penalised import _most_promising, _soon
+from solvers.local.repair import polish, repair, single_state
+from solvers.ocean.penalised import _most_promising, _soon
 from solvers.qaoa import angles as search
 from solvers.qaoa import sizes
 from solvers.qaoa.ansatz import MIXERS, Ansatz
 from solvers.qaoa.circuits import qaoa_circuit
 from solvers.qaoa.samplers import Device, check_name, kind, opened, read_options, ready
 from solvers.qaoa.subspace import Simulation
-from solvers.repair import polish, repair, single_state
 from solvers.run import Run
 
 BEST_VARIABLES = 12

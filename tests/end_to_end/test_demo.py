@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-SCRIPT = "from hybrid_icbs.cli import main; main()"
+SCRIPT = "from hybrid_icbs.cli.app import main; main()"
 
 
 def test_the_demo_prunes_better_than_magnitude_and_leaves_a_run_folder(tmp_path):

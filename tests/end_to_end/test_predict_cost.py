@@ -59,8 +59,8 @@ def test_presets_have_the_published_sizes(shapes: ModuleType, preset: str, billi
 def test_shapes_are_those_of_the_model_that_is_pruned(shapes: ModuleType) -> None:
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from hybrid_icbs.curvature import layer_groups, matrix_of
-    from hybrid_icbs.layerwise import layers_of_blocks
+    from hybrid_icbs.layerwise.grams import layer_groups, matrix_of
+    from hybrid_icbs.layerwise.passes import layers_of_blocks
 
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**TINY)).eval()
     groups = layer_groups(model, layers_of_blocks(model), {"input_ids": torch.zeros(1, 8, dtype=torch.long)})
@@ -83,7 +83,7 @@ def test_operations_are_two_a_weight_and_those_of_attention(shapes: ModuleType) 
 def test_activations_are_those_that_a_real_pass_keeps(shapes: ModuleType) -> None:
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from hybrid_icbs.calibration import next_token_loss
+    from hybrid_icbs.data.calibration import next_token_loss
 
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**TINY)).eval()
     for name, p in model.named_parameters():

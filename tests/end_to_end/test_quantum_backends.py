@@ -9,7 +9,7 @@ import pytest
 from hybrid_icbs import prune
 from hybrid_icbs.digits import digits_classifier, load_digits
 from solvers import Decompose
-from solvers.leap import Leap
+from solvers.remote.leap import Leap
 
 SETTINGS: dict[str, Any] = {"density": 0.05, "steps": 3, "block_size": 36, "batch_size": 64, "progress": False}
 

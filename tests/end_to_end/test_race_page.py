@@ -11,7 +11,7 @@ from browser import Browser
 from typer.testing import CliRunner
 
 import problems
-from hybrid_icbs.cli import app
+from hybrid_icbs.cli.app import app
 from problems import instances
 
 pytestmark = pytest.mark.skipif(browser.found() is None, reason="no Chromium here; apt install chromium")

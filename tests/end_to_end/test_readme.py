@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import solvers
-from hybrid_icbs.cli import app
+from hybrid_icbs.cli.app import app
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text("utf-8")

@@ -15,17 +15,14 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader
-
-sys.path.insert(0, str(Path(__file__).parent))
-
 from transformer_models import ALL, CAUSAL, byte_tokenizer, make, samples
 
 from hybrid_icbs import PruningError, UnsupportedLayerError, evaluate, prune
-from hybrid_icbs.calibration import Batch, CalibrationData, cross_entropy
-from hybrid_icbs.gradients import GradientPass, measure_gradients
-from hybrid_icbs.layers import Layer, find_layers
-from hybrid_icbs.perplexity import perplexity
-from hybrid_icbs.pretrained import data_for, loss_for
+from hybrid_icbs.data.calibration import Batch, CalibrationData, cross_entropy
+from hybrid_icbs.data.perplexity import perplexity
+from hybrid_icbs.data.tasks import data_for, loss_for
+from hybrid_icbs.gradients.passes import GradientPass, measure_gradients
+from hybrid_icbs.models.layers import Layer, find_layers
 
 TEXT = "In the beginning was the word, and a dog ran over the hill. " * 40
 QUICK = {"density": 0.5, "steps": 2, "block_size": 64, "batch_size": 8, "backend": "sa", "progress": False}
@@ -88,7 +85,7 @@ def test_micro_batches_of_any_size_and_two_passes_give_the_same(
     name: str, size: int, passes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if passes == 2:
-        monkeypatch.setattr("hybrid_icbs.gradients.IN_MEMORY", 0)
+        monkeypatch.setattr("hybrid_icbs.gradients.passes.IN_MEMORY", 0)
     model = make(name)
     layers = find_layers(model)
     measured = measure_gradients(model, layers, batch_of(name, 6), loss_for(model), micro_batch=size)
@@ -99,7 +96,7 @@ def test_micro_batches_of_any_size_and_two_passes_give_the_same(
 def test_activations_that_are_too_many_to_keep_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     model = make("llama")
     layers = find_layers(model)
-    monkeypatch.setattr("hybrid_icbs.gradients.KEPT", 1000)
+    monkeypatch.setattr("hybrid_icbs.gradients.passes.KEPT", 1000)
     measured = measure_gradients(model, layers, batch_of("llama", 6), loss_for(model), micro_batch=2)
     assert measured.passes == 2
     check(measured, layers, reference("llama", model, layers, 6))
@@ -118,7 +115,7 @@ def test_gradient_checkpointing_gives_the_same(
     name: str, reentrant: bool, passes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if passes == 2:
-        monkeypatch.setattr("hybrid_icbs.gradients.IN_MEMORY", 0)
+        monkeypatch.setattr("hybrid_icbs.gradients.passes.IN_MEMORY", 0)
     model = make(name)
     layers = find_layers(model)
     expected = reference(name, model, layers, 4)
@@ -166,7 +163,7 @@ def test_checkpoints_of_a_model_of_ones_own_give_the_same(reentrant: bool) -> No
 @pytest.mark.parametrize("passes", [1, 2])
 def test_autocast_in_bfloat16_comes_close_to_float32(passes: int, monkeypatch: pytest.MonkeyPatch) -> None:
     if passes == 2:
-        monkeypatch.setattr("hybrid_icbs.gradients.IN_MEMORY", 0)
+        monkeypatch.setattr("hybrid_icbs.gradients.passes.IN_MEMORY", 0)
     model = make("llama")
     layers = find_layers(model)
     with torch.autocast("cpu", torch.bfloat16):
@@ -325,7 +322,7 @@ def test_a_model_that_is_spread_by_accelerate_is_pruned_alike(inplace: bool, tmp
 def test_restore_values_in_a_file_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     results = []
     for limit in (2**30, 0):
-        monkeypatch.setattr("hybrid_icbs.mapped.IN_MEMORY", limit)
+        monkeypatch.setattr("hybrid_icbs.models.restore.IN_MEMORY", limit)
         results.append(prune(make("gpt2"), samples("gpt2", 24), **QUICK).masks)  # type: ignore[arg-type]
     for name, mask in results[0].items():
         assert torch.equal(mask, results[1][name])

@@ -93,7 +93,7 @@ def test_a_block_replaces_an_earlier_one_of_its_name_whole(tmp_path: Path) -> No
 
 
 def test_a_very_sparse_matrix_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("problems.bqm_file._ALWAYS_DENSE", 0)
+    monkeypatch.setattr("problems.formats.bqm._ALWAYS_DENSE", 0)
     Q = np.zeros((40, 40))
     Q[3, 5] = 1.0
     problem = BlockProblem(Q, None, 4)

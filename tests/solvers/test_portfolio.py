@@ -26,9 +26,9 @@ from solvers import (
     UnavailableError,
     get_solver,
 )
-from solvers.account import Account, accounting
-from solvers.ledger import MemoryLedger
 from solvers.portfolio import Portfolio
+from solvers.remote.account import Account, accounting
+from solvers.remote.ledger import MemoryLedger
 
 
 @dataclass(frozen=True)

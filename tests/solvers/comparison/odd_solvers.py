@@ -103,7 +103,7 @@ class NotHere(Guess):
     name: ClassVar[str] = "not-here"
 
     def __post_init__(self) -> None:
-        if os.environ.get("OMP_NUM_THREADS") == "1" and "solvers.comparison.child" in sys.orig_argv:
+        if os.environ.get("OMP_NUM_THREADS") == "1" and "solvers.comparison.racing.child" in sys.orig_argv:
             raise ImportError("its library is missing here")
 
 
@@ -114,5 +114,5 @@ class Lacks(Guess):
     name: ClassVar[str] = "lacks"
 
     def __post_init__(self) -> None:
-        if "solvers.comparison.child" in sys.orig_argv:
+        if "solvers.comparison.racing.child" in sys.orig_argv:
             raise UnavailableError("its licence is taken here")

@@ -39,7 +39,7 @@ def no_racing_process_is_left():
 
 def _orphan(entry):
     try:
-        racing = b"solvers.comparison.child" in (entry / "cmdline").read_bytes()
+        racing = b"solvers.comparison.racing.child" in (entry / "cmdline").read_bytes()
         return racing and (entry / "stat").read_text().rsplit(")", 1)[1].split()[1] == "1"
     except OSError:
         return False

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from races import SMALL, no_racing_process_is_left, race, what_counts
 
-from solvers.comparison import race as race_module
+from solvers.comparison.racing import race as race_module
 from solvers.dispatch import get_dispatch
 
 

@@ -19,9 +19,9 @@ import solvers
 from problems import BlockProblem, FileFormatError, instances
 from solvers import OptionError
 from solvers.comparison import Comparison
-from solvers.comparison import race as race_module
+from solvers.comparison.racing import race as race_module
+from solvers.comparison.racing.track import RaceTask, close_tracks, race_task
 from solvers.comparison.results import COLUMNS
-from solvers.comparison.track import RaceTask, close_tracks, race_task
 
 
 def test_a_race_solves_everything_with_every_backend_and_seed(whole):
@@ -108,7 +108,7 @@ def test_a_solver_that_dies_or_raises_has_failed_rows_and_the_race_goes_on(odd):
 
 
 def test_a_solver_that_does_not_end_is_ended_and_the_race_goes_on(odd, monkeypatch):
-    monkeypatch.setattr("solvers.comparison.track._GRACE", 3.0)
+    monkeypatch.setattr("solvers.comparison.racing.track._GRACE", 3.0)
     done = race({"a": SMALL["a"]}, [odd.Endless(), odd.Guess()], seeds=3, time_limits=0.01)
     failed = [row for row in done.rows if row.status == "failed"]
     assert [(row.backend, row.seed) for row in failed] == [("endless", 1)]

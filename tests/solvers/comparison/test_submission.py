@@ -13,9 +13,9 @@ from problems import BestKnown, BlockProblem, instances
 from solvers.comparison.comparison import Comparison
 from solvers.comparison.facts import Facts
 from solvers.comparison.leaderboard import footnotes
+from solvers.comparison.page.sections import about_samples
 from solvers.comparison.protocol import Protocol, Race
 from solvers.comparison.results import Row
-from solvers.comparison.sections import about_samples
 
 # As its CONTRIBUTING.md lists them; submissions in other columns are refused by its checker.
 FIELDS = [

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from qiskit.quantum_info import Statevector
 
 from problems import BlockProblem
-from solvers.exact import feasible_states
+from solvers.exact.solver import feasible_states
 from solvers.qaoa.ansatz import MIXERS, Ansatz, spread
 from solvers.qaoa.circuits import parameter_values, qaoa_circuit
 from solvers.qaoa.subspace import Simulation

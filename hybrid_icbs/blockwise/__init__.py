@@ -1,0 +1,1 @@
+"""Pruning by block problems over the whole model: the ask/tell loop and its parts."""

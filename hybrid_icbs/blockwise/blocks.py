@@ -1,0 +1,181 @@
+"""The blocks of a round: from chosen weights to block problems, and from an answer to moves."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import dimod
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from hybrid_icbs.blockwise.merge import Move, moves_of
+from hybrid_icbs.blockwise.objective import block_problem
+from hybrid_icbs.config import Config
+from hybrid_icbs.errors import PruningError
+from hybrid_icbs.gradients.passes import GradientPass
+from hybrid_icbs.models.layers import Layer
+from hybrid_icbs.selection.candidates import Chosen
+from problems import BlockProblem, Labels, LowRankForm
+
+States: TypeAlias = npt.NDArray[np.int8]
+Answer: TypeAlias = dimod.SampleSet | npt.ArrayLike
+
+
+@dataclass(eq=False)
+class Block:
+    """One block of an open round.
+
+    Attributes:
+        problem: its block problem.
+        before: the state that leaves its weights as they are, ones for those that are pruned now [n].
+        fallback: the feasible state of a refused round: that one, or where the block has to cut, with the kept weights
+            of least magnitude cut too [n].
+        answer: the state that was told [n], or None.
+        energy: energy of the answer.
+        info: what the solver said of it.
+    """
+
+    problem: BlockProblem
+    before: States
+    fallback: States
+    answer: States | None = None
+    energy: float = 0.0
+    info: Mapping[str, Any] = field(default_factory=dict)
+
+    def give(self, answer: Answer) -> None:
+        """Take an answer.
+
+        Raises:
+            PruningError: its shape does not fit, or it does not prune exactly as many weights as the block demands.
+        """
+        state, self.info = _best_state(self.problem, answer)
+        if not self.problem.is_feasible(state):
+            of_each = "" if self.problem.groups is None else ", and so many of each of its groups as are pruned now"
+            raise PruningError(
+                f"the answer prunes {int(state.sum())} of {self.problem.n} weights; the block demands exactly "
+                f"{self.problem.constraint.total}{of_each}"
+            )
+        self.answer, self.energy = state, self.problem.energy(state)
+
+    @property
+    def predicted(self) -> float:
+        """Modelled change of the loss by the answer."""
+        return self.energy - float(self.problem.energy(self.before))
+
+    @property
+    def swaps(self) -> int:
+        """How many pairs of weights change places."""
+        assert self.answer is not None
+        return (int((self.answer != self.before).sum()) - self.cut) // 2
+
+    @property
+    def cut(self) -> int:
+        """How many more weights the block prunes than are pruned now."""
+        return self.problem.constraint.total - int(self.before.sum())
+
+    def moves(self, fallback: bool = False) -> list[Move]:
+        """What the answer, or the fallback, changes in the masks."""
+        labels = self.problem.labels
+        assert labels is not None
+        assert self.answer is not None
+        after = self.fallback if fallback else self.answer
+        return moves_of(labels.parameter, labels.index, self.before == 0, after == 0)
+
+
+def cut_by_magnitude(before: States, values: npt.NDArray[Any], cut: int) -> States:
+    """A state [n] with the kept weights of least magnitude cut, of weights that have these values if kept [n]."""
+    state = before.copy()
+    if cut:
+        kept = np.flatnonzero(before == 0)
+        state[kept[np.argsort(np.abs(values[kept]), kind="stable")[:cut]]] = 1
+    return state
+
+
+def build_blocks(
+    chosen: Sequence[Chosen],
+    gradients: GradientPass,
+    layers: Sequence[Layer],
+    restore: Sequence[torch.Tensor],
+    config: Config,
+    damping: float,
+    provenance: Mapping[str, Any],
+) -> list[Block]:
+    """Make the block problems of chosen weights, going through the gradients layer by layer and letting go of each.
+
+    Args:
+        chosen: the weights of each block.
+        gradients: of the round's calibration batch; used up.
+        layers: all layers, by number.
+        restore: restore values of each layer.
+        config: the run's settings.
+        damping: factor on the config's rho.
+        provenance: what all blocks of the round have in common.
+    """
+    G = [np.empty((len(c.index), len(gradients.losses)), np.float32) for c in chosen]
+    w0 = [np.empty(len(c.index), np.float32) for c in chosen]
+    wanted = {}
+    for layer in layers:
+        index = np.concatenate([c.index[c.parameter == layer.number] for c in chosen])
+        if len(index):
+            wanted[layer.number] = index
+    gradients.prepare(wanted)
+    for layer in layers:
+        where = [c.parameter == layer.number for c in chosen]
+        if layer.number in wanted:
+            index = wanted[layer.number]
+            ends = np.cumsum([int(mine.sum()) for mine in where])[:-1]
+            rows = np.split(gradients.per_sample(layer, index), ends)
+            values = restore[layer.number].reshape(-1)
+            picked = values[torch.from_numpy(index).to(values.device)].float().cpu().numpy()
+            for b, (mine, own) in enumerate(zip(where, np.split(picked, ends), strict=True)):
+                G[b][mine], w0[b][mine] = rows[b], own
+        gradients.release(layer)
+    blocks = []
+    for b, c in enumerate(chosen):
+        before = (np.arange(len(c.index)) < c.pruned).astype(np.int8)
+        origin = {
+            **provenance,
+            "block": b,
+            "layers": [layers[int(number)].name for number in np.unique(c.parameter)],
+            "seed": config.seed,
+            "pruned_now": int(c.pruned),  # the first so many: with them a solver can start from the current mask
+            "weights": hashlib.sha256(c.parameter.tobytes() + c.index.tobytes()).hexdigest()[:16],
+            "method": f"{config.preset}, empirical Fisher of {len(gradients.losses)} samples, scope {config.scope}",
+        }
+        problem = block_problem(
+            G[b], w0[b], before.astype(bool), gamma=config.gamma, rho=config.rho * damping,
+            relative_rho=config.relative_rho, cut=c.cut, groups=c.groups, labels=Labels(c.parameter, c.index),
+            provenance=origin,
+        )  # fmt: skip
+        blocks.append(Block(problem, before, cut_by_magnitude(before, w0[b], c.cut)))
+    return blocks
+
+
+def checksum(problem: BlockProblem) -> str:
+    """SHA-256 of a block problem's coefficients."""
+    form = problem.form
+    assert isinstance(form, LowRankForm)
+    digest = hashlib.sha256(np.ascontiguousarray(form.factor).view(np.uint8).data)
+    digest.update(np.ascontiguousarray(problem.linear).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def _best_state(problem: BlockProblem, answer: Answer) -> tuple[States, Mapping[str, Any]]:
+    if isinstance(answer, dimod.SampleSet):
+        if not len(answer) or set(answer.variables) != set(range(problem.n)):
+            raise PruningError(f"the answer must be a SampleSet over the variables 0..{problem.n - 1} with rows")
+        binary = answer.change_vartype("BINARY", inplace=False)
+        order = [binary.variables.index(v) for v in range(problem.n)]
+        states = binary.record.sample[:, order].astype(np.int8)
+        feasible = np.flatnonzero(problem.is_feasible(states))
+        # A stranger's sample set may hold infeasible rows, and energies with a penalty in them.
+        rows = states[feasible] if len(feasible) else states[:1]
+        return rows[int(np.argmin(problem.energy(rows)))], answer.info
+    state = np.asarray(answer)
+    if state.shape != (problem.n,) or not np.isin(state, (0, 1)).all():
+        raise PruningError(f"the answer must be one state of zeros and ones [{problem.n}]; its shape is {state.shape}")
+    return state.astype(np.int8), {}

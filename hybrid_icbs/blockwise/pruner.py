@@ -1,0 +1,497 @@
+"""The pruning loop, ask and tell: whoever solves the blocks, and wherever, the loop is the same."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+import solvers
+from hybrid_icbs.blockwise.blocks import Answer, build_blocks
+from hybrid_icbs.blockwise.merge import write_masks
+from hybrid_icbs.blockwise.refit import Refit, refit
+from hybrid_icbs.blockwise.rounds import OpenRound, open_round
+from hybrid_icbs.blockwise.snapshots import PresentValues, State, Values, drop_values, kept_values, save_values
+from hybrid_icbs.blockwise.solving import RunSolver, solve_round
+from hybrid_icbs.blockwise.state import Progress, check_rebuilt
+from hybrid_icbs.config import Config
+from hybrid_icbs.data.batch_norm import fresh_statistics
+from hybrid_icbs.data.calibration import Batch, Loss, device_of
+from hybrid_icbs.data.guard import Guard
+from hybrid_icbs.data.samples import REFITS, Samples
+from hybrid_icbs.data.tasks import data_for, loss_for
+from hybrid_icbs.errors import PruningError, StaleBlock
+from hybrid_icbs.gradients.passes import measure_gradients
+from hybrid_icbs.models.layers import find_layers, has_batch_norm
+from hybrid_icbs.models.masks import Masks
+from hybrid_icbs.models.restore import restore_values
+from hybrid_icbs.result import TOOLKITS, PruneResult
+from hybrid_icbs.runs.fingerprint import fingerprint
+from hybrid_icbs.runs.journal import Journal, RoundRecord
+from hybrid_icbs.selection.candidates import with_cut
+from hybrid_icbs.selection.choosing import choose_blocks, first_masks
+from hybrid_icbs.selection.scores import initial_masks, least_cut, score_weights
+from problems import BlockProblem
+from solvers.dispatch import Dispatch, opened
+from solvers.errors import BudgetReached
+from solvers.remote.account import Account, accounting
+from solvers.remote.ledger import MemoryLedger
+from solvers.run import on_interrupt
+
+logger = logging.getLogger(__name__)
+
+
+class Pruner:
+    """Prunes a model by rounds of blocks that anyone may solve.
+
+    Args:
+        model: a trained torch model; a copy is pruned unless `inplace`.
+        data: calibration data, see :class:`~hybrid_icbs.data.calibration.CalibrationData`.
+        config: settings.
+        loss: per-sample loss, (outputs, targets) -> [N]; None for cross entropy.
+        inplace: prune the given model itself.
+        out: a new run folder, in which a journal makes the run resumable; None keeps nothing.
+        notes: values (JSON) of the caller's that the journal keeps from the start.
+
+    Raises:
+        PruningError: settings, data or a model that cannot be used; the message says what and what to do.
+
+    Example:
+        >>> pruner = Pruner(model, (inputs, labels), Config.of(density=0.1))  # doctest: +SKIP
+        >>> for problem in pruner.ask():
+        ...     pruner.tell(problem, solvers.solve(problem, "tabu", seed=0))
+    """
+
+    account: Account
+    """What the run may spend at services, and has spent."""
+    start_densities: dict[str, float]
+    _journal: Journal | None
+
+    def __init__(
+        self,
+        model: nn.Module,
+        data: Any,
+        config: Config,
+        *,
+        loss: Loss | None = None,
+        inplace: bool = False,
+        out: str | Path | None = None,
+        notes: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._prepare(model, data, config, loss, inplace)
+        scores = {"dense": self.dense_score, "start": self.start_score}
+        start = {
+            "scores": {key: asdict(score) for key, score in scores.items() if score},
+            "densities": self.start_densities,
+            "kept": {name: self.masks.kept(name) for name in self.masks},
+            "versions": solvers.versions(TOOLKITS),
+        }
+        if out is not None:
+            self._journal = Journal.create(out, config, self._identity(), {"start": start, **(notes or {})})
+        self._open_account()
+
+    @classmethod
+    def resume(
+        cls,
+        out: str | Path,
+        model: nn.Module,
+        data: Any,
+        *,
+        loss: Loss | None = None,
+        inplace: bool = False,
+        max_calls: int | None = None,
+        max_charge: float | None = None,
+    ) -> Pruner:
+        """Go on with the run of a folder, from the last thing its journal holds.
+
+        Args:
+            out: the run folder.
+            model: the same dense model with which the run began.
+            data: the same calibration data.
+            loss: the same loss.
+            inplace: prune the given model itself.
+            max_calls: calls to services that the run may make in all, from now on; None: as before.
+            max_charge: seconds that services may bill the run in all, from now on; None: as before.
+
+        Returns:
+            A pruner that ends in the same masks as one that was never stopped. Where blocks were asked but not
+            merged, :meth:`pending` holds them, answers told before are remembered.
+
+        Raises:
+            RunFolderError: no run is there, another process works on it, or model or data are not those of the run.
+        """
+        journal = Journal.open(out)
+        try:
+            pruner = object.__new__(cls)
+            limits = {"max_calls": max_calls, "max_charge": max_charge}
+            given = {key: value for key, value in limits.items() if value is not None}
+            config = Config.of(**journal.config.model_dump() | given)
+            pruner._prepare(model, data, config, loss, inplace)
+            journal.check_identity(pruner._identity())
+            pruner._solver = RunSolver(config, journal.value("backend"))
+            unmerged = pruner._progress.replay(journal, pruner.layers, pruner.restore)
+            if unmerged:
+                pruner._journal = journal
+                pruner._reopen(unmerged)
+            if given:
+                journal.set_config(config)
+        except BaseException:
+            journal.close()
+            raise
+        pruner._journal = journal
+        pruner._open_account()
+        return pruner
+
+    def _prepare(self, model: nn.Module, data: Any, config: Config, loss: Loss | None, inplace: bool) -> None:
+        if config.by_layer:
+            raise PruningError(
+                f"method {config.method!r} with objective {config.objective!r} goes through the layers once, not "
+                "through blocks: hybrid_icbs.prune begins it and hybrid_icbs.resume goes on with it; "
+                "hybrid_icbs.layerwise.rows.row_problems makes block problems of a layer's rows"
+            )
+        self._journal = None  # on a resume: nothing is recorded twice while the record is replayed
+        self.config = config
+        self.loss = loss or loss_for(model)
+        self.data = data_for(model, data)
+        self._samples = Samples.of(self.data, config)
+        self.model = model if inplace else copy.deepcopy(model)
+        self.layers = find_layers(self.model, config.include, config.exclude or None)
+        self._fingerprint = fingerprint(self.model.state_dict())
+        self.restore = restore_values(self.layers)
+        self.interrupted = False
+        self.budget_reached: str | None = None
+        self._solver = RunSolver(config)
+        self._round: OpenRound | None = None
+        guarded = self._samples.guarded
+        self.guard = Guard(self.model, self.data, guarded, self.loss) if len(guarded) else None
+        self.dense_score = self.guard.score() if self.guard else None
+        if self.dense_score and not math.isfinite(self.dense_score.loss):
+            raise PruningError(
+                f"the dense model's loss on the guard's samples is {self.dense_score.loss}; look for values that are "
+                "not finite in the calibration data, the weights or the loss"
+            )
+        scores = score_weights(self.model, self.layers, config.init, self._batch(0), self.loss, config.seed)
+        masks = first_masks(scores, self.layers, config)
+        self.start_densities = {name: masks.density(name) for name in masks}
+        write_masks(self.layers, masks, self.restore)
+        self.start_score = self.guard.score() if self.guard else None
+        self._progress = Progress(config, self.layers, masks, self.start_score.loss if self.start_score else None)
+        start, total = self._progress.cuts.start, sum(layer.size for layer in self.layers)
+        if start > self._progress.kept:
+            denser = initial_masks(scores, self.layers, start / total, config.start_comparison)
+            write_masks(self.layers, denser, self.restore)
+            self._progress.masks, self._progress.guard_loss = denser, self._loss()
+
+    @property
+    def masks(self) -> Masks:
+        """Which weights are kept now."""
+        return self._progress.masks
+
+    @property
+    def guard_loss(self) -> float | None:
+        """Loss on the guard's samples now; None without a guard."""
+        return self._progress.guard_loss
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """A line for each block that was merged or refused."""
+        return self._progress.history
+
+    @property
+    def rounds(self) -> int:
+        """Rounds that were merged or refused."""
+        return self._progress.rounds
+
+    @property
+    def steps(self) -> int:
+        """Blocks that were merged or refused."""
+        return self._progress.steps
+
+    @property
+    def backend(self) -> str:
+        """The solver with its settings; empty while no block is solved."""
+        return self._solver.settings
+
+    # Ask and tell
+
+    def ask(self, count: int | None = None) -> list[BlockProblem]:
+        """The next blocks: disjoint, all from one pass over one calibration batch.
+
+        Args:
+            count: how many; None for a round's usual number. Fewer come where candidates, or the steps of the
+                budget, are too few.
+
+        Returns:
+            Block problems whose answers go to :meth:`tell`; empty when the budget of steps is used up.
+
+        Raises:
+            PruningError: the blocks of the last ask are not all told.
+        """
+        if self._round:
+            raise PruningError(
+                f"{len(self.pending())} of {len(self._round.blocks)} blocks of the last ask are not told; pending() "
+                "lists them"
+            )
+        count = min(count or self.config.round_size, self.config.steps - self.steps)
+        if count <= 0:
+            return []
+        begun = time.perf_counter()
+        progress = self._progress
+        picked = progress.schedule.next(count) if self.config.scope == "layer" else []
+        layers = [self.layers[n] for n in dict.fromkeys(picked)] or self.layers
+        gradients = measure_gradients(self.model, layers, self._batch(self.rounds), self.loss)
+        measured = time.perf_counter()
+        fixed_before = set(progress.held.fixed)
+        values = self._values_if_kept()
+        scores = gradients.scores(layers, values)
+        chosen = choose_blocks(scores, layers, self.masks, progress.held, self.config, picked, count)
+        chosen = with_cut(chosen, self.masks.kept() - progress.cuts.kept(self.steps + len(chosen)))
+        origin: dict[str, Any] = {"round": self.rounds, "masks": self.masks.checksum()}
+        blocks = build_blocks(chosen, gradients, self.layers, values, self.config, progress.damping, origin)
+        self._round = open_round(self.rounds, count, origin["masks"], chosen, blocks)
+        for c in chosen:
+            progress.held.add(c.parameter, c.index)
+        self._round.record.fixed.update({n: b for n, b in progress.held.fixed.items() if n not in fixed_before})
+        self._round.seconds.update(gradients=measured - begun, problems=time.perf_counter() - measured)
+        if self._journal:
+            self._journal.asked(self._round.record)
+        return self.pending()
+
+    def pending(self) -> list[BlockProblem]:
+        """Blocks of the last ask that wait for their answers."""
+        return self._round.pending() if self._round else []
+
+    def tell(self, problem: BlockProblem, answer: Answer) -> None:
+        """Give the answer of a block; a round merges when its last answer is here, in the order of asking.
+
+        Args:
+            problem: a block of the last ask, or one that was saved to a file and read again.
+            answer: a SampleSet over 0..n-1 (its best row counts) or one state [n]; 1 prunes a weight.
+
+        Raises:
+            StaleBlock: the block is not of the round that is open, so its weights may have changed since.
+            PruningError: the state is not feasible, or the block was told already.
+        """
+        block = self._round.find(problem) if self._round else None
+        if self._round is None or block is None:
+            origin = problem.provenance
+            raise StaleBlock(
+                f"block {origin.get('block')} of round {origin.get('round')} is not open (round {self.rounds} "
+                f"{f'waits for {len(self.pending())} answers' if self._round else 'has not been asked'}); "
+                "the weights may have changed since it was asked, so its answer cannot be merged"
+            )
+        block.give(answer)
+        if self._journal:
+            self._journal.told(self.rounds, self._round.blocks.index(block), block)
+        if not self.pending():
+            self._merge()
+
+    def run(
+        self,
+        backend: str | solvers.Solver | None = None,
+        *,
+        dispatch: str | Dispatch | None = None,
+        after_round: Callable[[Pruner], None] | None = None,
+    ) -> None:
+        """Ask, solve and tell until the budget of steps is used up, or Ctrl-C, which ends after the round in progress.
+
+        The budget of calls to services (`max_calls`, `max_charge`) ends a run too; `budget_reached` then says which.
+
+        Args:
+            backend: a backend's name or a solver; None for the config's. Blocks that are larger than it takes are
+                decomposed.
+            dispatch: where the blocks of a round are solved, by name, or ready (and left open); None: as the config
+                says. It changes no answer.
+            after_round: called after each merged round.
+
+        Raises:
+            RemoteError: a service could not be reached, or kept failing. The open round keeps what was answered, and
+                the journal every call: `run` again, or a resume, goes on where this ended, and pays for nothing twice.
+            ServiceError: a service refused a call; likewise.
+            WorkerLost: a block's worker was lost again and again; likewise.
+        """
+        solver: solvers.Solver | None = None
+        self.budget_reached = None
+        with (
+            on_interrupt(self._interrupt), accounting(self.account), opened(dispatch, self.config.dispatch) as way
+        ):  # fmt: skip
+            while not self.interrupted:
+                problems = self.pending() or self.ask()
+                if not problems:
+                    break
+                assert self._round is not None
+                solver = solver or self._settled(self.solver(problems[0], backend))
+                begun = time.perf_counter()
+                try:
+                    answers = solve_round(solver, self._round.blocks, self.rounds, self.config, way)
+                except BudgetReached as reached:
+                    self.budget_reached = str(reached)
+                    break
+                self._round.seconds["solve"] = time.perf_counter() - begun
+                for problem, answer in zip(problems, answers, strict=True):
+                    if answer.info.get("ended_by") == "interrupt":
+                        # Cut short, it is not what a resumed run would find: its block stays open for that.
+                        self.interrupted = True
+                    else:
+                        self.tell(problem, answer)
+                if self._round:
+                    break
+                if after_round:
+                    after_round(self)
+        if self.interrupted or self.budget_reached:
+            logger.warning(
+                "%s after %d of %d steps; the best state so far is kept",
+                self.budget_reached or "interrupted", self.steps, self.config.steps,
+            )  # fmt: skip
+
+    def _interrupt(self) -> None:
+        """On Ctrl-C: finish the round, so that masks, weights and journal agree; at once on the second."""
+        if self.interrupted:
+            raise KeyboardInterrupt
+        self.interrupted = True
+
+    def solver(self, problem: BlockProblem, backend: str | solvers.Solver | None = None) -> solvers.Solver:
+        """The solver of the config, or of another backend; "auto" is the fastest local one for such a problem.
+
+        A problem that is larger than the solver takes gets :class:`solvers.Decompose` around it.
+        """
+        return self._solver.pick(problem, backend)
+
+    def _settled(self, solver: solvers.Solver) -> solvers.Solver:
+        return self._solver.settle(solver, binding=self._journal is not None, note=self.note)
+
+    def finish(self) -> None:
+        """Put the best state of the path into the model, and recompute batch-norm statistics where there are any.
+
+        A run that ended while it was still lowering its density is cut to the end by magnitude, or takes the masks of
+        the start where the guard finds these better.
+        """
+        progress = self._progress
+        if self.masks.kept() > progress.kept:
+            values = self._values_if_kept()
+            progress.masks = least_cut(self.masks, self.layers, values, progress.kept)
+            write_masks(self.layers, self.masks, values)
+            progress.guard_loss = loss = self._loss()
+            if progress.best_loss is not None and loss is not None and loss < progress.best_loss:
+                progress.best_loss, progress.best = loss, State(self.masks.copy(), self._kept_values())
+        if progress.best_loss is not None and self.guard_loss != progress.best_loss:
+            progress.masks, progress.guard_loss = progress.best.masks.copy(), progress.best_loss
+            progress.best.put(self.layers, self.restore)
+        wanted = self.config.recalibrate_bn
+        if has_batch_norm(self.model) if wanted is None else wanted:
+            must = wanted or self.config.guard != "refuse"
+            pool = self._samples.pool
+            progress.guard_loss = fresh_statistics(self.model, self.data, pool, self.guard, self.guard_loss, must=must)
+
+    def result(self) -> PruneResult:
+        """What the run has come to so far."""
+        scores = {}
+        if self.guard and self.dense_score and self.start_score:
+            measured = {"dense": self.dense_score, "start": self.start_score, "result": self.guard.score()}
+            scores = {key: asdict(score) for key, score in measured.items()}
+        return PruneResult(
+            self.model, dict(self.masks), self.history, self.config, self.backend, scores,
+            self._folder, self.interrupted, self.start_densities,
+            self.budget_reached, self.data.tokenizer,
+        )  # fmt: skip
+
+    @property
+    def out(self) -> Path | None:
+        """The run folder, or None."""
+        return self._folder
+
+    def note(self, key: str, value: Any) -> None:
+        """Keep a value (JSON) of the caller's in the run folder's journal; without a run folder, nowhere."""
+        if self._journal:
+            self._journal.set_value(key, value)
+
+    def close(self) -> None:
+        """Let go of the run folder."""
+        if self._journal:
+            self._journal.close()
+            self._journal = None
+
+    def _open_account(self) -> None:
+        """What the run may spend at services and has spent, on record in its journal where it has one."""
+        self._folder = self._journal.folder if self._journal else None
+        self.account = Account(
+            self._journal or MemoryLedger(),
+            self._journal.value("run") if self._journal else secrets.token_hex(8),
+            max_calls=self.config.max_calls, max_charge=self.config.max_charge,
+        )  # fmt: skip
+
+    # How a round ends
+
+    def _merge(self) -> None:
+        assert self._round is not None
+        refuses = self.config.guard == "refuse"
+        merged = self._round.merge(self.layers, self.masks, self.restore, self.guard, self.guard_loss, refuses=refuses)
+        loss, values, saved = merged.loss, None, None
+        begun, refitted = time.perf_counter(), self._refit(loss)
+        if refitted:
+            loss, values = refitted.loss, refitted.values
+            self._round.seconds["refit"] = time.perf_counter() - begun
+        rows = self._round.rows(merged, refitted, steps=self.steps, density=self.masks.density())
+        if self._journal:
+            if values is not None:  # on disk before the record that names them
+                saved = save_values(self._journal.folder, self.rounds, self.layers, values)
+            self._journal.merged(self.rounds, merged.accepted, loss, rows, merged.applied, saved)
+        self._progress.close_round(rows, merged.accepted, loss, values, saved)
+        if self._journal and saved:
+            drop_values(self._journal.folder, [saved, self._progress.best.saved])
+        self._round = None
+
+    def _refit(self, loss: float | None) -> Refit | None:
+        """Refit the survivors of the round, where the settings say so and there is a guard to bear it out."""
+        if self.config.update == "none" or self.guard is None or loss is None:
+            return None
+        batch = self._samples.batch(self.rounds, device_of(self.model), stream=REFITS)
+        return refit(self.model, self.layers, self.masks, batch, self.loss, self.guard, loss)
+
+    def _values_if_kept(self) -> Sequence[torch.Tensor]:
+        """The value of each weight if it is kept, by layer."""
+        if self.config.update == "none":
+            return self.restore
+        return PresentValues(self.layers, self.masks, self.restore)
+
+    def _kept_values(self) -> Values | None:
+        return None if self.config.update == "none" else kept_values(self.layers, self.masks)
+
+    def _loss(self) -> float | None:
+        return self.guard.score().loss if self.guard else None
+
+    # Where a run starts, and starts again
+
+    def _batch(self, number: int) -> Batch:
+        return self._samples.batch(number, device_of(self.model))
+
+    def _identity(self) -> dict[str, Any]:
+        """What must be the same when a run is resumed: the dense model, the data and the first masks."""
+        first = self._samples.first()
+        return {
+            "weights": self._fingerprint,
+            "samples": len(self.data),
+            "data": fingerprint({"inputs": first.inputs, "targets": first.targets}),
+            "masks": self.masks.checksum(),
+            "layers": {layer.name: list(layer.weight.shape) for layer in self.layers},
+        }
+
+    def _reopen(self, record: RoundRecord) -> None:
+        """Build the blocks of an unfinished round anew and give them the answers that are on record."""
+        self.ask(record.asked)
+        assert self._round is not None
+        check_rebuilt(self._round.record, record)
+        for block, answer in zip(self._round.blocks, record.answers, strict=True):
+            if answer is not None:
+                block.give(answer)
+        if not self.pending():
+            self._merge()

@@ -1,0 +1,1 @@
+"""Data: calibration samples and batches, losses, text, evaluation."""

@@ -1,0 +1,1 @@
+"""Per-sample gradients of chosen weights."""

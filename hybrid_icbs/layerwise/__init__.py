@@ -1,0 +1,1 @@
+"""Pruning layer by layer, each layer for its own output."""

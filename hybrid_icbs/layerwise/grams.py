@@ -1,0 +1,254 @@
+"""What calibration data say of each layer: the Gram matrix of its inputs, and how much its outputs matter.
+
+Both stream: a batch adds to sums and is forgotten. A Gram matrix is the mean of x x^T over the tokens that reach a
+layer, padding left out. Layers that are given the very same tensor (queries, keys and values) share one matrix.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from hybrid_icbs.data.calibration import evaluation_mode
+from hybrid_icbs.errors import PruningError, UnsupportedLayerError
+from hybrid_icbs.gradients.hooks import recomputable
+from hybrid_icbs.layerwise.prefix import Inputs, Prefix, Reached, keywords_of, padding_of, removed, run
+from hybrid_icbs.models.layers import Layer
+
+SummedLoss: TypeAlias = Callable[[Any, Any], torch.Tensor]
+"""Takes a model's outputs and the batch as it was given, gives the sum of the losses of all its tokens (or samples)."""
+
+WIDE = 1024
+"""Inputs above which a Gram matrix is kept in float32 rather than float64: refits are iterative there."""
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """Layers that are pruned together: those of one decoder block, or one layer that is in none.
+
+    Attributes:
+        name: the module's name.
+        module: the decoder block, or the layer's own module.
+        layers: the layers in it.
+    """
+
+    name: str
+    module: nn.Module
+    layers: tuple[Layer, ...]
+
+
+@dataclass(eq=False)
+class Gram:
+    """A mean of x x^T that grows."""
+
+    sum: torch.Tensor
+    tokens: int = 0
+    source: Callable[[], Any] = field(default=lambda: None)  # the tensor that was added last, while it lives
+
+    def mean(self) -> torch.Tensor:
+        """The Gram matrix [d, d], symmetric to the bit."""
+        mean = self.sum / max(1, self.tokens)
+        return (mean + mean.T) / 2
+
+
+def matrix_of(layer: Layer, weight: torch.Tensor | None = None) -> torch.Tensor:
+    """A layer's weight as a view [R, d], one output a row; or a tensor shaped like it.
+
+    Raises:
+        UnsupportedLayerError: a convolution, which is no matrix of one input vector.
+    """
+    if layer.kind == "conv2d":
+        raise UnsupportedLayerError(
+            f"layer {layer.name!r} is a convolution; the layer-wise objective takes Linear and Hugging Face Conv1D "
+            f"layers. Leave it out with exclude=[{layer.name.removesuffix('.weight')!r}] or take objective='loss'"
+        )
+    tensor = layer.weight.detach() if weight is None else weight
+    return tensor.T if layer.kind == "conv1d" else tensor
+
+
+@torch.no_grad()
+def layer_groups(model: nn.Module, layers: Sequence[Layer], batch: Inputs) -> list[Group]:
+    """Sort layers into decoder blocks, in the order in which the model runs them.
+
+    A decoder block is an element of the outermost `ModuleList` on the way to a layer; a layer that lies in none is a
+    group of its own.
+    """
+    groups: dict[str, Group] = {}
+    modules = dict(model.named_modules(remove_duplicate=False))
+    for layer in layers:
+        matrix_of(layer)
+        name = _container(modules, layer.name.removesuffix("weight").removesuffix("."))
+        before = groups[name].layers if name in groups else ()
+        groups[name] = Group(name, modules[name], (*before, layer))
+    called: list[str] = []
+    handles = [
+        group.module.register_forward_pre_hook(lambda module, args, name=name: called.append(name))
+        for name, group in groups.items()
+    ]
+    with removed(handles):
+        run(model, batch)
+    silent = [name for name in groups if name not in called]
+    if silent:
+        raise PruningError(f"the model does not run {', '.join(silent)} on the calibration data; leave it out: exclude")
+    return [groups[name] for name in dict.fromkeys(called)]
+
+
+@torch.no_grad()
+def gather_grams(
+    model: nn.Module, group: Group, batches: Sequence[Inputs], prefix: Prefix | None = None
+) -> dict[int, Gram]:
+    """The Gram matrices of a group's layers at the model's present weights, by layer number.
+
+    The model runs on every batch up to the end of the group and no further.
+
+    Args:
+        model: the model.
+        group: the layers.
+        batches: calibration data.
+        prefix: what is remembered of the blocks before; None to run the model from its start.
+    """
+    prefix = prefix or Prefix(model, batches)
+    grams: dict[int, Gram] = {}
+    kept: list[torch.Tensor | None] = [None]  # the tokens of the present batch that are no padding
+
+    def note(module: nn.Module, args: tuple[torch.Tensor, ...], layer: Layer) -> None:
+        x = args[0]
+        if layer.number not in grams:
+            twin = next((gram for gram in grams.values() if gram.source() is x), None)
+            if twin is not None:
+                grams[layer.number] = twin
+                return
+            width = x.shape[-1]
+            dtype = torch.float32 if width > WIDE else torch.float64
+            grams[layer.number] = Gram(torch.zeros(width, width, dtype=dtype, device=x.device))
+        gram = grams[layer.number]
+        if gram.source() is x:
+            return
+        gram.source = weakref.ref(x)
+        tokens = x.detach().flatten(0, -2).float()
+        if kept[0] is not None and kept[0].shape == x.shape[:-1]:
+            tokens = tokens[kept[0].flatten().to(x.device)]
+        gram.sum += tokens.T @ tokens
+        gram.tokens += len(tokens)
+
+    def leave(module: nn.Module, args: Any, output: Any) -> None:
+        raise Reached
+
+    handles = [
+        module.register_forward_pre_hook(lambda m, args, layer=layer: note(m, args, layer))
+        for layer in group.layers
+        for module in layer.modules
+    ]
+    handles.append(group.module.register_forward_hook(leave))
+    with removed(handles), evaluation_mode(model):
+        for number, batch in enumerate(batches):
+            kept[0] = padding_of(batch)
+            prefix.run(number)
+    for layer in group.layers:
+        if layer.number not in grams:
+            raise PruningError(f"no calibration token reaches layer {layer.name!r}; give more data or leave it out")
+        if not torch.isfinite(grams[layer.number].sum).all():
+            raise PruningError(f"the inputs of layer {layer.name!r} on the calibration data are not finite")
+    return grams
+
+
+def output_importances(
+    model: nn.Module, layers: Sequence[Layer], batches: Sequence[Inputs], loss: SummedLoss | None = None
+) -> dict[int, torch.Tensor]:
+    """Mean squared gradient of the loss by each output of each layer, over tokens, by layer number: float64 [R].
+
+    Times the Gram matrix of the layer's inputs this is its block of the Fisher matrix in Kronecker-factored form, rows
+    apart (K-FAC, Martens and Grosse 2015, arXiv 1503.05671): it makes the errors of rows and layers comparable.
+    No gradient of a weight is ever formed.
+
+    Args:
+        model: the model, as it is.
+        layers: layers to measure.
+        batches: calibration data.
+        loss: sum of the losses of a batch's tokens; None for the cross entropy of each next token.
+    """
+    squares: dict[int, torch.Tensor] = {}
+    tokens: dict[int, int] = {}
+    summed = loss or next_token_loss
+
+    def note(module: nn.Module, args: Any, output: torch.Tensor, number: int) -> torch.Tensor | None:
+        if not torch.is_grad_enabled():  # the first of the two passes of reentrant gradient checkpointing
+            return None
+        first = not output.requires_grad  # nothing before this layer asks for gradients: they begin here
+        watched = output.detach().requires_grad_().clone() if first else output  # no leaf: it may be changed in place
+
+        def add(gradient: torch.Tensor) -> None:
+            square = gradient.detach().double().square().flatten(0, -2).sum(0)
+            squares[number] = squares[number] + square if number in squares else square
+            tokens[number] = tokens.get(number, 0) + gradient[..., 0].numel()
+
+        watched.register_hook(add)
+        return watched if first else None
+
+    handles = [
+        module.register_forward_hook(lambda m, a, o, number=layer.number: note(m, a, o, number))
+        for layer in layers
+        for module in layer.modules
+    ]
+    with (
+        removed(handles), evaluation_mode(model), _without_weight_gradients(model), recomputable(model),
+        torch.enable_grad(),
+    ):  # fmt: skip
+        for batch in batches:
+            summed(run(model, batch), batch).backward()
+    return {number: square / max(1, tokens[number]) for number, square in squares.items()}
+
+
+def next_token_loss(outputs: Any, batch: Inputs) -> torch.Tensor:
+    """Cross entropy of each next token, summed over all that are no padding."""
+    given = keywords_of(batch)
+    logits, tokens = outputs.logits[:, :-1], given["input_ids"][:, 1:]
+    mask = given.get("attention_mask")
+    targets = tokens if mask is None else tokens.masked_fill(mask[:, 1:] == 0, -100)
+    return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten().to(logits.device), reduction="sum")
+
+
+def damped(gram: torch.Tensor, damping: float) -> torch.Tensor:
+    """G + damping * mean(diag G) I in float64; of a matrix of zeros, damping * I."""
+    gram = gram.double()
+    mean = gram.diagonal().mean().item() or 1.0
+    return gram + damping * mean * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+
+
+def inverted(H: torch.Tensor) -> torch.Tensor:
+    """inv(H) of a symmetric positive definite matrix [d, d].
+
+    Raises:
+        PruningError: H is not positive definite in float64.
+    """
+    factor, failed = torch.linalg.cholesky_ex(H)
+    if failed:
+        raise PruningError(f"a Gram matrix {list(H.shape)} is not positive definite; raise the damping")
+    return torch.cholesky_inverse(factor)
+
+
+def _container(modules: Mapping[str, nn.Module], name: str) -> str:
+    parts = name.split(".")
+    for depth in range(1, len(parts)):
+        if isinstance(modules[".".join(parts[:depth])], nn.ModuleList):
+            return ".".join(parts[: depth + 1])
+    return name
+
+
+@contextmanager
+def _without_weight_gradients(model: nn.Module) -> Iterator[None]:
+    asked = [p for p in model.parameters() if p.requires_grad]
+    for p in asked:
+        p.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for p in asked:
+            p.requires_grad_(True)

@@ -1,0 +1,1 @@
+"""Models: which weights are pruned, masks and patterns, loading."""

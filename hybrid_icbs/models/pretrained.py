@@ -1,0 +1,69 @@
+"""What is known of a transformers model without asking: the weights worth pruning, and whether they can be pruned."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from torch import nn
+
+from hybrid_icbs.errors import UnsupportedLayerError
+
+
+def is_pretrained(model: nn.Module) -> bool:
+    """Whether a model is one of transformers, without importing that library."""
+    return any(base.__module__.startswith("transformers.") for base in type(model).__mro__)
+
+
+def block_layers(model: nn.Module) -> frozenset[str] | None:
+    """Names of the modules inside the repeated blocks of a transformers model, where its weights are pruned by default.
+
+    Embeddings, heads and poolers stand outside; embeddings inside (of relative positions) are left out too. None where
+    the model is no transformers model, or has no blocks.
+    """
+    if not is_pretrained(model):
+        return None
+    lists = [name for name, module in model.named_modules() if isinstance(module, nn.ModuleList)]
+    inside = frozenset(
+        name
+        for name, module in model.named_modules(remove_duplicate=False)
+        if not isinstance(module, nn.Embedding) and any(name.startswith(f"{each}.") for each in lists)
+    )
+    return inside or None
+
+
+def check_weights(model: nn.Module) -> None:
+    """Refuse a model whose weights are quantised or not in memory.
+
+    Raises:
+        UnsupportedLayerError: they are; the message says how.
+    """
+    quantised = getattr(getattr(model, "config", None), "quantization_config", None)
+    if quantised is not None or getattr(model, "is_quantized", False):
+        raise UnsupportedLayerError(
+            f"the model's weights are quantised ({quantisation(quantised)}); prune the model in its full precision, "
+            "and quantise the result"
+        )
+
+
+def quantisation(settings: Any) -> str:
+    """The name of a quantisation in a model's config."""
+    found = settings.get("quant_method") if isinstance(settings, Mapping) else getattr(settings, "quant_method", None)
+    return str(getattr(found, "value", found) or "by an unnamed method")
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """No bars and no reports of the library's own while it loads or saves."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()

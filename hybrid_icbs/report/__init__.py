@@ -1,0 +1,1 @@
+"""What is shown of a run: record, HTML page, plots, model card."""

@@ -1,0 +1,1 @@
+"""Which weights enter the next blocks: scores, candidates, schedule."""

@@ -1,0 +1,1 @@
+"""Files of block problems: one file a format, behind one registry."""

@@ -1,0 +1,1 @@
+"""How a comparison is run: tasks, the pinned processes that do them, and what runs inside."""

@@ -1,0 +1,1 @@
+"""Proven optima: enumeration, and branch and bound."""

@@ -1,0 +1,1 @@
+"""Heuristics by swaps on this machine: simulated annealing and memetic tabu search."""

@@ -1,0 +1,1 @@
+"""Samplers of D-Wave's Ocean and any other dimod sampler, with penalty, repair and polish."""

@@ -1,0 +1,1 @@
+"""Thousands of small problems that share one matrix, solved in one call."""

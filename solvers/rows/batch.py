@@ -1,0 +1,245 @@
+"""The rows of a layer solved by the thousand: small problems that share one matrix, without wrappers.
+
+Pruning a layer for its output is one problem for each row of its weight: the error that pruning the weights x_i = 1 of
+a row w makes on calibration inputs with Gram matrix B is  E(x) = r^T B r  with  r = w * x, the problem
+`BlockProblem.scaled(B, w)`. These functions search all rows at once, spread over threads, and come back with arrays.
+
+Two errors can be searched. :func:`solve_rows` takes E itself: right where the surviving weights stay as they are.
+:func:`solve_refitted_rows` takes the error that is left when each row's survivors are refitted exactly, which no
+quadratic function of x is: right where they will be. A mask found for one is clearly worse for the other.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from problems.forms import Float64Array
+from solvers.errors import OptionError, SolverError
+
+UintArray = npt.NDArray[np.uint8]
+Int64Array = npt.NDArray[np.int64]
+
+_PIECES = 8  # rows are dealt to threads in so many pieces each, as some rows take longer than others
+
+
+def solve_rows(
+    matrix: npt.ArrayLike,
+    scales: npt.ArrayLike,
+    states: npt.ArrayLike,
+    *,
+    group: int | None = None,
+    patience: int | None = None,
+    seed: int = 0,
+    threads: int | None = None,
+) -> tuple[UintArray, Float64Array]:
+    """Tabu search by swaps for each row of r^T B r, r = s * x.
+
+    Args:
+        matrix: B, symmetric [d, d], shared by all rows.
+        scales: s of each row [R, d].
+        states: feasible states to start from, whose ones (of each group) are kept in number [R, d].
+        group: N:M patterns: every `group` variables in a row have ones of their own; None for whole rows.
+        patience: steps without a better state after which a row is done; None for d, but 50 at least and 500 at most.
+        seed: row a draws from stream a of this seed.
+        threads: threads to use; None for all processors. The answer does not depend on it.
+
+    Returns:
+        The best state of each row, uint8 [R, d], never worse than where it began, and its energy [R].
+
+    Raises:
+        OptionError: shapes that do not fit, or a group that does not divide d.
+    """
+    from solvers.rows.search import tabu_rows
+
+    B, S, X, width = _checked(matrix, scales, states, group)
+    d = B.shape[0]
+    steps = max(50, min(500, d)) if patience is None else patience
+    tenure = max(2, min(20, d // 20))
+    streams = np.random.SeedSequence([seed]).generate_state(len(S), np.uint64).astype(np.uint64, copy=False)
+    energies = np.empty(len(S))
+    _spread(lambda i: tabu_rows(B, S[i], X[i], width, steps, tenure, streams[i], energies[i]), len(S), threads)
+    return X, energies
+
+
+def grow_rows(
+    matrix: npt.ArrayLike,
+    scales: npt.ArrayLike,
+    states: npt.ArrayLike,
+    counts: npt.ArrayLike,
+    *,
+    group: int | None = None,
+    most: int = 0,
+    record: bool = False,
+    threads: int | None = None,
+) -> tuple[UintArray, Int64Array, Float64Array]:
+    """Add ones to each row's state, the one that raises r^T B r least first.
+
+    Args:
+        matrix: B, symmetric [d, d], shared by all rows.
+        scales: s of each row [R, d].
+        states: where to begin [R, d].
+        counts: ones of each row in the end [R].
+        group: variables of a group, as for :func:`solve_rows`.
+        most: ones that each group may have, with `group`.
+        record: whether to tell which variable came when, and what it cost.
+        threads: threads to use; None for all processors.
+
+    Returns:
+        The states [R, d]; and with `record` the variables in the order in which they came [R, c] and what each added
+        to the energy [R, c], for c the largest count (otherwise arrays [R, 0]).
+
+    Raises:
+        OptionError: shapes that do not fit, or counts that no state can have.
+    """
+    from solvers.rows.search import grow_rows as kernel
+
+    B, S, X, width = _checked(matrix, scales, states, group)
+    wanted = _counts(counts, X, width, most)
+    recorded = int(wanted.max(initial=0)) if record else 0
+    order, costs = np.zeros((len(S), recorded), np.int64), np.zeros((len(S), recorded))
+    _spread(lambda i: kernel(B, S[i], X[i], wanted[i], width, most, order[i], costs[i]), len(S), threads)
+    return X, order, costs
+
+
+def solve_refitted_rows(
+    inverse: npt.ArrayLike,
+    weights: npt.ArrayLike,
+    states: npt.ArrayLike,
+    counts: npt.ArrayLike,
+    *,
+    group: int | None = None,
+    most: int = 0,
+    swaps: int | None = None,
+    threads: int | None = None,
+) -> tuple[UintArray, Float64Array, Float64Array]:
+    """Search each row by the error that is left when its survivors are refitted exactly.
+
+    From its start a row is pruned greedily to its count, then improved by the best swap until none helps. It takes
+    about d^2 / 2 multiplications for each variable pruned and d^2 for each swap, and 8 (d + 1)^2 bytes a thread.
+
+    Args:
+        inverse: inv(H) of the curvature that all rows share [d, d], symmetric positive definite.
+        weights: the dense weights w [R, d].
+        states: where to begin, 1 = pruned [R, d]; zeros for a greedy start.
+        counts: pruned variables of each row in the end [R].
+        group: N:M patterns: variables of a group; None for whole rows.
+        most: variables pruned of each group at most, with `group`.
+        swaps: swaps of a row at most; None for d. 0 is the greedy answer.
+        threads: threads to use; None for all processors. The answer does not depend on it.
+
+    Returns:
+        States uint8 [R, d], refitted weights [R, d] (zero where pruned), and refitted errors
+        min (v - w)^T H (v - w) [R].
+
+    Raises:
+        OptionError: shapes that do not fit, counts that no state can have, or a matrix that is no inverse of a positive
+            definite one.
+        SolverError: the curvature is so ill-conditioned that float64 does not suffice.
+    """
+    from solvers.rows.refit import search_refitted
+
+    C, W, X, width = _checked(inverse, weights, states, group)
+    _check_inverse(C)
+    wanted = _counts(counts, X, width, most)
+    limit = C.shape[0] if swaps is None else swaps
+    out, errors = np.empty(W.shape), np.empty(len(W))
+    _spread(
+        lambda i: search_refitted(C, W[i], X[i], wanted[i], width, most, limit, out[i], errors[i]), len(W), threads
+    )  # fmt: skip
+    _check_finite(out)
+    return X, out, errors
+
+
+def elimination_costs(
+    inverse: npt.ArrayLike, weights: npt.ArrayLike, counts: npt.ArrayLike, *, threads: int | None = None
+) -> tuple[Int64Array, Float64Array]:
+    """Prune each row greedily, survivors refitted at every step, and tell what each step costs.
+
+    Args:
+        inverse: inv(H) of the curvature that all rows share [d, d], symmetric positive definite.
+        weights: the dense weights w [R, d].
+        counts: variables to prune of each row [R].
+        threads: threads to use; None for all processors.
+
+    Returns:
+        Variables in the order in which they go [R, c] and by how much each raises the refitted error [R, c], for c
+        the largest count; beyond a row's own count, zeros.
+
+    Raises:
+        OptionError, SolverError: as for :func:`solve_refitted_rows`.
+    """
+    from solvers.rows.refit import eliminate_rows
+
+    C, W, _, _ = _checked(inverse, weights, np.zeros(np.shape(weights), np.uint8), None)
+    _check_inverse(C)
+    wanted = _counts(counts, np.zeros(W.shape, np.uint8), 0, 0)
+    steps = int(wanted.max(initial=0))
+    order, costs = np.zeros((len(W), steps), np.int64), np.zeros((len(W), steps))
+    _spread(lambda i: eliminate_rows(C, W[i], wanted[i], order[i], costs[i]), len(W), threads)
+    _check_finite(costs)
+    return order, costs
+
+
+def _checked(
+    matrix: npt.ArrayLike, rows: npt.ArrayLike, states: npt.ArrayLike, group: int | None
+) -> tuple[Float64Array, Float64Array, UintArray, int]:
+    B, S = np.ascontiguousarray(matrix, np.float64), np.ascontiguousarray(rows, np.float64)
+    X = np.array(states, np.uint8, order="C")  # a copy: the kernels write to it
+    if B.ndim != 2 or B.shape[0] != B.shape[1]:
+        raise OptionError(f"the shared matrix has shape {list(B.shape)}; it must be square [d, d]")
+    if S.ndim != 2 or S.shape[1] != len(B) or X.shape != S.shape:
+        raise OptionError(
+            f"rows {list(S.shape)} and states {list(X.shape)} do not fit a matrix [{len(B)}, {len(B)}]; both must be "
+            f"[R, {len(B)}]"
+        )
+    if not (np.isfinite(B).all() and np.isfinite(S).all()):
+        raise OptionError("the shared matrix and the rows must be made of finite numbers")
+    if group is not None and (group < 1 or len(B) % group):
+        raise OptionError(f"groups of {group} do not divide rows of {len(B)} variables")
+    return B, S, X, group or 0
+
+
+def _counts(counts: npt.ArrayLike, X: UintArray, width: int, most: int) -> Int64Array:
+    wanted = np.ascontiguousarray(np.broadcast_to(np.asarray(counts, np.int64), (len(X),)))
+    room = X.shape[1] // width * most if width else X.shape[1]
+    wrong = (wanted > room) | (wanted < X.sum(axis=1, dtype=np.int64))
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise OptionError(
+            f"row {row} is to have {wanted[row]} ones; it begins with {int(X[row].sum())} and has room for {room}"
+        )
+    return wanted
+
+
+def _check_inverse(C: Float64Array) -> None:
+    if not (np.diagonal(C) > 0).all():
+        raise OptionError("the inverse of a positive definite matrix has a positive diagonal; raise the damping")
+
+
+def _check_finite(values: Float64Array) -> None:
+    if not np.isfinite(values).all():
+        raise SolverError("the curvature is too ill-conditioned for float64; raise the damping")
+
+
+def _spread(work: Callable[[slice], Any], rows: int, threads: int | None) -> None:
+    """Do some rows at a time, in threads: kernels let go of the interpreter."""
+    workers = max(1, min(threads or _processors(), rows))
+    step = max(1, -(-rows // (workers * _PIECES)))
+    pieces = [slice(begin, min(rows, begin + step)) for begin in range(0, rows, step)]
+    if workers == 1 or len(pieces) < 2:
+        for piece in pieces:
+            work(piece)
+        return
+    with ThreadPoolExecutor(workers) as pool:
+        for done in [pool.submit(work, piece) for piece in pieces]:
+            done.result()
+
+
+def _processors() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
