@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def page(comparison: Comparison) -> str:
     """The page of a race, finished or not."""
     style = {text: number for number, text in enumerate(comparison.race.backends)}
-    files = importlib.resources.files("solvers.comparison")
+    files = importlib.resources.files("solvers.comparison.page")
     css, js = ((files / name).read_text("utf-8") for name in ("page.css", "page.js"))
     parts = [
         f"<h1>{_title(comparison)}</h1>",

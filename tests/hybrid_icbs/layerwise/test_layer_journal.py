@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 
 from hybrid_icbs import Pruner, RunFolderError, prune, resume
 from hybrid_icbs.cli.app import app
+from hybrid_icbs.layerwise import passes as layerwise
 from hybrid_icbs.layerwise.journal import FOLDER
-from hybrid_icbs.layerwise.passes import passes as layerwise
 from hybrid_icbs.report.record import RunRecord
 
 WAY: dict[str, Any] = {"density": 0.4, "objective": "joint", "update": "backsolve", "seed": 3, "progress": False}

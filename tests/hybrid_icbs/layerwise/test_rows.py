@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 import solvers
+from hybrid_icbs.layerwise import allocation, rows
 from hybrid_icbs.layerwise.grams import damped
-from hybrid_icbs.layerwise.passes import allocation, rows
 from hybrid_icbs.layerwise.rows import prune_matrix, row_problems
 from hybrid_icbs.layerwise.windows import search_windows
 from hybrid_icbs.models.layers import find_layers

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hybrid_icbs.layerwise.passes import refit as update
+from hybrid_icbs.layerwise import refit as update
 from hybrid_icbs.layerwise.refit import refit, refit_exactly, refit_iteratively
 
 some = settings(max_examples=30, deadline=None, derandomize=True)
