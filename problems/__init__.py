@@ -1,12 +1,15 @@
 """Block problems: what a pruning step asks a solver, as numpy arrays, dimod types and files."""
 
-from problems import instances
-from problems.block import BestKnown, BlockProblem, Labels
+from problems import formats, instances
+from problems.block import BlockProblem
 from problems.cardinality import Cardinality
+from problems.data import BestKnown, Labels, ProblemData
 from problems.errors import FileFormatError, ProblemError
-from problems.formats.files import load, save
 from problems.forms import DenseForm, LowRankForm, QuadraticForm, ScaledForm, SharedMatrix
 from problems.sets import BlockSet, load_set, save_set
+
+load = BlockProblem.load
+save = BlockProblem.save
 
 __all__ = [
     "BestKnown",
@@ -17,10 +20,12 @@ __all__ = [
     "FileFormatError",
     "Labels",
     "LowRankForm",
+    "ProblemData",
     "ProblemError",
     "QuadraticForm",
     "ScaledForm",
     "SharedMatrix",
+    "formats",
     "instances",
     "load",
     "load_set",

@@ -4,61 +4,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from problems.cardinality import Cardinality
+from problems import formats
+from problems.data import BestKnown, Labels, ProblemData
 from problems.errors import ProblemError
-from problems.forms import (
-    DenseForm,
-    Float64Array,
-    IntArray,
-    LowRankForm,
-    QuadraticForm,
-    ScaledForm,
-    SharedMatrix,
-    StateArray,
-    _as_float,
-)
+from problems.forms import DenseForm, Float64Array, LowRankForm, ScaledForm, SharedMatrix, StateArray
 
 if TYPE_CHECKING:
     import dimod
 
 
-@dataclass(frozen=True, eq=False)
-class Labels:
-    """Which weight each variable is.
-
-    Attributes:
-        parameter: number of the parameter (layer) in the model's own order, int32 [n].
-        index: flat index of the weight within that parameter, int64 [n].
-    """
-
-    parameter: npt.NDArray[np.int32]
-    index: npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class BestKnown:
-    """The lowest energy that anyone has found for a problem.
-
-    Attributes:
-        energy: that energy.
-        proven: whether no feasible state can be lower.
-        found_by: who or what found it, for people to read.
-    """
-
-    energy: float
-    proven: bool = False
-    found_by: str = ""
-
-
 @dataclass(frozen=True, eq=False, init=False, repr=False)
-class BlockProblem:
+class BlockProblem(ProblemData):
     """Minimise E(x) = x^T Q x + c.x + offset over x in {0, 1}^n with a fixed number of ones.
 
     The problem of one step of iterative Combinatorial Brain Surgeon: x_i = 1 prunes weight i of the block, E is
@@ -83,14 +46,6 @@ class BlockProblem:
         (3.0, 6.0)
     """
 
-    form: QuadraticForm
-    linear: Float64Array
-    offset: float
-    constraint: Cardinality
-    labels: Labels | None = field(default=None)
-    provenance: Mapping[str, Any] = field(default_factory=dict)
-    best_known: BestKnown | None = field(default=None)
-
     def __init__(
         self,
         Q: npt.ArrayLike,
@@ -103,8 +58,11 @@ class BlockProblem:
         provenance: Mapping[str, Any] | None = None,
         best_known: BestKnown | None = None,
     ) -> None:
-        form, diagonal = DenseForm.split(Q)
-        self._set(form, linear, cardinality, offset, groups, labels, provenance, best_known, extra=diagonal)
+        data = ProblemData.dense(
+            Q, linear, cardinality, offset=offset, groups=groups, labels=labels, provenance=provenance,
+            best_known=best_known,
+        )  # fmt: skip
+        self.__dict__.update(data.__dict__)
 
     @classmethod
     def low_rank(
@@ -121,11 +79,14 @@ class BlockProblem:
     ) -> BlockProblem:
         """Build E(x) = |A^T x|^2 + c.x + offset from a factor A [n, r], float32 or float64, which is not copied.
 
-        Unlike the dense form, c does not take the diagonal of A A^T in. Other arguments and errors are those of
+        Unlike in the dense form, c does not include the diagonal of A A^T. Other arguments and errors are those of
         :class:`BlockProblem`.
         """
-        form = LowRankForm.of(A)
-        return cls._of(form, linear, cardinality, offset, groups, labels, provenance, best_known)
+        data = ProblemData.of_form(
+            LowRankForm.of(A), linear, cardinality, offset=offset, groups=groups, labels=labels, provenance=provenance,
+            best_known=best_known,
+        )  # fmt: skip
+        return cls.of(data)
 
     @classmethod
     def scaled(
@@ -143,9 +104,9 @@ class BlockProblem:
     ) -> BlockProblem:
         """Build E(x) = r^T B r + c.x + offset, r = s * x, from a symmetric matrix B [n, n] and scales s [n].
 
-        Problems made from one B hold it by reference, so that thousands take little more memory than one; a
-        :class:`SharedMatrix` of it is checked once instead of for each. As in the dense form, the diagonal of Q is
-        moved into the linear term. Other arguments and errors are those of :class:`BlockProblem`.
+        Problems made from one B hold it by reference, so that thousands take little more memory than one. A
+        :class:`SharedMatrix` of it is checked once instead of once a problem. As in the dense form, the diagonal of Q
+        is moved into the linear term. Other arguments and errors are those of :class:`BlockProblem`.
 
         Example:
             >>> rows = [BlockProblem.scaled([[2, 1], [1, 3]], w, cardinality=1) for w in ([1, 1], [1, -2])]
@@ -153,76 +114,20 @@ class BlockProblem:
             [3.0, 12.0]
         """
         form, diagonal = ScaledForm.split(B, s)
-        return cls._of(form, linear, cardinality, offset, groups, labels, provenance, best_known, diagonal)
+        data = ProblemData.of_form(
+            form, linear, cardinality, offset=offset, groups=groups, labels=labels, provenance=provenance,
+            best_known=best_known, diagonal=diagonal,
+        )  # fmt: skip
+        return cls.of(data)
 
     @classmethod
-    def _of(cls, *args: Any) -> BlockProblem:
+    def of(cls, data: ProblemData) -> BlockProblem:
+        """The problem of checked parts; a problem is returned as it is."""
+        if isinstance(data, BlockProblem):
+            return data
         problem = object.__new__(cls)
-        problem._set(*args)
+        problem.__dict__.update(data.__dict__)
         return problem
-
-    def _set(
-        self,
-        form: QuadraticForm,
-        linear: npt.ArrayLike | None,
-        cardinality: Any,
-        offset: float,
-        groups: npt.ArrayLike | None,
-        labels: Labels | None,
-        provenance: Mapping[str, Any] | None,
-        best_known: BestKnown | None,
-        extra: Float64Array | None = None,
-    ) -> None:
-        n = form.n
-        c = np.zeros(n) if linear is None else np.asarray(linear)
-        if c.shape != (n,):
-            raise ProblemError(f"linear has shape {c.shape}; Q has {n} variables, so [{n}] is needed")
-        c = _as_float(c, "linear").astype(np.float64)
-        if extra is not None:
-            with np.errstate(over="ignore"):
-                c += extra
-            if not np.isfinite(c).all():
-                raise ProblemError("linear and the diagonal of Q have a sum that is not finite; scale the problem")
-        c.flags.writeable = False
-        if not np.isfinite(offset):
-            raise ProblemError(f"offset is {offset}; it must be finite")
-        if cardinality is None:
-            raise ProblemError(f"a block problem needs cardinality=, the number of ones among its {n} variables")
-        if labels is not None:
-            labels = _checked_labels(labels, n)
-        values: dict[str, Any] = {
-            "form": form,
-            "linear": c,
-            "offset": float(offset),
-            "constraint": Cardinality.of(cardinality, groups, n),
-            "labels": labels,
-            "provenance": dict(provenance or {}),
-            "best_known": best_known,
-        }
-        for name, value in values.items():
-            object.__setattr__(self, name, value)
-
-    # What the problem is
-
-    @property
-    def n(self) -> int:
-        """Number of variables."""
-        return self.form.n
-
-    @property
-    def cardinality(self) -> int | npt.NDArray[np.int64]:
-        """The demanded number of ones, or with groups one number for each [g]."""
-        return self.constraint.counts if self.groups is not None else self.constraint.total
-
-    @property
-    def groups(self) -> npt.NDArray[np.int64] | None:
-        """Group of each variable [n], or None for a single group."""
-        return self.constraint.groups if len(self.constraint.counts) > 1 else None
-
-    @property
-    def is_low_rank(self) -> bool:
-        """Whether the quadratic part is stored as a factor."""
-        return isinstance(self.form, LowRankForm)
 
     @property
     def single_energies(self) -> Float64Array:
@@ -247,26 +152,22 @@ class BlockProblem:
         Raises:
             ProblemError: the shape does not fit, or an entry is neither 0 nor 1.
         """
-        states, single = self._states(X)
-        energies = self._energies(states)
+        states, single = self.checked_states(X)
+        energies = np.asarray(self.form.energies(states) + states @ self.linear + self.offset)
         return float(energies[0]) if single else energies
-
-    def _energies(self, states: StateArray) -> Float64Array:
-        """Energies of states that are known to be some, int8 [b, n]."""
-        return np.asarray(self.form.energies(states) + states @ self.linear + self.offset)
 
     def local_fields(self, X: npt.ArrayLike) -> Float64Array:
         """What each variable adds to the energy when it is one, the others as they are: [n], or [b, n] for a batch.
 
         h_i = c_i + Q_ii + 2 sum_{j != i} Q_ij x_j. Flipping i changes the energy by (1 - 2 x_i) h_i.
         """
-        states, single = self._states(X)
+        states, single = self.checked_states(X)
         fields = self.single_energies + 2.0 * self.form.products(states)
         return fields[0] if single else fields
 
     def flip_changes(self, X: npt.ArrayLike) -> Float64Array:
         """Change of energy by each single flip, shaped like X."""
-        states, single = self._states(X)
+        states, single = self.checked_states(X)
         changes = (1.0 - 2.0 * states) * self.local_fields(states)
         return changes[0] if single else changes
 
@@ -284,7 +185,7 @@ class BlockProblem:
         Raises:
             ProblemError: `remove` is not one, or `add` is not zero, in x.
         """
-        states, single = self._states(x)
+        states, single = self.checked_states(x)
         if not single:
             raise ProblemError(f"swap_change takes one state [n], not a batch of shape {states.shape}")
         out, into = np.broadcast_arrays(np.asarray(remove), np.asarray(add))
@@ -318,7 +219,7 @@ class BlockProblem:
 
     def is_feasible(self, X: npt.ArrayLike) -> Any:
         """Whether one state [n] (a bool) or each of a batch [b, n] (bool [b]) has the demanded ones."""
-        states, single = self._states(X)
+        states, single = self.checked_states(X)
         feasible = self.constraint.feasible(states)
         return bool(feasible[0]) if single else feasible
 
@@ -326,7 +227,12 @@ class BlockProblem:
         """Uniformly random feasible states [count, n], int8."""
         return self.constraint.random_states(count, np.random.default_rng(seed))
 
-    def _states(self, X: npt.ArrayLike) -> tuple[StateArray, bool]:
+    def checked_states(self, X: npt.ArrayLike) -> tuple[StateArray, bool]:
+        """States as int8 [b, n], and whether X is a single state [n].
+
+        Raises:
+            ProblemError: the shape does not fit, or an entry is neither 0 nor 1.
+        """
         given = np.asarray(X)
         if given.ndim not in (1, 2) or given.shape[-1] != self.n:
             raise ProblemError(f"states have shape {given.shape}; [{self.n}] or [b, {self.n}] is needed")
@@ -352,7 +258,7 @@ class BlockProblem:
         if isinstance(self.form, DenseForm):
             return self
         form = DenseForm(self.form.dense().astype(dtype, copy=False))
-        return self._with(form, linear=self.single_energies)
+        return self.replaced(form=form, linear=self.single_energies)
 
     def restrict(self, indices: npt.ArrayLike, x: npt.ArrayLike) -> BlockProblem:
         """The problem of some variables while the others stay as they are in a state.
@@ -372,7 +278,7 @@ class BlockProblem:
             raise ProblemError(f"indices must be a list of variables 0..{self.n - 1}")
         if len(np.unique(free)) != len(free):
             raise ProblemError("indices names a variable twice")
-        states, _ = self._states(x)
+        states, _ = self.checked_states(x)
         fixed = states[:1].copy()
         fixed[0, free] = 0
         linear = self.linear[free] + 2.0 * self.form.products(fixed)[0, free]
@@ -383,27 +289,21 @@ class BlockProblem:
             raise ProblemError("the fixed variables of a group without free ones do not have their demanded ones")
         cardinality = counts[used] if grouped else counts[0]
         labels = self.labels and Labels(self.labels.parameter[free], self.labels.index[free])
-        return BlockProblem._of(
-            self.form.restricted(free), linear, cardinality, self.energy(fixed[0]), groups if grouped else None,
-            labels, self.provenance, None,
+        data = ProblemData.of_form(
+            self.form.restricted(free), linear, cardinality, offset=self.energy(fixed[0]),
+            groups=groups if grouped else None, labels=labels, provenance=self.provenance,
         )  # fmt: skip
+        return BlockProblem.of(data)
 
     def with_best_known(self, energy: float, *, proven: bool, found_by: str) -> BlockProblem:
-        """The same problem, with a best known energy on record."""
-        return self._with(self.form, best_known=BestKnown(float(energy), proven, found_by))
+        """The same problem with another best known energy."""
+        return self.replaced(best_known=BestKnown(float(energy), proven, found_by))
 
-    def _with(self, form: QuadraticForm, **changes: Any) -> BlockProblem:
-        twin = object.__new__(BlockProblem)
-        for name in self.__dataclass_fields__:
-            object.__setattr__(twin, name, changes.get(name, getattr(self, name)))
-        object.__setattr__(twin, "form", form)
-        return twin
-
-    # What leaves the process
+    # dimod types and files
 
     def to_bqm(self, penalty: float | str | None = None) -> dimod.BinaryQuadraticModel:
         """The problem as a dimod BQM over 0..n-1; see :func:`problems.convert.to_bqm`."""
-        from problems import convert
+        from problems import convert  # imports dimod
 
         return convert.to_bqm(self, penalty)
 
@@ -431,20 +331,32 @@ class BlockProblem:
         """A dense problem from a dimod BQM; see :func:`problems.convert.from_bqm`."""
         from problems import convert
 
-        return convert.from_bqm(bqm, cardinality, groups)
+        return cls.of(convert.from_bqm(bqm, cardinality, groups))
 
     @classmethod
     def from_cqm(cls, cqm: dimod.ConstrainedQuadraticModel) -> BlockProblem:
         """A dense problem from a dimod CQM of cardinalities; see :func:`problems.convert.from_cqm`."""
         from problems import convert
 
-        return convert.from_cqm(cqm)
+        return cls.of(convert.from_cqm(cqm))
 
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the problem to files that share a name; see :func:`problems.formats.files.save`."""
-        from problems.formats import files
+    def save(self, path: str | os.PathLike[str], format: str | None = None) -> Path:
+        """Write the problem to a file, or to files that share a name; either all are written or none.
 
-        return files.save(self, path)
+        Args:
+            path: its ending chooses the format. Without an ending of another format the project's own files are
+                written: NAME.bqm (dense and scaled form) or NAME.npz (low-rank form), with NAME.json. The folder must
+                exist.
+            format: a format's name, if the ending does not decide it.
+
+        Returns:
+            The file that :meth:`load` takes.
+
+        Raises:
+            ProblemError: the format cannot be written, or cannot hold the problem.
+            OSError: the files cannot be written.
+        """
+        return formats.write(self, path, format)
 
     @classmethod
     def load(
@@ -452,31 +364,26 @@ class BlockProblem:
         path: str | os.PathLike[str],
         cardinality: int | npt.ArrayLike | None = None,
         groups: npt.ArrayLike | None = None,
+        format: str | None = None,
     ) -> BlockProblem:
-        """Read a problem from its files; see :func:`problems.formats.files.load`."""
-        from problems.formats import files
+        """Read a problem file of any known format, recognised by its ending or by its content.
 
-        return files.load(path, cardinality, groups)
+        Args:
+            path: the file, or its name without the ending.
+            cardinality: demanded number of ones, for files that do not contain it, such as a .bqm of another program;
+                otherwise it must agree with the file.
+            groups: group of each variable, likewise.
+            format: a format's name, if several recognise the file.
+
+        Raises:
+            FileFormatError: no format recognises the file, or it is damaged, truncated or oversized, or it disagrees
+                with the cardinality given; the message names the file and the field or line.
+            FileNotFoundError: there is no such file.
+        """
+        return cls.of(formats.read_strictly(path, cardinality, groups, format))
 
 
 def _all_zeros_and_ones(given: npt.NDArray[Any]) -> bool:
     if given.dtype.kind in "iu":  # without temporary arrays
         return not given.size or bool(given.min() >= 0 and given.max() <= 1)
     return bool(((given == 0) | (given == 1)).all())
-
-
-def _checked_labels(labels: Labels, n: int) -> Labels:
-    def checked(name: str, dtype: type[np.int32 | np.int64]) -> npt.NDArray[Any]:
-        given = np.asarray(getattr(labels, name))
-        if given.shape != (n,):
-            raise ProblemError(f"labels.{name} has shape {given.shape}; the block's {n} variables need [{n}]")
-        array = given.astype(dtype)
-        if n and (given.dtype.kind not in "iu" or not np.array_equal(array, given) or array.min() < 0):
-            raise ProblemError(f"labels.{name} must be made of whole numbers >= 0 that fit {np.dtype(dtype)}")
-        array.flags.writeable = False
-        return array
-
-    return Labels(checked("parameter", np.int32), checked("index", np.int64))
-
-
-__all__ = ["BestKnown", "BlockProblem", "IntArray", "Labels"]

@@ -7,16 +7,19 @@ halving a binary float are exact, and so a dense problem that goes out and comes
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dimod
 import numpy as np
 import numpy.typing as npt
 
-from problems.block import BlockProblem
+from problems.data import ProblemData
 from problems.errors import ProblemError
 from problems.forms import Float64Array, spin_to_binary
 from problems.penalty import penalty as penalty_of
+
+if TYPE_CHECKING:
+    from problems.block import BlockProblem
 
 
 def to_bqm(problem: BlockProblem, penalty: float | str | None = None) -> dimod.BinaryQuadraticModel:
@@ -79,7 +82,7 @@ def from_bqm(
     bqm: dimod.BinaryQuadraticModel,
     cardinality: int | npt.ArrayLike,
     groups: npt.ArrayLike | None = None,
-) -> BlockProblem:
+) -> ProblemData:
     """A dense problem from a dimod model.
 
     Args:
@@ -100,10 +103,10 @@ def from_bqm(
     offset = float(vectors.offset)
     if bqm.vartype is dimod.SPIN:
         Q, linear, offset = spin_to_binary(Q, linear, offset)
-    return BlockProblem(Q, linear, cardinality, offset=offset, groups=groups)
+    return ProblemData.dense(Q, linear, cardinality, offset=offset, groups=groups)
 
 
-def from_cqm(cqm: dimod.ConstrainedQuadraticModel) -> BlockProblem:
+def from_cqm(cqm: dimod.ConstrainedQuadraticModel) -> ProblemData:
     """A dense problem from a model whose constraints are cardinalities.
 
     Every constraint must be an equality with unit coefficients and a whole right-hand side over BINARY variables,
@@ -139,7 +142,7 @@ def from_cqm(cqm: dimod.ConstrainedQuadraticModel) -> BlockProblem:
     for u, v, bias in objective.iter_quadratic():
         Q[place[u], place[v]] = Q[place[v], place[u]] = bias / 2
     cardinality, groups = (counts, group) if len(counts) > 1 else (counts[0], None)
-    return BlockProblem(Q, linear, cardinality, offset=float(objective.offset), groups=groups)
+    return ProblemData.dense(Q, linear, cardinality, offset=float(objective.offset), groups=groups)
 
 
 def _penalised(problem: BlockProblem, penalty: float | str | None) -> tuple[Float64Array, Float64Array, float]:

@@ -92,7 +92,7 @@ class DenseForm:
         given = np.asarray(Q)
         if given.ndim != 2 or given.shape[0] != given.shape[1]:
             raise ProblemError(f"Q has shape {given.shape}; a block problem needs a square matrix [n, n]")
-        matrix = _as_float(given, "Q")
+        matrix = finite_floats(given, "Q")
         # A symmetric array is kept to the bit; the mean of a triangular one is a halving, which is exact too.
         matrix = matrix.copy() if np.array_equal(matrix, matrix.T) else _symmetrised(matrix)
         diagonal = np.diagonal(matrix).astype(np.float64)
@@ -169,7 +169,7 @@ class LowRankForm:
         given = np.asarray(A)
         if given.ndim != 2:
             raise ProblemError(f"A has shape {given.shape}; a low-rank factor is a matrix [n, r]")
-        form = cls(_frozen(np.ascontiguousarray(_as_float(given, "A"))))
+        form = cls(_frozen(np.ascontiguousarray(finite_floats(given, "A"))))
         if form.dtype == np.float64:  # squares of float32 always fit
             _refuse_infinite_squares(form)
         return form
@@ -273,7 +273,7 @@ class SharedMatrix:
         given = np.asarray(B)
         if given.ndim != 2 or given.shape[0] != given.shape[1]:
             raise ProblemError(f"B has shape {given.shape}; problems share a square matrix [n, n]")
-        matrix = np.ascontiguousarray(_as_float(given, "B"))
+        matrix = np.ascontiguousarray(finite_floats(given, "B"))
         if not np.array_equal(matrix, matrix.T):
             raise ProblemError("B is not symmetric; pass (B + B.T) / 2, which has the same energies")
         largest = float(max(matrix.max(), -matrix.min())) if matrix.size else 0.0
@@ -302,7 +302,7 @@ class ScaledForm:
         given, n = np.asarray(s), len(shared.own)
         if given.shape != (n,):
             raise ProblemError(f"the scales have shape {given.shape}; B has {n} variables, so [{n}] is needed")
-        scales = _as_float(given, "scales").astype(np.float64)
+        scales = finite_floats(given, "scales").astype(np.float64)
         scales.flags.writeable = False
         with np.errstate(over="ignore"):
             bound = np.square(np.abs(scales).max(initial=0.0)) * shared.largest
@@ -394,7 +394,7 @@ def _energies_one_by_one(matrix: FloatArray, scales: Float64Array, states: State
     return energies
 
 
-def _as_float(array: npt.NDArray[Any], name: str) -> FloatArray:
+def finite_floats(array: npt.NDArray[Any], name: str) -> FloatArray:
     """The array as float32 or float64, refused where it is not made of finite real numbers."""
     if array.dtype.kind not in "fiub":
         raise ProblemError(f"{name} has dtype {array.dtype}; real numbers are needed")

@@ -35,12 +35,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from problems.block import BlockProblem
 from problems.errors import ProblemError
 from problems.forms import DenseForm, Float64Array, FloatArray, IntArray, StateArray
+
+if TYPE_CHECKING:
+    from problems.block import BlockProblem
 
 KINDS = ("sufficient", "measured")
 

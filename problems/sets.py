@@ -10,7 +10,6 @@ from typing import overload
 
 from problems.block import BlockProblem
 from problems.errors import FileFormatError, ProblemError
-from problems.formats.files import load, save
 from problems.storage import check_schema, json_bytes, opened, parse_json, write_whole
 
 SCHEMA, VERSION = "hybrid-icbs block set", 1
@@ -50,7 +49,7 @@ def save_set(
         fault = _name_fault(name, taken)
         if fault:
             raise ProblemError(fault)
-        save(problem, folder / f"{name}.json")
+        problem.save(folder / f"{name}.json")
         names[name] = None
     manifest = json_bytes({"schema": SCHEMA, "version": VERSION, "blocks": list(names)})
     write_whole(folder / "manifest", {}, (".json", lambda _: manifest))
@@ -109,7 +108,7 @@ class BlockSet(Sequence[BlockProblem]):
             return BlockSet(self.folder, self.names[which])
         if isinstance(which, str) and which not in self.names:
             raise KeyError(f"no block {which!r} in {self.folder}; there are {', '.join(self.names)}")
-        return load(self.folder / f"{which if isinstance(which, str) else self.names[which]}.json")
+        return BlockProblem.load(self.folder / f"{which if isinstance(which, str) else self.names[which]}.json")
 
     def __repr__(self) -> str:
         return f"<BlockSet of {len(self)} blocks in {self.folder}>"

@@ -330,7 +330,7 @@ class Solver(abc.ABC):
         return answer
 
     def _feasible(self, problem: BlockProblem, outcome: Outcome) -> StateArray:
-        states, _ = problem._states(np.ascontiguousarray(outcome.states, dtype=np.int8))
+        states, _ = problem.checked_states(np.ascontiguousarray(outcome.states, dtype=np.int8))
         feasible = problem.constraint.feasible(states)
         if not len(states) or not feasible.all():
             raise SolverError(
@@ -343,7 +343,7 @@ class Solver(abc.ABC):
         if len(states) == 1 and run.counted and run.counted[0] == states[0].tobytes():
             energies = np.array([run.counted[1]])
         else:
-            energies = problem._energies(states)
+            energies = problem.energy(states)
         if len(states) > 1:
             order = np.argsort(energies, kind="stable")
             rows = order[_first_of_each(states[order])]
@@ -388,7 +388,7 @@ def _checked_states(problem: BlockProblem, initial_states: InitialStates) -> Sta
             raise OptionError(f"initial_states must be over the variables 0..{problem.n - 1}")
         order = [initial_states.variables.index(v) for v in range(problem.n)]
         initial_states = initial_states.change_vartype("BINARY", inplace=False).record.sample[:, order]
-    states, _ = problem._states(initial_states)
+    states, _ = problem.checked_states(initial_states)
     if not len(states):
         raise OptionError("initial_states is empty; leave it out to start from random states")
     feasible = problem.constraint.feasible(states)

@@ -1,68 +1,80 @@
-"""Instances of the maximum-diversity library (MDPLIB): the same class of problems, with best known values."""
+"""Instances of the maximum-diversity library, MDPLIB (Marti, Duarte et al.): same problem class, with best values."""
 
 from __future__ import annotations
 
 import csv
-import os
+import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from problems.block import BlockProblem
+from problems.data import BestKnown, ProblemData
 from problems.errors import FileFormatError
+from problems.formats.format import Format
+from problems.formats.text import column, read_rows, refuse
 from problems.storage import opened
 
+_HEAD = re.compile(rb"\s*\d+[ \t]+\d+[ \t]*\r?\n")  # the two sizes alone on a line
 
-def read_mdplib(path: str | os.PathLike[str]) -> BlockProblem:
-    """Read a maximum-diversity instance of MDPLIB (Marti, Duarte et al.): `n m`, then `i j distance` for every pair.
+
+def read(path: Path, cardinality: int | npt.ArrayLike | None, groups: npt.ArrayLike | None) -> ProblemData:
+    """Read a maximum-diversity instance: `n m`, then `i j distance` for every pair of elements.
 
     The m of n elements with the largest sum of distances are sought, so Q_ij = -distance / 2. A file best.csv beside it
     (columns file, n, m, best_known) gives the best known energy, the negative of the best known sum.
+
+    Args:
+        path: the file.
+        cardinality: not used; the file has its own, m.
+        groups: not used.
 
     Raises:
         FileFormatError: the file is not of that format; the message names the line.
         OSError: it cannot be read.
     """
-    path = Path(path)
-    with opened(path) as (file, size):
-        lines = file.read(size).split(b"\n")
-    while lines and not lines[-1].strip():
-        lines.pop()
-    rows = [line.split() for line in lines]
-    n, m = _mdplib_sizes(rows, path)
-    i, j = (_mdplib_column(rows, path, column, int, f"an element 0..{n - 1}") for column in (0, 1))
-    distance = _mdplib_column(rows, path, 2, float, "a finite distance")
+    rows = read_rows(path)
+    n, m = _sizes(rows, path)
+    i, j = (column(rows, path, index, int, f"an element 0..{n - 1}") for index in (0, 1))
+    distance = column(rows, path, 2, float, "a finite distance")
     for bad, what in (
         ((i < 0) | (i >= n) | (j < 0) | (j >= n), f"elements are 0..{n - 1}"),
         (i == j, "an element has no distance to itself"),
         (~np.isfinite(distance), "a distance must be finite"),
     ):
         if bad.any():
-            _mdplib_fail(path, rows, int(bad.argmax()) + 1, what)
+            refuse(path, rows, int(bad.argmax()) + 1, what)
     first = np.unique(np.minimum(i, j) * n + np.maximum(i, j), return_index=True)[1]
     if len(first) < len(i):
         again = int(np.setdiff1d(np.arange(len(i)), first)[0])
-        _mdplib_fail(path, rows, again + 1, "this pair has a distance already")
+        refuse(path, rows, again + 1, "this pair has a distance already")
     Q = np.zeros((n, n))
     Q[i, j] = Q[j, i] = -distance / 2
-    problem = BlockProblem(Q, None, m, provenance={"method": "MDPLIB", "file": path.name})
-    best = _mdplib_best(path, n, m)
-    return problem if best is None else problem.with_best_known(-best, proven=False, found_by="MDPLIB's best known")
+    best = _best_known(path, n, m)
+    return ProblemData.dense(
+        Q, None, m, provenance={"method": "MDPLIB", "file": path.name},
+        best_known=None if best is None else BestKnown(-best, found_by="MDPLIB's best known"),
+    )  # fmt: skip
 
 
-def _mdplib_sizes(rows: list[list[bytes]], path: Path) -> tuple[int, int]:
-    """The sizes n and m, once the number of lines and the fields of each are known to fit them."""
+def _sniff(head: bytes) -> bool:
+    return _HEAD.match(head) is not None
+
+
+FORMAT = Format("mdplib", read, sniff=_sniff)
+
+
+def _sizes(rows: list[list[bytes]], path: Path) -> tuple[int, int]:
+    """The sizes n and m, if the number of lines and of each line's fields fit them."""
     try:
         n, m = (int(field) for field in rows[0])
     except (ValueError, IndexError):
-        raise FileFormatError(f"{path}: line 1: must be `n m`, two whole numbers") from None
+        raise FileFormatError(f"{path}: line 1: must be `n m`, two integers") from None
     if not 0 <= m <= n:
         raise FileFormatError(f"{path}: line 1: {m} of {n} elements cannot be chosen")
     for at, row in enumerate(rows[1:], 1):
         if len(row) != 3:
-            _mdplib_fail(path, rows, at, "must be `i j distance`")
+            refuse(path, rows, at, "must be `i j distance`")
     if len(rows) - 1 != n * (n - 1) // 2:
         raise FileFormatError(
             f"{path}: {n} elements have {n * (n - 1) // 2} pairs, but {len(rows) - 1} distances follow line 1"
@@ -70,24 +82,7 @@ def _mdplib_sizes(rows: list[list[bytes]], path: Path) -> tuple[int, int]:
     return n, m
 
 
-def _mdplib_column(rows: list[list[bytes]], path: Path, column: int, kind: Any, what: str) -> npt.NDArray[Any]:
-    try:
-        return np.array([kind(row[column]) for row in rows[1:]], np.int64 if kind is int else np.float64)
-    except (ValueError, OverflowError):
-        for at, row in enumerate(rows[1:], 1):
-            try:
-                np.array(kind(row[column]), np.int64 if kind is int else np.float64)
-            except (ValueError, OverflowError):
-                _mdplib_fail(path, rows, at, f"field {column + 1} must be {what}")
-        raise
-
-
-def _mdplib_fail(path: Path, rows: list[list[bytes]], at: int, what: str) -> None:
-    text = b" ".join(rows[at]).decode("ascii", "replace")[:80]
-    raise FileFormatError(f"{path}: line {at + 1}: {text!r}: {what}")
-
-
-def _mdplib_best(path: Path, n: int, m: int) -> float | None:
+def _best_known(path: Path, n: int, m: int) -> float | None:
     """The best known sum of distances, where a best.csv beside the instance has one."""
     table = path.parent / "best.csv"
     if not table.exists():

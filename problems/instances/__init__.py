@@ -4,9 +4,8 @@ The real ones are the benchmark set (`names`, `curated`, `facts`, `load`; docs/i
 small blocks for tests (`pruning`).
 """
 
-from problems.formats.mdplib import read_mdplib
 from problems.instances.benchmark import Descent, Instance, curated, facts, load, names, pruning, pruning_names
-from problems.instances.generated import known_optimum, planted, random
+from problems.instances.generated import known_optimum, planted, random, read_mdplib
 
 __all__ = [
     "Descent",

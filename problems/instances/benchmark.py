@@ -19,7 +19,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from problems.block import BestKnown, BlockProblem
+from problems.block import BlockProblem
+from problems.data import BestKnown
 from problems.errors import FileFormatError, ProblemError
 from problems.forms import StateArray
 from problems.instances.compact import Compact, unpacked

@@ -18,7 +18,8 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from problems.block import BlockProblem, Labels
+from problems.block import BlockProblem
+from problems.data import Labels
 from problems.errors import FileFormatError, ProblemError
 from problems.formats.npz import read_npz, write_npz
 from problems.forms import StateArray

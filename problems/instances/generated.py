@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import numpy.typing as npt
 
@@ -91,3 +93,8 @@ def known_optimum(problem: BlockProblem) -> StateArray:
     x = np.zeros(problem.n, np.int8)
     x[ones] = 1
     return x
+
+
+def read_mdplib(path: str | os.PathLike[str]) -> BlockProblem:
+    """Read a maximum-diversity instance of MDPLIB; see :func:`problems.formats.mdplib.read`."""
+    return BlockProblem.load(path, format="mdplib")

@@ -40,7 +40,7 @@ def repair(problem: BlockProblem, states: npt.ArrayLike) -> tuple[StateArray, in
     Raises:
         ProblemError: states of another shape, or not made of zeros and ones.
     """
-    given, _ = problem._states(states)
+    given, _ = problem.checked_states(states)
     repaired = given.copy()
     wrong = np.flatnonzero(~problem.constraint.feasible(given))
     if len(wrong):
@@ -75,7 +75,7 @@ def polish(problem: BlockProblem, states: npt.ArrayLike, should_end: Callable[[]
     Raises:
         ProblemError: states of another shape, or not made of zeros and ones.
     """
-    given, _ = problem._states(states)
+    given, _ = problem.checked_states(states)
     polished = given.copy()
     workable = _workable(problem)
     arrays = None if isinstance(workable.form, LowRankForm) else dense_arrays(workable)

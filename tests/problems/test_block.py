@@ -280,7 +280,7 @@ def test_problems_show_what_they_are() -> None:
         ({"Q": np.eye(3), "cardinality": [2, 1], "groups": [0, 1, 1]}, "2 is larger than .* group 0"),
         ({"Q": np.eye(2), "cardinality": 1, "labels": Labels(np.zeros(3), np.zeros(2))}, r"labels.parameter.*\(3,\)"),
         ({"Q": np.eye(2), "cardinality": 1, "labels": Labels(np.array([0, 2**31]), np.zeros(2, int))}, "fit int32"),
-        ({"Q": np.eye(2), "cardinality": 1, "labels": Labels(np.zeros(2, int), np.array([0.5, 1]))}, "index must be"),
+        ({"Q": np.eye(2), "cardinality": 1, "labels": Labels(np.zeros(2, int), np.array([0.5, 1]))}, "index must hold"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_a_problem_is_refused_by_name(arguments: dict, message: str) -> None:

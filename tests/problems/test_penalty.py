@@ -53,7 +53,7 @@ def test_no_infeasible_state_reaches_the_best_feasible_one(problem: BlockProblem
 )  # fmt: skip
 def test_it_suffices_on_larger_problems(n: int, share: float, rank: int | None, seed: int, weight: float) -> None:
     problem = instances.random(n, round(share * n), seed, rank=rank)
-    problem = problem._with(problem.form, linear=weight * problem.linear)
+    problem = problem.replaced(linear=weight * problem.linear)
     assert_sufficient(problem)
     assert_sufficient(problem.to_dense())
 

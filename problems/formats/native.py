@@ -1,14 +1,14 @@
-"""One block problem as files.
+"""The project's own files of a block problem, and dimod's BQM files without a description.
 
 A block called NAME is
 
-    NAME.bqm         a dense objective without penalty, dimod's binary file: any dimod program reads it; or
+    NAME.bqm         a dense objective without penalty, as dimod's binary file, which any dimod program reads; or
     NAME.npz         a low-rank one: "factor" [n, r] and "linear" [n], stored uncompressed;
-    NAME.labels.npz  where there are labels: "parameter" and "index" [n], stored uncompressed;
-    NAME.json        everything else, and the checksums of the others. It is put in place last, so that a block whose
-                     writing was cut short does not load.
+    NAME.labels.npz  the labels, if it has any: "parameter" and "index" [n], stored uncompressed;
+    NAME.json        everything else, and the checksums of the other files. It is put in place last, so that a block
+                     whose writing was interrupted does not load.
 
-Nothing is ever pickled, and what is read is checked against the files' real sizes before memory is taken for it.
+Nothing is ever pickled, and every size is checked against the file's real size before memory is allocated.
 """
 
 from __future__ import annotations
@@ -16,22 +16,24 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
-import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
-from problems.block import BestKnown, BlockProblem, Labels
-from problems.cardinality import Cardinality
+from problems.data import BestKnown, Labels, ProblemData
 from problems.errors import FileFormatError, ProblemError
 from problems.formats.bqm import read_bqm, write_bqm
+from problems.formats.format import Format, required
 from problems.formats.npz import read_npz, write_npz
 from problems.forms import DenseForm, LowRankForm, QuadraticForm
 from problems.storage import check_schema, json_bytes, opened, parse_json, with_ending, write_whole
+
+if TYPE_CHECKING:
+    from problems.block import BlockProblem
 
 SCHEMA, VERSION = "hybrid-icbs block problem", 1
 
@@ -42,18 +44,18 @@ _FIELDS = (
 )  # fmt: skip
 
 
-def save(problem: BlockProblem, path: str | os.PathLike[str]) -> Path:
-    """Write a problem to files that share a name, whole or not at all.
+def write(problem: BlockProblem, path: Path) -> Path:
+    """Write a problem to files that share a name; either all are written or none.
 
     Args:
         problem: the block problem.
-        path: NAME; an ending .bqm, .npz or .json is taken off. The folder must exist.
+        path: NAME; an ending .bqm, .npz or .json is dropped, since the form decides it. The folder must exist.
 
     Returns:
-        The file that holds the coefficients, NAME.bqm or NAME.npz; :func:`load` takes it, or NAME.
+        The file that holds the coefficients, NAME.bqm or NAME.npz.
 
     Raises:
-        ProblemError: the provenance is too large or holds what JSON cannot, or the name ends in ".labels".
+        ProblemError: the provenance is too large or not JSON, or the name ends in ".labels".
         OSError: the files cannot be written.
     """
     base = _base(path)
@@ -61,40 +63,35 @@ def save(problem: BlockProblem, path: str | os.PathLike[str]) -> Path:
         raise ProblemError(f"a block cannot be named {base.name!r}: NAME.labels.npz holds the labels of NAME")
     writers = _writers(problem)
     write_whole(base, writers, (_JSON, lambda ready: _description(problem, ready)))
-    for ending in {_BQM, _NPZ, _LABELS} - set(writers):  # what an earlier block of this name left
+    for ending in {_BQM, _NPZ, _LABELS} - set(writers):  # files of an earlier block of this name
         with_ending(base, ending).unlink(missing_ok=True)
     return with_ending(base, next(iter(writers)))
 
 
-def load(
-    path: str | os.PathLike[str],
-    cardinality: int | npt.ArrayLike | None = None,
-    groups: npt.ArrayLike | None = None,
-) -> BlockProblem:
-    """Read a problem that :func:`save` wrote, or any dimod BQM file.
+def read(path: Path, cardinality: int | npt.ArrayLike | None, groups: npt.ArrayLike | None) -> ProblemData:
+    """Read a problem that :func:`write` wrote, or any dimod BQM file.
 
     Args:
-        path: NAME, NAME.bqm, NAME.npz or NAME.json.
-        cardinality: needed for a .bqm without a .json beside it; otherwise it must agree with the .json.
+        path: NAME.bqm, NAME.npz or NAME.json.
+        cardinality: needed for a .bqm without a .json beside it; otherwise not used.
         groups: likewise, for a .bqm whose cardinality is one number for each group.
 
     Raises:
-        FileFormatError: a file is damaged, truncated, oversized or of another kind, or disagrees with the cardinality
-            given; the message names the file and the field.
+        FileFormatError: a file is damaged, truncated, oversized or of another kind; the message names the file and the
+            field.
         FileNotFoundError: there is no such block.
     """
     base = _base(path)
-    if not with_ending(base, _JSON).exists():
-        return _load_bare(base, cardinality, groups)
-    problem = _load_described(base, Path(path).suffix)
-    if cardinality is not None or groups is not None:
-        _check_agreement(problem, cardinality, groups, with_ending(base, _JSON))
-    return problem
+    if with_ending(base, _JSON).exists():
+        return _read_described(base, path.suffix)
+    return _read_bare(base, cardinality, groups)
 
 
-def _base(path: str | os.PathLike[str]) -> Path:
+FORMAT = Format("block", read, (_JSON, _BQM, _NPZ), write=write, companions=(_JSON, _LABELS))
+
+
+def _base(path: Path) -> Path:
     """NAME with its folder."""
-    path = Path(path)
     base = path.parent / path.stem if path.suffix in (_BQM, _NPZ, _JSON) else path
     if not base.name:
         raise ProblemError(f"{str(path)!r} names no block; NAME, NAME.bqm, NAME.npz or NAME.json is needed")
@@ -111,7 +108,7 @@ def _writers(problem: BlockProblem) -> dict[str, Callable[[BinaryIO], None]]:
         factor = form.factor
         writers[_NPZ] = lambda file: write_npz(file, {"factor": factor, "linear": linear})
     else:
-        # A scaled form is written dense, so that a file stands for itself: B is another file's, or thousands of them's.
+        # A scaled form is written dense, since other problems may share its matrix: a file must be complete by itself.
         matrix = form.matrix if isinstance(form, DenseForm) else form.dense()
         writers[_BQM] = lambda file: write_bqm(file, matrix, problem.single_energies, problem.offset)
     if labels is not None:
@@ -120,7 +117,7 @@ def _writers(problem: BlockProblem) -> dict[str, Callable[[BinaryIO], None]]:
 
 
 def _description(problem: BlockProblem, ready: Mapping[str, Path]) -> bytes:
-    """The .json for files that lie ready."""
+    """The bytes of NAME.json for the other files, already written under temporary names."""
     counts, groups, best = problem.constraint.counts, problem.groups, problem.best_known
     text = json_bytes({
         "schema": SCHEMA,
@@ -147,10 +144,10 @@ def _sha256(path: Path) -> str:
 
 
 def _json_limit(data_bytes: int) -> int:
-    """Most bytes that a .json may have beside so many bytes of data.
+    """Most bytes that NAME.json may have for so many bytes of data.
 
-    A MiB for people and provenance; the rest is for groups and their cardinalities, of which each variable needs
-    24 bytes at most, where it has 8 in the data at least.
+    1 MiB is for provenance and text; the rest for groups and their cardinalities, at most 24 bytes a variable, which
+    has at least 8 bytes of data.
     """
     return (1 << 20) + 3 * data_bytes
 
@@ -158,33 +155,26 @@ def _json_limit(data_bytes: int) -> int:
 # Reading
 
 
-def _load_bare(base: Path, cardinality: Any, groups: npt.ArrayLike | None) -> BlockProblem:
-    """A .bqm from elsewhere."""
+def _read_bare(base: Path, cardinality: Any, groups: npt.ArrayLike | None) -> ProblemData:
+    """A .bqm file of another program."""
     path = with_ending(base, _BQM)
     if not path.exists():
         if with_ending(base, _NPZ).exists():
             raise FileFormatError(f"{with_ending(base, _NPZ)}: {base.name}{_JSON} is missing beside it")
-        if base.is_dir():
-            raise FileNotFoundError(f"{base} is a folder; name a block in it, such as {base / 'NAME'}{_BQM}")
-        if base.is_file():
-            raise FileFormatError(f"{base}: is no block's file; {_BQM}, {_NPZ} and {_JSON} are")
         raise FileNotFoundError(f"no block at {base}: neither {base.name}{_JSON} nor {base.name}{_BQM} is there")
-    if cardinality is None:
-        raise FileFormatError(
-            f"{path}: cardinality: there is no {base.name}{_JSON} beside it that says it; pass cardinality="
-        )
+    required(path, cardinality)
     with opened(path) as (file, _):
         Q, linear, offset = read_bqm(file, path)
-    return BlockProblem._of(_dense(Q), linear, cardinality, offset, groups, None, None, None)
+    return ProblemData.of_form(_dense(Q), linear, cardinality, offset=offset, groups=groups)
 
 
-def _load_described(base: Path, asked: str) -> BlockProblem:
+def _read_described(base: Path, asked: str) -> ProblemData:
     path = with_ending(base, _JSON)
     beside = [with_ending(base, ending) for ending in (_BQM, _NPZ, _LABELS)]
     with opened(path) as (file, size):
         limit = _json_limit(sum(other.stat().st_size for other in beside if other.exists()))
         if size > limit:
-            raise FileFormatError(f"{path}: size: {size} bytes are more than the {limit} that this block may need")
+            raise FileFormatError(f"{path}: size: {size} bytes; a block of this size needs at most {limit}")
         values = parse_json(file.read(limit), path, "description")
     _check_description(values, path)
     data = _DATA[values["form"]]
@@ -194,9 +184,10 @@ def _load_described(base: Path, asked: str) -> BlockProblem:
     labels = _read_labels(base, values) if _LABELS in values["sha256"] else None
     best = values["best_known"]
     try:
-        return BlockProblem._of(
-            form, linear, values["cardinality"], float(values["offset"]), values["groups"], labels,
-            values["provenance"], best and BestKnown(float(best["energy"]), best["proven"], best["found_by"]),
+        return ProblemData.of_form(
+            form, linear, values["cardinality"], offset=float(values["offset"]), groups=values["groups"],
+            labels=labels, provenance=values["provenance"],
+            best_known=best and BestKnown(float(best["energy"]), best["proven"], best["found_by"]),
         )  # fmt: skip
     except ProblemError as error:
         raise FileFormatError(f"{path}: {error}") from error
@@ -286,9 +277,9 @@ def _read_labels(base: Path, values: dict[str, Any]) -> Labels:
 
 @contextlib.contextmanager
 def _checked(path: Path, digest: str) -> Iterator[io.BufferedReader]:
-    """A file of a block, open at its beginning, once its checksum is found right."""
+    """A file of a block with the right checksum, open at its beginning."""
     if not path.exists():
-        raise FileFormatError(f"{path}: is missing, though the .json beside it describes it")
+        raise FileFormatError(f"{path}: is missing, but the .json beside it describes it")
     with opened(path) as (file, _):
         found = hashlib.file_digest(file, "sha256").hexdigest()
         if found != digest:
@@ -303,19 +294,6 @@ def _check_count(path: Path, name: str, found: int, n: int) -> None:
 
 
 def _dense(Q: npt.NDArray[Any]) -> DenseForm:
-    """A form of what was checked while it was read; DenseForm.split would check and copy it again."""
+    """The form of a matrix that the reader has checked; DenseForm.split would check and copy it again."""
     Q.flags.writeable = False
     return DenseForm(Q)
-
-
-def _check_agreement(problem: BlockProblem, cardinality: Any, groups: npt.ArrayLike | None, path: Path) -> None:
-    own = problem.constraint
-    given = Cardinality.of(
-        problem.cardinality if cardinality is None else cardinality, problem.groups if groups is None else groups,
-        problem.n,
-    )  # fmt: skip
-    if not (np.array_equal(given.counts, own.counts) and np.array_equal(given.groups, own.groups)):
-        raise FileFormatError(
-            f"{path}: cardinality: says {own.counts.tolist()[:8]}, which is not the one given, "
-            f"{given.counts.tolist()[:8]}" + ("" if groups is None else ", or not in the groups given")
-        )
