@@ -4,9 +4,9 @@ MLPNet and ResNet-20 are published checkpoints, the language model is the projec
 spot would not do: no two kinds of processor train the same one to the bit.
 
 Two objectives, as `hybrid_icbs` has them. "loss": the second-order model of the loss around the pruned network, with
-the empirical Fisher matrix of so many samples as curvature (hybrid_icbs/blockwise/objective.py has the formula; gamma 0.75, rho
-0.1 relative). "layer": the mean squared change of one output of a layer over so many tokens, for one of its rows, where
-what lies outside the block is pruned by Wanda's score or kept.
+the empirical Fisher matrix of so many samples as curvature (hybrid_icbs/blockwise/objective.py has the formula; gamma
+0.75, rho 0.1 relative). "layer": the mean squared change of one output of a layer over so many tokens, for one of its
+rows, where what lies outside the block is pruned by Wanda's score or kept.
 """
 
 from __future__ import annotations

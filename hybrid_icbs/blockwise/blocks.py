@@ -1,4 +1,4 @@
-"""The blocks of a round: from chosen weights to block problems, and from an answer to moves."""
+"""The blocks of a round: chosen weights become block problems, and answers become changes of the masks."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ class Block:
 
     Attributes:
         problem: its block problem.
-        before: the state that leaves its weights as they are, ones for those that are pruned now [n].
-        fallback: the feasible state of a refused round: that one, or where the block has to cut, with the kept weights
-            of least magnitude cut too [n].
-        answer: the state that was told [n], or None.
+        before: the current state [n], ones for the weights that are pruned now.
+        fallback: the state taken if the round is refused [n]: `before`, and where the block lowers the density, with
+            the kept weights of smallest magnitude pruned as well.
+        answer: the solver's state [n]; None until it is given.
         energy: energy of the answer.
-        info: what the solver said of it.
+        info: the solver's record of the answer.
     """
 
     problem: BlockProblem
@@ -47,38 +47,38 @@ class Block:
     info: Mapping[str, Any] = field(default_factory=dict)
 
     def give(self, answer: Answer) -> None:
-        """Take an answer.
+        """Accept an answer.
 
         Raises:
-            PruningError: its shape does not fit, or it does not prune exactly as many weights as the block demands.
+            PruningError: the shape is wrong, or the number of pruned weights is not the block's cardinality.
         """
         state, self.info = _best_state(self.problem, answer)
         if not self.problem.is_feasible(state):
-            of_each = "" if self.problem.groups is None else ", and so many of each of its groups as are pruned now"
+            of_each = "" if self.problem.groups is None else ", and in each group as many as are pruned now"
             raise PruningError(
-                f"the answer prunes {int(state.sum())} of {self.problem.n} weights; the block demands exactly "
+                f"the answer prunes {int(state.sum())} of {self.problem.n} weights; the block needs exactly "
                 f"{self.problem.constraint.total}{of_each}"
             )
         self.answer, self.energy = state, self.problem.energy(state)
 
     @property
     def predicted(self) -> float:
-        """Modelled change of the loss by the answer."""
+        """Change of the loss that the quadratic model predicts for the answer."""
         return self.energy - float(self.problem.energy(self.before))
 
     @property
     def swaps(self) -> int:
-        """How many pairs of weights change places."""
+        """Number of swaps: pairs of one pruned and one kept weight that the answer exchanges."""
         assert self.answer is not None
         return (int((self.answer != self.before).sum()) - self.cut) // 2
 
     @property
     def cut(self) -> int:
-        """How many more weights the block prunes than are pruned now."""
+        """Number of weights pruned in addition to those pruned now."""
         return self.problem.constraint.total - int(self.before.sum())
 
     def moves(self, fallback: bool = False) -> list[Move]:
-        """What the answer, or the fallback, changes in the masks."""
+        """Changes of the masks by the answer, or by the fallback."""
         labels = self.problem.labels
         assert labels is not None
         assert self.answer is not None
@@ -87,7 +87,10 @@ class Block:
 
 
 def cut_by_magnitude(before: States, values: npt.NDArray[Any], cut: int) -> States:
-    """A state [n] with the kept weights of least magnitude cut, of weights that have these values if kept [n]."""
+    """The state `before` [n] with the `cut` kept weights of smallest magnitude pruned too.
+
+    `values` [n] are the weights' values if they are kept.
+    """
     state = before.copy()
     if cut:
         kept = np.flatnonzero(before == 0)
@@ -104,16 +107,16 @@ def build_blocks(
     damping: float,
     provenance: Mapping[str, Any],
 ) -> list[Block]:
-    """Make the block problems of chosen weights, going through the gradients layer by layer and letting go of each.
+    """Make the block problems of chosen weights. Gradients are read layer by layer, and each layer's are then freed.
 
     Args:
         chosen: the weights of each block.
-        gradients: of the round's calibration batch; used up.
+        gradients: of the round's calibration batch; freed on the way.
         layers: all layers, by number.
         restore: restore values of each layer.
         config: the run's settings.
         damping: factor on the config's rho.
-        provenance: what all blocks of the round have in common.
+        provenance: entries that all blocks of the round share.
     """
     G = [np.empty((len(c.index), len(gradients.losses)), np.float32) for c in chosen]
     w0 = [np.empty(len(c.index), np.float32) for c in chosen]
@@ -142,7 +145,7 @@ def build_blocks(
             "block": b,
             "layers": [layers[int(number)].name for number in np.unique(c.parameter)],
             "seed": config.seed,
-            "pruned_now": int(c.pruned),  # the first so many: with them a solver can start from the current mask
+            "pruned_now": int(c.pruned),  # these come first; a solver can start from the current mask
             "weights": hashlib.sha256(c.parameter.tobytes() + c.index.tobytes()).hexdigest()[:16],
             "method": f"{config.preset}, empirical Fisher of {len(gradients.losses)} samples, scope {config.scope}",
         }
@@ -167,12 +170,14 @@ def checksum(problem: BlockProblem) -> str:
 def _best_state(problem: BlockProblem, answer: Answer) -> tuple[States, Mapping[str, Any]]:
     if isinstance(answer, dimod.SampleSet):
         if not len(answer) or set(answer.variables) != set(range(problem.n)):
-            raise PruningError(f"the answer must be a SampleSet over the variables 0..{problem.n - 1} with rows")
+            raise PruningError(
+                f"the answer must be a SampleSet with at least one row over the variables 0..{problem.n - 1}"
+            )
         binary = answer.change_vartype("BINARY", inplace=False)
         order = [binary.variables.index(v) for v in range(problem.n)]
         states = binary.record.sample[:, order].astype(np.int8)
         feasible = np.flatnonzero(problem.is_feasible(states))
-        # A stranger's sample set may hold infeasible rows, and energies with a penalty in them.
+        # Third-party sample sets may hold infeasible rows, and energies that include a penalty.
         rows = states[feasible] if len(feasible) else states[:1]
         return rows[int(np.argmin(problem.energy(rows)))], answer.info
     state = np.asarray(answer)

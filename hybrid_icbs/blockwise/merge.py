@@ -1,4 +1,4 @@
-"""Answers into masks and weights."""
+"""Apply answers: changes of masks, and the weights that follow from them."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ BoolArray = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, eq=False)
 class Move:
-    """Changes of one layer's mask: the weights that change [m], and whether each is kept afterwards [m].
+    """Changes of one layer's mask: flat indices of the weights [m], and whether each is kept afterwards [m].
 
-    `values` [m] are what the kept ones are set to; None for their restore values.
+    `values` [m] are the new values of kept weights; None for their restore values.
     """
 
     layer: int
@@ -30,7 +30,7 @@ class Move:
 
 
 def moves_of(parameter: npt.NDArray[np.int32], index: IndexArray, before: BoolArray, after: BoolArray) -> list[Move]:
-    """What a block's answer changes, layer by layer.
+    """The changes between two masks of a block, by layer.
 
     Args:
         parameter: layer number of each weight of the block [n].
@@ -48,7 +48,7 @@ def moves_of(parameter: npt.NDArray[np.int32], index: IndexArray, before: BoolAr
 
 @torch.no_grad()
 def apply(moves: Sequence[Move], layers: Sequence[Layer], masks: Masks, restore: Sequence[torch.Tensor]) -> list[Move]:
-    """Write moves into the masks and the weights: restored weights get their restore value, pruned ones zero.
+    """Apply moves to masks and weights: restored weights get their restore value, pruned ones become zero.
 
     Args:
         moves: the moves.
@@ -57,7 +57,7 @@ def apply(moves: Sequence[Move], layers: Sequence[Layer], masks: Masks, restore:
         restore: restore values of each layer, shaped like its weight.
 
     Returns:
-        The moves that take these back.
+        The moves that undo these.
     """
     back = []
     for move in moves:
@@ -71,14 +71,14 @@ def apply(moves: Sequence[Move], layers: Sequence[Layer], masks: Masks, restore:
         flat = layer.weight.detach().view(-1)
         where = where.to(flat.device)
         back.append(Move(move.layer, move.index, ~move.kept, flat[where]))
-        # Chosen, not multiplied: a negative value times zero is a negative zero.
+        # torch.where, not a product: a negative value times zero is a negative zero.
         flat[where] = torch.where(kept.to(flat.device), values.to(flat.device, flat.dtype), 0.0)
     return back
 
 
 @torch.no_grad()
 def write_masks(layers: Sequence[Layer], masks: Masks, restore: Sequence[torch.Tensor]) -> None:
-    """Write whole masks into the weights."""
+    """Set all weights of the layers by their masks: restore value where kept, zero where pruned."""
     for layer, values in zip(layers, restore, strict=True):
         kept = masks[layer.name].to(layer.weight.device)
         layer.weight.copy_(torch.where(kept, values.to(layer.weight.device), torch.zeros_like(layer.weight)))

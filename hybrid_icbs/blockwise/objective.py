@@ -1,12 +1,12 @@
-"""A block of weights, their gradients, and the block problem that they make.
+"""The block problem: a second-order model of the change of the loss when some weights of a block are pruned.
 
-The change of the loss when some of a block's weights are cut is modelled to second order around the present weights
+The model is expanded around the current weights
 (Rosenberg et al. 2024, arXiv 2411.17796, with the empirical Fisher matrix as curvature). For the n weights of a block:
 
-    w0   the value a weight has if it is kept        w    its value now (w0 if kept now, 0 if pruned)
+    w0   value of a weight if it is kept             w    current value (w0 if kept now, 0 if pruned)
     dw = w - w0                                      x_i = 1 prunes weight i
-    d(x) = -(dw + x w0)                              the change of the weights
-    dL(x) = gamma g.d + 1/2 d^T H d + rho |d|^2      the modelled change of the loss
+    d(x) = -(dw + x w0)                              change of the weights
+    dL(x) = gamma g.d + 1/2 d^T H d + rho |d|^2      predicted change of the loss
 
 With H = G G^T / N for the per-sample gradients G [n, N] this is x^T A A^T x + c.x + offset with
 
@@ -48,15 +48,16 @@ def block_problem(
         restore: value of each weight if it is kept, w0 [n].
         pruned: which weights are pruned now [n]; their number and `cut` are the cardinality.
         gamma: weight of the first-order term.
-        rho: damping of the change of the weights.
-        relative_rho: whether rho is in units of the block's mean diagonal of H, or absolute as in the paper's code.
-        cut: how many weights more are to be pruned than now; at 0 the density is kept.
-        groups: group of each weight, 0..g-1, each of which keeps its own number of pruned weights [n]; None for none.
-        labels: which weights these are.
-        provenance: for the record.
+        rho: damping: weight of the squared change of the weights.
+        relative_rho: whether rho is in units of the mean diagonal of H in the block; if not, it is absolute, as in the
+            paper's code.
+        cut: weights to prune in addition to those pruned now; 0 keeps the density.
+        groups: group of each weight [n], 0..g-1; every group keeps its number of pruned weights. None for no groups.
+        labels: layer number and flat index of each weight.
+        provenance: origin of the block, stored with the problem.
 
     Returns:
-        A problem whose energy is the modelled change of the loss; leaving everything as it is has energy 0.
+        A problem whose energy is the predicted change of the loss; the current state has energy 0.
     """
     n, count = gradients.shape
     w0 = restore.astype(np.float64)

@@ -1,4 +1,4 @@
-"""The pruning loop, ask and tell: whoever solves the blocks, and wherever, the loop is the same."""
+"""The pruning loop: ask for blocks, solve them with any solver, tell the answers."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from hybrid_icbs.blockwise.blocks import Answer, build_blocks
 from hybrid_icbs.blockwise.merge import write_masks
 from hybrid_icbs.blockwise.refit import Refit, refit
 from hybrid_icbs.blockwise.rounds import OpenRound, open_round
-from hybrid_icbs.blockwise.snapshots import PresentValues, State, Values, drop_values, kept_values, save_values
+from hybrid_icbs.blockwise.snapshots import PresentValues, Snapshot, Values, drop_values, kept_values, save_values
 from hybrid_icbs.blockwise.solving import RunSolver, solve_round
-from hybrid_icbs.blockwise.state import Progress, check_rebuilt
+from hybrid_icbs.blockwise.state import RunState, check_rebuilt
 from hybrid_icbs.config import Config
 from hybrid_icbs.data.batch_norm import fresh_statistics
 from hybrid_icbs.data.calibration import Batch, Loss, device_of
@@ -38,7 +38,7 @@ from hybrid_icbs.result import TOOLKITS, PruneResult
 from hybrid_icbs.runs.fingerprint import fingerprint
 from hybrid_icbs.runs.journal import Journal, RoundRecord
 from hybrid_icbs.selection.candidates import with_cut
-from hybrid_icbs.selection.choosing import choose_blocks, first_masks
+from hybrid_icbs.selection.plan import choose_blocks, first_masks
 from hybrid_icbs.selection.scores import initial_masks, least_cut, score_weights
 from problems import BlockProblem
 from solvers.dispatch import Dispatch, opened
@@ -51,19 +51,19 @@ logger = logging.getLogger(__name__)
 
 
 class Pruner:
-    """Prunes a model by rounds of blocks that anyone may solve.
+    """An ask/tell pruning loop, independent of the solver.
 
     Args:
         model: a trained torch model; a copy is pruned unless `inplace`.
         data: calibration data, see :class:`~hybrid_icbs.data.calibration.CalibrationData`.
         config: settings.
-        loss: per-sample loss, (outputs, targets) -> [N]; None for cross entropy.
-        inplace: prune the given model itself.
-        out: a new run folder, in which a journal makes the run resumable; None keeps nothing.
-        notes: values (JSON) of the caller's that the journal keeps from the start.
+        loss: per-sample loss, (outputs, targets) -> [N]; None for the loss of the model's task, or cross entropy.
+        inplace: prune the given model itself, not a copy.
+        out: a new run folder with a journal, which makes the run resumable; None writes nothing.
+        notes: JSON values of the caller to store in the journal.
 
     Raises:
-        PruningError: settings, data or a model that cannot be used; the message says what and what to do.
+        PruningError: the settings, data or model cannot be used; the message says why and what to do.
 
     Example:
         >>> pruner = Pruner(model, (inputs, labels), Config.of(density=0.1))  # doctest: +SKIP
@@ -72,7 +72,7 @@ class Pruner:
     """
 
     account: Account
-    """What the run may spend at services, and has spent."""
+    """The run's budget for paid calls, and what it has spent."""
     start_densities: dict[str, float]
     _journal: Journal | None
 
@@ -111,23 +111,24 @@ class Pruner:
         max_calls: int | None = None,
         max_charge: float | None = None,
     ) -> Pruner:
-        """Go on with the run of a folder, from the last thing its journal holds.
+        """Resume the run of a folder from the last entry of its journal.
 
         Args:
             out: the run folder.
             model: the same dense model with which the run began.
             data: the same calibration data.
             loss: the same loss.
-            inplace: prune the given model itself.
-            max_calls: calls to services that the run may make in all, from now on; None: as before.
-            max_charge: seconds that services may bill the run in all, from now on; None: as before.
+            inplace: prune the given model itself, not a copy.
+            max_calls: new limit on the calls of the whole run to services; None keeps the old one.
+            max_charge: new limit on the seconds billed to the whole run; None keeps the old one.
 
         Returns:
-            A pruner that ends in the same masks as one that was never stopped. Where blocks were asked but not
-            merged, :meth:`pending` holds them, answers told before are remembered.
+            A pruner that ends with the same masks as an uninterrupted run. Blocks that were asked for and not answered
+            are in :meth:`pending`.
 
         Raises:
-            RunFolderError: no run is there, another process works on it, or model or data are not those of the run.
+            RunFolderError: the folder holds no run, another process has it open, or the model or data differ from the
+                run's.
         """
         journal = Journal.open(out)
         try:
@@ -138,7 +139,7 @@ class Pruner:
             pruner._prepare(model, data, config, loss, inplace)
             journal.check_identity(pruner._identity())
             pruner._solver = RunSolver(config, journal.value("backend"))
-            unmerged = pruner._progress.replay(journal, pruner.layers, pruner.restore)
+            unmerged = pruner._state.replay(journal, pruner.layers, pruner.restore)
             if unmerged:
                 pruner._journal = journal
                 pruner._reopen(unmerged)
@@ -154,11 +155,11 @@ class Pruner:
     def _prepare(self, model: nn.Module, data: Any, config: Config, loss: Loss | None, inplace: bool) -> None:
         if config.by_layer:
             raise PruningError(
-                f"method {config.method!r} with objective {config.objective!r} goes through the layers once, not "
-                "through blocks: hybrid_icbs.prune begins it and hybrid_icbs.resume goes on with it; "
+                f"method {config.method!r} with objective {config.objective!r} prunes layer by layer, which Pruner "
+                "does not do: use hybrid_icbs.prune and hybrid_icbs.resume; "
                 "hybrid_icbs.layerwise.rows.row_problems makes block problems of a layer's rows"
             )
-        self._journal = None  # on a resume: nothing is recorded twice while the record is replayed
+        self._journal = None  # while a journal is replayed, nothing is recorded again
         self.config = config
         self.loss = loss or loss_for(model)
         self.data = data_for(model, data)
@@ -176,122 +177,123 @@ class Pruner:
         self.dense_score = self.guard.score() if self.guard else None
         if self.dense_score and not math.isfinite(self.dense_score.loss):
             raise PruningError(
-                f"the dense model's loss on the guard's samples is {self.dense_score.loss}; look for values that are "
-                "not finite in the calibration data, the weights or the loss"
+                f"the dense model's loss on the guard's samples is {self.dense_score.loss}; the "
+                "calibration data, the weights or the loss hold values that are not finite"
             )
         scores = score_weights(self.model, self.layers, config.init, self._batch(0), self.loss, config.seed)
         masks = first_masks(scores, self.layers, config)
         self.start_densities = {name: masks.density(name) for name in masks}
         write_masks(self.layers, masks, self.restore)
         self.start_score = self.guard.score() if self.guard else None
-        self._progress = Progress(config, self.layers, masks, self.start_score.loss if self.start_score else None)
-        start, total = self._progress.cuts.start, sum(layer.size for layer in self.layers)
-        if start > self._progress.kept:
+        self._state = RunState(config, self.layers, masks, self.start_score.loss if self.start_score else None)
+        start, total = self._state.cuts.start, sum(layer.size for layer in self.layers)
+        if start > self._state.kept:
             denser = initial_masks(scores, self.layers, start / total, config.start_comparison)
             write_masks(self.layers, denser, self.restore)
-            self._progress.masks, self._progress.guard_loss = denser, self._loss()
+            self._state.masks, self._state.guard_loss = denser, self._loss()
 
     @property
     def masks(self) -> Masks:
-        """Which weights are kept now."""
-        return self._progress.masks
+        """The current masks."""
+        return self._state.masks
 
     @property
     def guard_loss(self) -> float | None:
-        """Loss on the guard's samples now; None without a guard."""
-        return self._progress.guard_loss
+        """Current loss on the guard's samples; None without a guard."""
+        return self._state.guard_loss
 
     @property
     def history(self) -> list[dict[str, Any]]:
-        """A line for each block that was merged or refused."""
-        return self._progress.history
+        """A row for each block of the merged and refused rounds."""
+        return self._state.history
 
     @property
     def rounds(self) -> int:
-        """Rounds that were merged or refused."""
-        return self._progress.rounds
+        """Number of merged and refused rounds."""
+        return self._state.rounds
 
     @property
     def steps(self) -> int:
-        """Blocks that were merged or refused."""
-        return self._progress.steps
+        """Number of blocks in merged and refused rounds."""
+        return self._state.steps
 
     @property
     def backend(self) -> str:
-        """The solver with its settings; empty while no block is solved."""
+        """The solver with its settings, as text; empty before the first block is solved."""
         return self._solver.settings
 
     # Ask and tell
 
     def ask(self, count: int | None = None) -> list[BlockProblem]:
-        """The next blocks: disjoint, all from one pass over one calibration batch.
+        """The next round: disjoint blocks, measured in one pass over one calibration batch.
 
         Args:
-            count: how many; None for a round's usual number. Fewer come where candidates, or the steps of the
-                budget, are too few.
+            count: number of blocks; None for `round_size`. There are fewer if candidates or remaining steps run short.
 
         Returns:
-            Block problems whose answers go to :meth:`tell`; empty when the budget of steps is used up.
+            Block problems whose answers go to :meth:`tell`; empty when all steps are done.
 
         Raises:
-            PruningError: the blocks of the last ask are not all told.
+            PruningError: blocks of the last round have no answer yet.
         """
         if self._round:
             raise PruningError(
-                f"{len(self.pending())} of {len(self._round.blocks)} blocks of the last ask are not told; pending() "
-                "lists them"
+                f"{len(self.pending())} of {len(self._round.blocks)} blocks of the last round have no answer yet; "
+                "tell the answers of those that pending() lists"
             )
         count = min(count or self.config.round_size, self.config.steps - self.steps)
         if count <= 0:
             return []
         begun = time.perf_counter()
-        progress = self._progress
-        picked = progress.schedule.next(count) if self.config.scope == "layer" else []
+        state = self._state
+        picked = state.schedule.next(count) if self.config.scope == "layer" else []
         layers = [self.layers[n] for n in dict.fromkeys(picked)] or self.layers
         gradients = measure_gradients(self.model, layers, self._batch(self.rounds), self.loss)
         measured = time.perf_counter()
-        fixed_before = set(progress.held.fixed)
+        fixed_before = set(state.held.fixed)
         values = self._values_if_kept()
         scores = gradients.scores(layers, values)
-        chosen = choose_blocks(scores, layers, self.masks, progress.held, self.config, picked, count)
-        chosen = with_cut(chosen, self.masks.kept() - progress.cuts.kept(self.steps + len(chosen)))
+        chosen = choose_blocks(scores, layers, self.masks, state.held, self.config, picked, count)
+        chosen = with_cut(chosen, self.masks.kept() - state.cuts.kept(self.steps + len(chosen)))
         origin: dict[str, Any] = {"round": self.rounds, "masks": self.masks.checksum()}
-        blocks = build_blocks(chosen, gradients, self.layers, values, self.config, progress.damping, origin)
+        blocks = build_blocks(chosen, gradients, self.layers, values, self.config, state.damping, origin)
         self._round = open_round(self.rounds, count, origin["masks"], chosen, blocks)
         for c in chosen:
-            progress.held.add(c.parameter, c.index)
-        self._round.record.fixed.update({n: b for n, b in progress.held.fixed.items() if n not in fixed_before})
+            state.held.add(c.parameter, c.index)
+        self._round.record.fixed.update({n: b for n, b in state.held.fixed.items() if n not in fixed_before})
         self._round.seconds.update(gradients=measured - begun, problems=time.perf_counter() - measured)
         if self._journal:
             self._journal.asked(self._round.record)
         return self.pending()
 
     def pending(self) -> list[BlockProblem]:
-        """Blocks of the last ask that wait for their answers."""
+        """Block problems of the open round without an answer."""
         return self._round.pending() if self._round else []
 
     def tell(self, problem: BlockProblem, answer: Answer) -> None:
-        """Give the answer of a block; a round merges when its last answer is here, in the order of asking.
+        """Give the answer of a block. The round is merged, in the order of asking, when its last answer arrives.
 
         Args:
-            problem: a block of the last ask, or one that was saved to a file and read again.
-            answer: a SampleSet over 0..n-1 (its best row counts) or one state [n]; 1 prunes a weight.
+            problem: a block of the open round, or a copy that was saved and loaded.
+            answer: a SampleSet over 0..n-1, of which the best row is taken, or one state [n]; 1 prunes a weight.
 
         Raises:
-            StaleBlock: the block is not of the round that is open, so its weights may have changed since.
-            PruningError: the state is not feasible, or the block was told already.
+            StaleBlock: the block is not of the open round, so its weights may have changed.
+            PruningError: the state is not feasible, or the block was answered already.
         """
         block = self._round.find(problem) if self._round else None
         if self._round is None or block is None:
             origin = problem.provenance
             raise StaleBlock(
                 f"block {origin.get('block')} of round {origin.get('round')} is not open (round {self.rounds} "
-                f"{f'waits for {len(self.pending())} answers' if self._round else 'has not been asked'}); "
-                "the weights may have changed since it was asked, so its answer cannot be merged"
+                f"{f'waits for {len(self.pending())} answers' if self._round else 'has not been asked for'}); "
+                "its weights may have changed, so the answer cannot be merged"
             )
         block.give(answer)
         if self._journal:
-            self._journal.told(self.rounds, self._round.blocks.index(block), block)
+            assert block.answer is not None
+            number = self._round.blocks.index(block)
+            self._journal.answered(self.rounds, number, block.answer, block.energy, block.info)
         if not self.pending():
             self._merge()
 
@@ -302,22 +304,21 @@ class Pruner:
         dispatch: str | Dispatch | None = None,
         after_round: Callable[[Pruner], None] | None = None,
     ) -> None:
-        """Ask, solve and tell until the budget of steps is used up, or Ctrl-C, which ends after the round in progress.
+        """Ask, solve and tell until all steps are done. Ctrl-C ends the run after the current round.
 
-        The budget of calls to services (`max_calls`, `max_charge`) ends a run too; `budget_reached` then says which.
+        The limits on paid calls (`max_calls`, `max_charge`) end a run too; `budget_reached` then names the limit.
 
         Args:
-            backend: a backend's name or a solver; None for the config's. Blocks that are larger than it takes are
-                decomposed.
-            dispatch: where the blocks of a round are solved, by name, or ready (and left open); None: as the config
-                says. It changes no answer.
+            backend: name of a backend, or a solver; None for the config's. Blocks larger than it takes are decomposed.
+            dispatch: where the blocks of a round are solved: a name, or an open Dispatch, which stays open; None for
+                the config's. It does not change answers.
             after_round: called after each merged round.
 
         Raises:
-            RemoteError: a service could not be reached, or kept failing. The open round keeps what was answered, and
-                the journal every call: `run` again, or a resume, goes on where this ended, and pays for nothing twice.
-            ServiceError: a service refused a call; likewise.
-            WorkerLost: a block's worker was lost again and again; likewise.
+            RemoteError: a service could not be reached, or failed repeatedly. Answers and calls are kept: calling `run`
+                again, or resuming, continues without paying for a call twice.
+            ServiceError: a service refused a call; answers and calls are kept as well.
+            WorkerLost: the worker of a block was lost repeatedly; answers and calls are kept as well.
         """
         solver: solvers.Solver | None = None
         self.budget_reached = None
@@ -339,7 +340,7 @@ class Pruner:
                 self._round.seconds["solve"] = time.perf_counter() - begun
                 for problem, answer in zip(problems, answers, strict=True):
                     if answer.info.get("ended_by") == "interrupt":
-                        # Cut short, it is not what a resumed run would find: its block stays open for that.
+                        # An interrupted answer differs from that of an uninterrupted run, so its block stays open.
                         self.interrupted = True
                     else:
                         self.tell(problem, answer)
@@ -354,15 +355,15 @@ class Pruner:
             )  # fmt: skip
 
     def _interrupt(self) -> None:
-        """On Ctrl-C: finish the round, so that masks, weights and journal agree; at once on the second."""
+        """On Ctrl-C, finish the round, so that masks, weights and journal agree; on the second, stop at once."""
         if self.interrupted:
             raise KeyboardInterrupt
         self.interrupted = True
 
     def solver(self, problem: BlockProblem, backend: str | solvers.Solver | None = None) -> solvers.Solver:
-        """The solver of the config, or of another backend; "auto" is the fastest local one for such a problem.
+        """The solver of the config, or of another backend; "auto" is the fastest local one for the problem.
 
-        A problem that is larger than the solver takes gets :class:`solvers.Decompose` around it.
+        If the problem is larger than the solver takes, it is wrapped in :class:`solvers.Decompose`.
         """
         return self._solver.pick(problem, backend)
 
@@ -370,30 +371,30 @@ class Pruner:
         return self._solver.settle(solver, binding=self._journal is not None, note=self.note)
 
     def finish(self) -> None:
-        """Put the best state of the path into the model, and recompute batch-norm statistics where there are any.
+        """Restore the best snapshot, and recompute batch-norm statistics if the model has any.
 
-        A run that ended while it was still lowering its density is cut to the end by magnitude, or takes the masks of
-        the start where the guard finds these better.
+        A run that ended before it reached the final density is pruned to it by magnitude, or takes the initial masks if
+        their loss on the guard's samples is lower.
         """
-        progress = self._progress
-        if self.masks.kept() > progress.kept:
+        state = self._state
+        if self.masks.kept() > state.kept:
             values = self._values_if_kept()
-            progress.masks = least_cut(self.masks, self.layers, values, progress.kept)
+            state.masks = least_cut(self.masks, self.layers, values, state.kept)
             write_masks(self.layers, self.masks, values)
-            progress.guard_loss = loss = self._loss()
-            if progress.best_loss is not None and loss is not None and loss < progress.best_loss:
-                progress.best_loss, progress.best = loss, State(self.masks.copy(), self._kept_values())
-        if progress.best_loss is not None and self.guard_loss != progress.best_loss:
-            progress.masks, progress.guard_loss = progress.best.masks.copy(), progress.best_loss
-            progress.best.put(self.layers, self.restore)
+            state.guard_loss = loss = self._loss()
+            if state.best_loss is not None and loss is not None and loss < state.best_loss:
+                state.best_loss, state.best = loss, Snapshot(self.masks.copy(), self._kept_values())
+        if state.best_loss is not None and self.guard_loss != state.best_loss:
+            state.masks, state.guard_loss = state.best.masks.copy(), state.best_loss
+            state.best.put(self.layers, self.restore)
         wanted = self.config.recalibrate_bn
         if has_batch_norm(self.model) if wanted is None else wanted:
             must = wanted or self.config.guard != "refuse"
             pool = self._samples.pool
-            progress.guard_loss = fresh_statistics(self.model, self.data, pool, self.guard, self.guard_loss, must=must)
+            state.guard_loss = fresh_statistics(self.model, self.data, pool, self.guard, self.guard_loss, must=must)
 
     def result(self) -> PruneResult:
-        """What the run has come to so far."""
+        """The result so far."""
         scores = {}
         if self.guard and self.dense_score and self.start_score:
             measured = {"dense": self.dense_score, "start": self.start_score, "result": self.guard.score()}
@@ -406,22 +407,22 @@ class Pruner:
 
     @property
     def out(self) -> Path | None:
-        """The run folder, or None."""
+        """The run folder, if any."""
         return self._folder
 
     def note(self, key: str, value: Any) -> None:
-        """Keep a value (JSON) of the caller's in the run folder's journal; without a run folder, nowhere."""
+        """Store a JSON value in the journal, if there is a run folder."""
         if self._journal:
             self._journal.set_value(key, value)
 
     def close(self) -> None:
-        """Let go of the run folder."""
+        """Close the run folder, so that other processes can open it."""
         if self._journal:
             self._journal.close()
             self._journal = None
 
     def _open_account(self) -> None:
-        """What the run may spend at services and has spent, on record in its journal where it has one."""
+        """Open the account of paid calls, recorded in the journal if there is one."""
         self._folder = self._journal.folder if self._journal else None
         self.account = Account(
             self._journal or MemoryLedger(),
@@ -429,7 +430,7 @@ class Pruner:
             max_calls=self.config.max_calls, max_charge=self.config.max_charge,
         )  # fmt: skip
 
-    # How a round ends
+    # The end of a round
 
     def _merge(self) -> None:
         assert self._round is not None
@@ -442,16 +443,16 @@ class Pruner:
             self._round.seconds["refit"] = time.perf_counter() - begun
         rows = self._round.rows(merged, refitted, steps=self.steps, density=self.masks.density())
         if self._journal:
-            if values is not None:  # on disk before the record that names them
+            if values is not None:  # written before the journal entry that names them
                 saved = save_values(self._journal.folder, self.rounds, self.layers, values)
             self._journal.merged(self.rounds, merged.accepted, loss, rows, merged.applied, saved)
-        self._progress.close_round(rows, merged.accepted, loss, values, saved)
+        self._state.close_round(rows, merged.accepted, loss, values, saved)
         if self._journal and saved:
-            drop_values(self._journal.folder, [saved, self._progress.best.saved])
+            drop_values(self._journal.folder, [saved, self._state.best.saved])
         self._round = None
 
     def _refit(self, loss: float | None) -> Refit | None:
-        """Refit the survivors of the round, where the settings say so and there is a guard to bear it out."""
+        """Refit the survivors, if the settings ask for it and a guard can measure the result."""
         if self.config.update == "none" or self.guard is None or loss is None:
             return None
         batch = self._samples.batch(self.rounds, device_of(self.model), stream=REFITS)
@@ -469,13 +470,13 @@ class Pruner:
     def _loss(self) -> float | None:
         return self.guard.score().loss if self.guard else None
 
-    # Where a run starts, and starts again
+    # Start and resume
 
     def _batch(self, number: int) -> Batch:
         return self._samples.batch(number, device_of(self.model))
 
     def _identity(self) -> dict[str, Any]:
-        """What must be the same when a run is resumed: the dense model, the data and the first masks."""
+        """What must be unchanged when a run is resumed: the dense model, the data and the first masks."""
         first = self._samples.first()
         return {
             "weights": self._fingerprint,
@@ -486,7 +487,7 @@ class Pruner:
         }
 
     def _reopen(self, record: RoundRecord) -> None:
-        """Build the blocks of an unfinished round anew and give them the answers that are on record."""
+        """Rebuild the blocks of an unfinished round and give them the recorded answers."""
         self.ask(record.asked)
         assert self._round is not None
         check_rebuilt(self._round.record, record)

@@ -1,20 +1,21 @@
-"""Surviving weights refitted for the loss, all layers at once, after a round was merged.
+"""Refit the surviving weights of all layers for the loss, after a round is merged.
 
-With gradients measured anew, g = G^T 1 / N and H = G^T G / N for the per-sample gradients G [N, all weights], the kept
-weights K take the step that minimises the quadratic model of the loss on a leash lambda, pruned weights staying zero:
+Gradients are measured at the new masks: g = G^T 1 / N and H = G^T G / N for the per-sample gradients G
+[N, all weights]. The kept weights K take the step that minimises the quadratic model of the loss with damping lambda (a
+trust region); pruned weights stay zero:
 
     d_K = -(H_KK + lambda I)^-1 g_K
 
-As g is a sum of the samples' gradients, Woodbury's identity makes of it
+Since g is a mean of the samples' gradients, Woodbury's identity gives
 
     d_K = -G_K^T u        (G_K G_K^T + N lambda I) u = 1        u [N]
 
-one N x N matrix, gathered layer by layer and some rows at a time, and one more backward pass with the samples weighted
-by u. A matrix of N x all weights never exists. The N x N algebra is done in float64.
+with one N x N matrix, accumulated layer by layer in chunks of rows, and one more backward pass with the samples
+weighted by u. No matrix of N x all weights is formed. The N x N algebra is in float64.
 
-The quadratic model holds near the present weights only, so the loss on the guard's samples decides how much of the step
-is taken. WoodFisher and CHITA extrapolate from the gradients before the cut, with a term H_KP d_P for the weights
-that it took; gradients measured after it cost the same and did as well.
+The quadratic model holds only near the current weights, so the step length is chosen by the loss on the guard's
+samples. WoodFisher and CHITA use the gradients before pruning, with a term H_KP d_P for the pruned weights; measuring
+gradients after pruning costs the same and was as accurate.
 """
 
 from __future__ import annotations
@@ -35,22 +36,22 @@ from hybrid_icbs.models.layers import Layer
 from hybrid_icbs.models.masks import Masks
 
 RIDGE = 5.0
-"""Lambda in units of the mean of the N eigenvalues that H_KK can have beside zeros: the same for N of 200 or 1,000 and
-for hundreds of weights or tens of thousands.
+"""Lambda in units of the mean of the at most N nonzero eigenvalues of H_KK, which makes it independent of N and of the
+number of weights.
 
 Chosen by the loss on held-out training samples, benchmarks/README.md.
 """
 
 LENGTHS = (1.0, 0.5, 0.25)
-"""Shares of the step that are tried, the longest first; where none lowers the loss, none is taken."""
+"""Step lengths that are tried, the longest first; no step is taken if none lowers the loss."""
 
 CHUNK = 2**23
-"""Per-sample gradients that are formed at a time: 32 MiB, and twice that in float64."""
+"""Number of per-sample gradients in memory at a time: 32 MiB, and twice that in float64."""
 
 
 @dataclass(frozen=True, eq=False)
 class Refit:
-    """What came of a refit: the share of the step that was taken, the guard's loss, the values of the kept weights."""
+    """Result of a refit: step length (0 for no step), loss on the guard's samples, values of the kept weights."""
 
     length: float
     loss: float
@@ -60,16 +61,16 @@ class Refit:
 def refit(
     model: nn.Module, layers: Sequence[Layer], masks: Masks, batch: Batch, loss: Loss, guard: Guard, before: float
 ) -> Refit:
-    """Refit the kept weights of a model, as far as the guard's samples bear it out.
+    """Refit the kept weights of a model, with the step length of lowest loss on the guard's samples.
 
     Args:
-        model: the model, changed in place; what is measured is what its weights' type can hold.
+        model: the model, changed in place; the loss is measured with weights rounded to their own dtype.
         layers: the layers.
         masks: which weights are kept.
-        batch: N samples on which the step is found.
+        batch: N samples for the gradients.
         loss: per-sample loss.
-        guard: measures each length of the step.
-        before: its loss now.
+        guard: measures the loss of each step length.
+        before: its loss before the refit.
     """
     values = kept_values(layers, masks)
     step = refit_step(model, layers, masks, batch, loss)
@@ -80,7 +81,7 @@ def refit(
         if found < least:
             length, least = tried, found
         elif length:
-            break  # a shorter step is worse than a longer one
+            break  # the loss rises again as the step gets shorter
     if length and written != length:
         step_values(layers, masks, values, step, length)
     elif written != length:
@@ -91,7 +92,7 @@ def refit(
 def refit_step(
     model: nn.Module, layers: Sequence[Layer], masks: Masks, batch: Batch, loss: Loss, ridge: float = RIDGE
 ) -> Mapping[int, torch.Tensor] | None:
-    """The whole step of the kept weights.
+    """The full step (length 1) of the kept weights.
 
     Args:
         model: the model.
@@ -102,8 +103,8 @@ def refit_step(
         ridge: lambda, in units of trace(H_KK) / N.
 
     Returns:
-        The step by layer's number, shaped like the weights; its entries at pruned weights are to be left out. None
-        where no gradient flows.
+        The step by layer number, shaped like the weights; entries at pruned weights must be ignored. None if all
+        gradients are zero.
 
     Source:
         Singh and Alistarh 2020 (WoodFisher, arXiv 2004.14340); Benbaki et al. 2023 (CHITA, arXiv 2302.14623).
@@ -137,7 +138,7 @@ def products(model: nn.Module, layers: Sequence[Layer], masks: Masks, batch: Bat
 
 
 def _calls(model: nn.Module, layers: Sequence[Layer], batch: Batch, loss: Loss) -> Iterator[tuple[Layer, list[Call]]]:
-    """What came into each layer and flowed back, for as many layers a pass as there is memory for."""
+    """Inputs and output gradients of each layer, for as many layers in one pass as fit in memory."""
     size = samples_per_pass(model, batch, batch.size)
     scale, left = scale_of(layers), list(layers)
     while left:

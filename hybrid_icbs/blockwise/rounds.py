@@ -1,4 +1,4 @@
-"""The blocks of one ask: while their answers come in, when they are merged, and the lines of history they leave."""
+"""One round: its blocks while answers arrive, the merge, and its rows of history."""
 
 from __future__ import annotations
 
@@ -23,13 +23,14 @@ from problems import BlockProblem
 
 @dataclass(frozen=True, eq=False)
 class Merged:
-    """What became of a round.
+    """Outcome of a round.
 
     Attributes:
         accepted: whether its answers were kept.
-        before: loss on the guard's samples before it; where the density was lowered, after a cut by magnitude.
-        after: loss with its answers.
-        applied: the state that each block's weights went to [n]; None where they stayed.
+        before: loss on the guard's samples that the answers must not exceed: the loss before the round, or where the
+            round lowers the density, the loss after pruning the same number of weights by magnitude.
+        after: loss with the answers.
+        applied: new state of each block [n]; None for an unchanged block.
     """
 
     accepted: bool
@@ -39,18 +40,18 @@ class Merged:
 
     @property
     def loss(self) -> float | None:
-        """Loss of what the round left."""
+        """Loss after the round."""
         return self.after if self.accepted else self.before
 
 
 @dataclass(eq=False)
 class OpenRound:
-    """A round that was asked and is not merged.
+    """A round whose blocks were asked for and that is not merged yet.
 
     Attributes:
-        record: what the journal holds of it.
-        blocks: in the order of asking.
-        seconds: by part of the work.
+        record: its entry in the journal.
+        blocks: its blocks, in the order of asking.
+        seconds: by phase.
     """
 
     record: RoundRecord
@@ -58,14 +59,14 @@ class OpenRound:
     seconds: dict[str, float] = field(default_factory=dict)
 
     def pending(self) -> list[BlockProblem]:
-        """Blocks that wait for their answers."""
+        """Block problems without an answer."""
         return [block.problem for block in self.blocks if block.answer is None]
 
     def find(self, problem: BlockProblem) -> Block | None:
-        """The block that a problem, or a copy of it, belongs to; None where it is of another round.
+        """The block of a problem, or of a copy of it; None if it is not of this round.
 
         Raises:
-            PruningError: the block has its answer.
+            PruningError: the block was answered already.
         """
         origin = problem.provenance
         for block in self.blocks:
@@ -74,7 +75,7 @@ class OpenRound:
                 origin.get(key) == own[key] for key in ("round", "block", "masks", "weights")
             ):
                 if block.answer is not None:
-                    raise PruningError(f"block {own['block']} of round {own['round']} has its answer already")
+                    raise PruningError(f"block {own['block']} of round {own['round']} was answered already")
                 return block
         return None
 
@@ -88,21 +89,21 @@ class OpenRound:
         *,
         refuses: bool,
     ) -> Merged:
-        """Write the answers of all blocks into masks and weights, in the order of asking, and measure what they did.
+        """Apply the answers of all blocks to masks and weights, in the order of asking, and measure the loss.
 
         Args:
             layers: the layers.
             masks: changed in place.
             restore: restore values of each layer.
-            guard: measures the loss, where there is one.
-            loss: on its samples now.
-            refuses: whether answers that raise the loss are taken back.
+            guard: measures the loss; None for no measurement.
+            loss: loss on the guard's samples now.
+            refuses: whether answers that raise the loss are undone.
         """
         begun = time.perf_counter()
         fallback = [move for block in self.blocks for move in block.moves(fallback=True)]
         before = loss
         if guard and any(block.cut for block in self.blocks):
-            # A cut raises the loss: the answer has to be better than a cut of the same size by magnitude.
+            # Lowering the density raises the loss: the answers are compared with magnitude pruning of as many weights.
             back = apply(fallback, layers, masks, restore)
             before = guard.score().loss
             apply(back, layers, masks, restore)
@@ -118,15 +119,15 @@ class OpenRound:
         return Merged(not refused, before, after, applied)
 
     def rows(self, merged: Merged, refit: Refit | None, *, steps: int, density: float) -> list[dict[str, Any]]:
-        """A line of history for each block.
+        """A row of history for each block.
 
         Args:
-            merged: what became of the round.
-            refit: of the survivors after it.
-            steps: blocks of the run before it.
-            density: after it.
+            merged: outcome of the round.
+            refit: refit of the survivors after the round, if any.
+            steps: blocks of the run before this round.
+            density: density after the round.
         """
-        told = {"refit_step": refit.length, "loss_refitted": refit.loss} if refit else {}
+        refitted = {"refit_step": refit.length, "loss_refitted": refit.loss} if refit else {}
         return [
             {
                 "step": steps + b + 1,
@@ -143,7 +144,7 @@ class OpenRound:
                 "loss_after": merged.after,
                 "accepted": merged.accepted,
                 "density": density,
-                **told,
+                **refitted,
                 "backend": block.info.get("backend", ""),
                 **{f"seconds_{key}": round(value, 6) for key, value in self.seconds.items()},
             }
@@ -155,9 +156,9 @@ def open_round(number: int, asked: int, masks: str, chosen: Sequence[Chosen], bl
     """A round of new blocks.
 
     Args:
-        number: of the round.
-        asked: how many blocks were asked for.
-        masks: checksum of the masks on which it stands.
+        number: number of the round.
+        asked: number of blocks that were asked for.
+        masks: checksum of the masks before the round.
         chosen: the weights of each block.
         blocks: the blocks.
     """

@@ -1,7 +1,7 @@
-"""The masks and weights of one moment of a run: remembered, put back, and kept in the run folder.
+"""Snapshots of masks and weights during a run: taken, restored, and saved in the run folder.
 
-Where survivors are refitted a state is more than its masks: the values of the kept weights belong to it, one after the
-other without the zeros between them.
+Where survivors are refitted, a snapshot also holds the values of the kept weights, stored without the zeros between
+them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from hybrid_icbs.models.restore import IN_MEMORY, mapped_tensors
 from hybrid_icbs.runs.tensor_files import read_tensors, write_tensors
 
 FOLDER = "weights"
-"""Where a run folder holds refitted weights: those of the present state and of the best one."""
+"""Subfolder of the run folder with the refitted weights of the current and of the best snapshot."""
 
 Values = Sequence[torch.Tensor]
 """Values of the kept weights of each layer, in their order [kept]."""
@@ -32,13 +32,13 @@ Saved = tuple[int, str]
 
 
 @dataclass(frozen=True, eq=False)
-class State:
-    """What a run was at some moment.
+class Snapshot:
+    """Masks and weights at one moment of a run.
 
     Attributes:
         masks: which weights are kept.
-        values: of the kept weights; None where they are their restore values.
-        saved: where the values lie in the run folder; None where they do not.
+        values: values of the kept weights; None for their restore values.
+        saved: file of the values in the run folder; None if they are not saved.
     """
 
     masks: Masks
@@ -46,7 +46,7 @@ class State:
     saved: Saved | None = None
 
     def put(self, layers: Sequence[Layer], restore: Sequence[torch.Tensor]) -> None:
-        """Write the state into the layers' weights."""
+        """Restore the snapshot: write it to the layers' weights."""
         if self.values is None:
             write_masks(layers, self.masks, restore)
         else:
@@ -55,9 +55,9 @@ class State:
 
 @dataclass(frozen=True, eq=False)
 class PresentValues(Sequence[torch.Tensor]):
-    """The value of each weight if it is kept: as it is now where it is kept now, its restore value where it is pruned.
+    """Value of each weight if it is kept: its current value where it is kept now, else its restore value.
 
-    Formed for a layer, shaped like its weight, when it is read.
+    Computed for one layer, shaped like its weight, when it is read.
     """
 
     layers: Sequence[Layer]
@@ -75,7 +75,7 @@ class PresentValues(Sequence[torch.Tensor]):
 
 @torch.no_grad()
 def kept_values(layers: Sequence[Layer], masks: Masks) -> list[torch.Tensor]:
-    """Copies of the kept weights as they are now; in a temporary file where they take more than 64 MiB."""
+    """Copies of the kept weights; in a temporary file if they take more than 64 MiB."""
     weights = [layer.weight.detach() for layer in layers]
     kept = [masks.kept(layer.name) for layer in layers]
     if sum(count * weight.element_size() for count, weight in zip(kept, weights, strict=True)) <= IN_MEMORY:
@@ -97,14 +97,14 @@ def write_values(layers: Sequence[Layer], masks: Masks, values: Values) -> None:
 
 @torch.no_grad()
 def step_values(layers: Sequence[Layer], masks: Masks, values: Values, step: Any, length: float) -> None:
-    """Set the kept weights to values + length * step, added in float64 and rounded once.
+    """Set the kept weights to values + length * step, computed in float64 and rounded once.
 
     Args:
         layers: the layers.
         masks: which weights are kept.
-        values: of the kept weights.
-        step: by layer's number, shaped like the weights; only its entries at kept weights count.
-        length: 1 for the whole step.
+        values: values of the kept weights.
+        step: by layer number, shaped like the weights; entries at pruned weights are ignored.
+        length: step length; 1 for the full step.
     """
     for layer, value in zip(layers, values, strict=True):
         weight, mask = layer.weight.detach(), _mask(layer, masks)
@@ -114,10 +114,10 @@ def step_values(layers: Sequence[Layer], masks: Masks, values: Values, step: Any
 
 
 def save_values(folder: Path, number: int, layers: Sequence[Layer], values: Values) -> Saved:
-    """Write the values that the weights have after a round to a run folder; all of the file is there, or nothing.
+    """Write the values of the kept weights after a round to the run folder, atomically.
 
     Returns:
-        By what :func:`load_values` finds them again.
+        Round number and checksum, for :func:`load_values`.
 
     Raises:
         RunFolderError: it cannot be written.
@@ -127,7 +127,7 @@ def save_values(folder: Path, number: int, layers: Sequence[Layer], values: Valu
 
 
 def load_values(folder: Path, saved: Saved, layers: Sequence[Layer], masks: Masks) -> list[torch.Tensor]:
-    """Read what :func:`save_values` wrote.
+    """Read values that :func:`save_values` wrote.
 
     Raises:
         RunFolderError: the file is missing or damaged.
@@ -141,12 +141,12 @@ def load_values(folder: Path, saved: Saved, layers: Sequence[Layer], masks: Mask
         for layer, value in zip(layers, found, strict=True)
     )
     if not fits:
-        raise RunFolderError(f"{path} is not what the run wrote; {remedy}")
+        raise RunFolderError(f"{path} is damaged: its contents do not match the journal; {remedy}")
     return found
 
 
 def drop_values(folder: Path, keep: Sequence[Saved | None]) -> None:
-    """Remove all files of values from a run folder but some."""
+    """Remove all files of values from a run folder except those of `keep`."""
     named = {values_file(folder, saved[0]).name for saved in keep if saved}
     for path in (folder / FOLDER).glob("*"):
         if path.name not in named:
@@ -154,7 +154,7 @@ def drop_values(folder: Path, keep: Sequence[Saved | None]) -> None:
 
 
 def values_file(folder: Path, number: int) -> Path:
-    """Where the weights after a round lie."""
+    """File of the values after a round."""
     return folder / FOLDER / f"{number:06d}.safetensors"
 
 

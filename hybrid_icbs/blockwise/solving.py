@@ -1,4 +1,4 @@
-"""Which solver a run uses, and the one place where the blocks of a round are solved."""
+"""The solver of a run, and solving the blocks of a round."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ logger = logging.getLogger(__name__)
 def solve_round(
     solver: solvers.Solver, blocks: Sequence[Block], number: int, config: Config, dispatch: Dispatch | None = None
 ) -> list[dimod.SampleSet]:
-    """Solve those blocks of a round that have no answer yet.
+    """Solve the blocks of a round that have no answer yet.
 
     Args:
-        solver: what solves them.
+        solver: the solver.
         blocks: all blocks of the round.
-        number: of the round: with the run's seed, and the block's place in the round, the seed of each block.
+        number: number of the round; the seed of a block follows from it, the run's seed and the block's position.
         config: the run's settings.
-        dispatch: where they are solved, which changes no answer; None for what the solver's capabilities say.
+        dispatch: where blocks are solved; it does not change answers. None for what the solver's capabilities say.
 
     Returns:
         Their answers, in the order of asking.
@@ -39,7 +39,7 @@ def solve_round(
     return (dispatch or get_dispatch()).solve(
         solver,
         [blocks[b].problem for b in waiting],
-        # Counted from the first block that waits: a resumed round seeds its blocks as an unbroken one does.
+        # Counted from the first open block, so that a resumed round gives every block the same seed.
         seed=seed + waiting[0],
         time_limit=config.time_limit,
         initial_states=[blocks[b].fallback for b in waiting],
@@ -47,14 +47,14 @@ def solve_round(
 
 
 class RunSolver:
-    """The solver of a run: chosen for its first block, on record from then on.
+    """The solver of a run: chosen for its first block, and recorded.
 
     Args:
         config: the run's settings.
         recorded: name and settings of the solver with which a resumed run began.
 
     Attributes:
-        settings: the solver with its settings, as text; empty while none is settled.
+        settings: the solver with its settings, as text; empty until one is chosen.
     """
 
     def __init__(self, config: Config, recorded: dict[str, str] | None = None) -> None:
@@ -62,26 +62,28 @@ class RunSolver:
         self.settings = recorded["settings"] if recorded else ""
 
     def pick(self, problem: BlockProblem, backend: str | solvers.Solver | None = None) -> solvers.Solver:
-        """The solver of the config, or of another backend, decomposing where a problem is larger than it takes."""
+        """The solver of the config, or of another backend; larger problems than it takes are decomposed."""
         options = self._config.backend_options if backend is None else {}
         named = backend or self._config.backend
         if named != "auto":
             return solvers.fitted(solvers.get_solver(named, **options), problem)
-        if self._recorded:  # picked when the run began; another number of processors may favour another
+        if self._recorded:  # chosen when the run began: with another number of processors another may be faster
             return solvers.get_solver(self._recorded["name"])
         if options:
-            raise PruningError(f"backend_options {sorted(options)} need a backend by name; backend is 'auto'")
+            raise PruningError(
+                f"backend_options {sorted(options)} need a named backend, and backend is 'auto'; give backend="
+            )
         picked = solvers.fastest_local(problem)
         logger.info("backend auto: %s", picked)
         return picked
 
     def settle(self, solver: solvers.Solver, *, binding: bool, note: Callable[[str, Any], None]) -> solvers.Solver:
-        """Take a solver for the run.
+        """Fix the solver of the run.
 
         Args:
             solver: the solver.
-            binding: whether the run must go on with the solver with which it began.
-            note: keeps the record of a run's first solver.
+            binding: whether a resumed run must use the solver with which it began.
+            note: records the first solver of the run.
 
         Raises:
             PruningError: the run began with another one.
@@ -89,8 +91,8 @@ class RunSolver:
         settings = repr(solver)
         if binding and self._recorded and self._recorded["settings"] != settings:
             raise PruningError(
-                f"the run began with {self._recorded['settings']}, not {settings}; go on with the same solver, by "
-                "Pruner.resume(...).run(solver) where it is not a backend's name"
+                f"the run began with {self._recorded['settings']}, not {settings}; resume with the same solver, by "
+                "Pruner.resume(...).run(solver) if it has no backend name"
             )
         self.settings = settings
         if self._recorded is None:

@@ -1,4 +1,4 @@
-"""Checksums by which a resumed run knows its model and its data again."""
+"""Checksums of a run's model and data, by which a resume recognises them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 
 def fingerprint(values: Any) -> str:
-    """SHA-256 of tensors, in dicts and tuples of any depth; other values by their text."""
+    """SHA-256 of nested dicts and tuples of tensors; other values are hashed by their text."""
     digest = hashlib.sha256()
 
     def add(value: Any) -> None:

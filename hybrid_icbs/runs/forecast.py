@@ -1,4 +1,4 @@
-"""What a run would take, told before anything is sent: `hybrid-icbs prune --dry-run`."""
+"""Estimates of a run's cost before anything is sent: `hybrid-icbs prune --dry-run`."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a backend is expected to take for a whole run.
+    """Estimated cost of a whole run with one backend.
 
     Attributes:
-        backend: its name; for a service, with the kind of its solver.
-        chosen: whether it is the run's own backend, not another kind of solver at the same service.
-        blocks: blocks to solve.
-        n: variables of the largest of them.
-        fits: whether the backend takes such a block.
-        affordable: blocks within the run's limits on calls and billed seconds; all of them where there is no limit.
-        calls: calls to a service.
-        upload_bytes: what leaves this machine.
-        seconds: of wall-clock time in solving, an order of magnitude.
-        charge_seconds: that a service would bill.
-        missing: what the backend lacks here; empty where it is ready.
-        note: what the figures rest on, or why a block does not fit.
+        backend: its name; for a service, with the kind of solver.
+        chosen: whether it is the run's backend, not another kind of solver at the same service.
+        blocks: number of blocks to solve.
+        n: variables of the largest block.
+        fits: whether the backend takes blocks of this size.
+        affordable: number of blocks within the limits on calls and billed seconds; all of them without limits.
+        calls: number of calls to a service.
+        upload_bytes: bytes sent to a service.
+        seconds: wall-clock seconds for solving, an order of magnitude.
+        charge_seconds: seconds that a service would bill.
+        missing: what the backend lacks on this machine; empty if it is ready.
+        note: basis of the figures, or why a block does not fit.
     """
 
     backend: str
@@ -49,21 +49,18 @@ class Forecast:
 
 
 def forecasts(solver: solvers.Solver, problems: list[BlockProblem], config: Config) -> list[Forecast]:
-    """What a solver, and the other kinds of solver at its service, would take.
+    """Estimates for a solver, and for the other kinds of solver at its service.
 
     Args:
         solver: the run's solver.
-        problems: the blocks of the run's first round; the others are taken to be like them.
-        config: the run's settings; its limits say how many blocks can be paid for.
+        problems: blocks of the run's first round, taken as typical of all.
+        config: the run's settings, with its limits on paid calls.
     """
     return [_forecast(each, each is solver, problems, config) for each in (solver, *_siblings(solver))]
 
 
 def forecast_table(found: list[Forecast]) -> Table:
-    """Forecasts for people: seconds of wall-clock time, seconds billed, and the blocks within the run's limits.
-
-    What the figures rest on is told by :func:`forecast_notes`.
-    """
+    """A table of forecasts; :func:`forecast_notes` explains the figures."""
     from rich import box
     from rich.table import Table
 
@@ -83,16 +80,16 @@ def forecast_table(found: list[Forecast]) -> Table:
 
 
 def forecast_notes(found: list[Forecast]) -> list[str]:
-    """What the figures rest on and what is missing, a line for each different one."""
-    told: dict[str, list[str]] = {}
+    """Distinct notes on the figures and on what is missing, each with its backends."""
+    notes: dict[str, list[str]] = {}
     for each in found:
         for line in filter(None, (each.note, each.missing)):
-            told.setdefault(line, []).append(each.backend)
-    return [line if len(who) == len(found) else f"{', '.join(who)}: {line}" for line, who in told.items()]
+            notes.setdefault(line, []).append(each.backend)
+    return [line if len(who) == len(found) else f"{', '.join(who)}: {line}" for line, who in notes.items()]
 
 
 def _short(value: float) -> str:
-    """Three digits, or all that stand before the point."""
+    """Three significant digits, or the whole part if it has more."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
@@ -129,7 +126,7 @@ def _siblings(solver: solvers.Solver) -> list[solvers.Solver]:
         return []
     kinds: tuple[str, ...] = getattr(solver, "kinds", ())
     return [
-        dataclasses.replace(solver, solver=kind)  # type: ignore[call-arg] # which a solver with kinds has
+        dataclasses.replace(solver, solver=kind)  # type: ignore[call-arg] # solvers with kinds have this field
         for kind in kinds
         if kind != getattr(solver, "kind", None)
     ]

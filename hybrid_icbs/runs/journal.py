@@ -1,7 +1,7 @@
-"""The journal of a run: every ask, answer and merge, on disk before the run goes on.
+"""The journal of a run: each ask, answer and merge is on disk before the run continues.
 
-SQLite with a rollback journal and full synchronisation, which keeps its promises on network disks too. The block
-problems themselves are not stored: a resume builds them again and compares checksums.
+SQLite with a rollback journal and full synchronisation, which is safe on network disks too. Block problems are not
+stored: a resume rebuilds them and compares checksums.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from hybrid_icbs.blockwise.blocks import Block
 from hybrid_icbs.config import Config
 from hybrid_icbs.errors import RunFolderError
 from solvers.remote.ledger import Ticket, checked
@@ -29,7 +28,7 @@ from solvers.remote.ledger import Ticket, checked
 FILE = "journal.sqlite"
 
 WRITTEN = ("report.html", "model", "masks.safetensors", "race.json")
-"""What tells, without a journal, that a folder is another's: what a run would write over, or a race of solvers."""
+"""Files that mark a folder as used although it has no journal: a run would overwrite them."""
 SCHEMA = 3
 
 _TABLES = """
@@ -48,7 +47,7 @@ CREATE TABLE fixed (layer INTEGER PRIMARY KEY, round INTEGER NOT NULL, bits BLOB
 
 _CALLS = "CREATE TABLE IF NOT EXISTS calls (label TEXT PRIMARY KEY, ticket TEXT NOT NULL)"  # since schema 2
 
-# Since schema 3, for runs by layer: weights that each row loses; layers that are done, and the block they lie in.
+# Since schema 3, for runs by layer: number of pruned weights of each row; finished layers and their decoder blocks.
 _LAYERS = (
     "CREATE TABLE IF NOT EXISTS plan (layer INTEGER PRIMARY KEY, counts BLOB NOT NULL)",
     "CREATE TABLE IF NOT EXISTS layers (number INTEGER PRIMARY KEY, block INTEGER NOT NULL, checksum TEXT NOT NULL, "
@@ -57,41 +56,42 @@ _LAYERS = (
 
 
 def check_free(folder: str | Path) -> None:
-    """Refuse a folder that holds a run, or what a run would write over.
+    """Refuse a folder that holds a run, or files that a run would overwrite.
 
     Raises:
-        RunFolderError: it does.
+        RunFolderError: the folder is used.
     """
     folder = Path(folder)
     if (folder / FILE).exists():
         raise RunFolderError(
-            f"{folder} holds a run already; go on with it by hybrid_icbs.resume({str(folder)!r}, model, data), or "
-            f"`hybrid-icbs resume {folder}` where the command line began it, or choose another folder"
+            f"{folder} holds a run already; continue it by hybrid_icbs.resume({str(folder)!r}, model, data), or by "
+            f"`hybrid-icbs resume {folder}` if the command line began it, or choose another folder"
         )
     held = [name for name in WRITTEN if (folder / name).exists()]
     if held:
-        raise RunFolderError(f"{folder} holds {held[0]}, which no run in it has made; choose another folder")
+        raise RunFolderError(f"{folder} holds {held[0]}, which is not of a run in this folder; choose another folder")
 
 
-# Since schema 3: the round after which refitted weights were written to the run folder, and their checksum.
+# Since schema 3: the round after which refitted weights were saved, and their checksum.
 _WEIGHTS = ("ALTER TABLE rounds ADD COLUMN weights INTEGER", "ALTER TABLE rounds ADD COLUMN weights_checksum TEXT")
 
 
 @dataclass(eq=False)
 class RoundRecord:
-    """What the journal holds of one round.
+    """The entry of one round in the journal.
 
     Attributes:
         number: 0, 1, ...
-        asked: how many blocks were asked for.
-        masks: checksum of the masks on which the round stands.
-        parameter, index, pruned, checksums: of each block, its labels, how many of its weights are pruned now
-            (they come first), and the checksum of its coefficients.
-        fixed: bits of the weights that this round fixed for the run, by layer.
-        answers: state of each block [n], or None.
-        applied: of a merged round, the state that each block's weights went to [n]; None where they stayed.
+        asked: number of blocks that were asked for.
+        masks: checksum of the masks before the round.
+        parameter, index: labels of each block: layer number and flat index of its weights [n].
+        pruned: number of weights of each block that are pruned before the round; they come first.
+        checksums: checksum of each block's coefficients.
+        fixed: packed bits of the weights that this round fixed for the rest of the run, by layer.
+        answers: answer of each block [n], or None.
+        applied: of a merged round, the new state of each block [n]; None for an unchanged block.
         merged: whether the round was accepted, the loss after it, and its rows of history; None while it is open.
-        saved: where survivors are refitted, the round after which the present weights were written, and their checksum.
+        saved: if survivors are refitted, the round after which the current weights were saved, and their checksum.
     """
 
     number: int
@@ -109,9 +109,9 @@ class RoundRecord:
 
 
 class Journal:
-    """The open journal of one run folder; as long as it is open no other process can write there.
+    """The open journal of a run folder. While it is open, no other process can open it.
 
-    It is also the ledger (:class:`solvers.remote.ledger.Ledger`) of the run's calls to services, from any thread.
+    It is also the ledger (:class:`solvers.remote.ledger.Ledger`) of the run's calls to services, usable by any thread.
     """
 
     def __init__(self, folder: Path, connection: sqlite3.Connection) -> None:
@@ -123,10 +123,10 @@ class Journal:
     def create(
         cls, folder: str | Path, config: Config, identity: dict[str, Any], notes: Mapping[str, Any] | None = None
     ) -> Journal:
-        """Begin a run in a new or empty folder; `notes` are values of the caller's, on record from the start.
+        """Begin a run in a new or empty folder; `notes` are JSON values to store.
 
         Raises:
-            RunFolderError: a run is there already, or the folder cannot be written.
+            RunFolderError: the folder holds a run already, or cannot be written.
         """
         folder = Path(folder)
         check_free(folder)
@@ -152,15 +152,15 @@ class Journal:
 
     @classmethod
     def open(cls, folder: str | Path) -> Journal:
-        """Open the journal of a run that was begun.
+        """Open the journal of a run.
 
         Raises:
-            RunFolderError: there is none, it is damaged, of a later version, or another process works on it.
+            RunFolderError: there is none, it is damaged or of a later version, or another process has it open.
         """
         folder = Path(folder)
         if not (folder / FILE).is_file():
             raise RunFolderError(
-                f"{folder} holds no run (no {FILE}); runs are begun with `hybrid-icbs prune --out {folder}`"
+                f"{folder} holds no run (no {FILE}); begin one with `hybrid-icbs prune --out {folder}`"
             )
         journal = cls(folder, _connect(folder, create=False))
         try:
@@ -171,7 +171,7 @@ class Journal:
         if schema is None:
             journal.close()
             raise RunFolderError(
-                f"the run in {folder} was stopped before it had begun; delete the folder and start anew"
+                f"the run in {folder} was stopped before its first entry; delete the folder and begin again"
             )
         if schema not in range(1, SCHEMA + 1):
             journal.close()
@@ -183,10 +183,10 @@ class Journal:
         return journal
 
     def _upgrade(self, schema: int) -> None:
-        """Bring a journal of an earlier version up to this one."""
+        """Upgrade a journal of an earlier version."""
         values: dict[str, Any] = {"schema": SCHEMA}
         with self.writing() as connection:
-            if schema == 1:  # begun before there were calls to services, or cuts
+            if schema == 1:  # from before calls to services and falling densities
                 connection.execute(_CALLS)
                 connection.execute("ALTER TABLE blocks ADD COLUMN applied BLOB")
                 connection.execute(
@@ -206,28 +206,28 @@ class Journal:
         return Config.of(**self.value("config"))
 
     def set_config(self, config: Config) -> None:
-        """Replace the run's settings, in `config.json` too."""
+        """Replace the run's settings, also in `config.json`."""
         settings = config.model_dump(mode="json")
         self.set_value("config", settings)
         _write_text(self.folder / "config.json", json.dumps(settings, indent=2) + "\n")
 
     def value(self, key: str) -> Any:
-        """A value that belongs to the whole run, or None."""
+        """A value of the whole run, or None."""
         with self.reading() as connection:
             tables = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'run'").fetchone()
             row = connection.execute("SELECT value FROM run WHERE key = ?", (key,)).fetchone() if tables else None
         return None if row is None else json.loads(row[0])
 
     def set_value(self, key: str, value: Any) -> None:
-        """Write a value (JSON) that belongs to the whole run."""
+        """Store a JSON value of the whole run."""
         with self.writing() as connection:
             connection.execute("INSERT OR REPLACE INTO run VALUES (?, ?)", (key, json.dumps(value)))
 
     def check_identity(self, identity: dict[str, Any]) -> None:
-        """Refuse a model or data that are not those of the run.
+        """Refuse a model or data that are not the run's.
 
         Raises:
-            RunFolderError: they differ; the message says in what.
+            RunFolderError: they differ; the message says how.
         """
         recorded = self.value("identity")
         for key, what in (
@@ -239,11 +239,11 @@ class Journal:
         ):
             if recorded.get(key) != identity.get(key):
                 raise RunFolderError(
-                    f"{what} not those with which the run in {self.folder} began; give the same dense model and data"
+                    f"{what} not those of the run in {self.folder}; give the dense model and data that it began with"
                 )
 
     def asked(self, record: RoundRecord) -> None:
-        """Note a round that was asked; again, after a resume, changes nothing."""
+        """Record a round that was asked for; recording it again after a resume changes nothing."""
         with self.writing() as connection:
             connection.execute(
                 "INSERT OR IGNORE INTO rounds (number, asked, masks, begun) VALUES (?, ?, ?, ?)",
@@ -271,14 +271,15 @@ class Journal:
                 [(layer, record.number, bits.tobytes()) for layer, bits in record.fixed.items()],
             )
 
-    def told(self, round_number: int, number: int, block: Block) -> None:
-        """Note the answer of a block."""
-        assert block.answer is not None
-        bits, info = np.packbits(block.answer.astype(bool)).tobytes(), json.dumps(dict(block.info), default=_plain)
+    def answered(
+        self, round_number: int, block: int, answer: npt.NDArray[np.int8], energy: float, info: Mapping[str, Any]
+    ) -> None:
+        """Record the answer of a block: its state [n], the energy, and what the solver reported."""
+        bits = np.packbits(answer.astype(bool)).tobytes()
         with self.writing() as connection:
             connection.execute(
                 "UPDATE blocks SET answer = ?, energy = ?, info = ? WHERE round = ? AND block = ?",
-                (bits, block.energy, info, round_number, number),
+                (bits, energy, json.dumps(dict(info), default=_plain), round_number, block),
             )
 
     def merged(
@@ -290,7 +291,7 @@ class Journal:
         applied: list[npt.NDArray[np.int8] | None],
         saved: tuple[int, str] | None = None,
     ) -> None:
-        """Note that a round was merged, or refused, the states that its blocks' weights went to, and their file."""
+        """Record that a round was merged or refused, the new states of its blocks, and the saved values."""
         with self.writing() as connection:
             connection.executemany(
                 "UPDATE blocks SET applied = ? WHERE round = ? AND block = ?",
@@ -306,7 +307,7 @@ class Journal:
             )
 
     def rounds(self) -> Iterator[RoundRecord]:
-        """The rounds on record, in order."""
+        """The recorded rounds, in order."""
         with self.reading() as connection:
             rows = connection.execute(
                 "SELECT number, asked, masks, accepted, loss, history, weights, weights_checksum FROM rounds "
@@ -344,7 +345,7 @@ class Journal:
         return None if row is None else cast(Ticket, json.loads(row[0]))
 
     def put(self, ticket: Ticket) -> None:
-        """Keep the ticket of a call; it is on disk when this returns."""
+        """Record the ticket of a call; it is on disk when this returns."""
         with self.writing() as connection:
             connection.execute(
                 "INSERT INTO calls VALUES (?, ?) ON CONFLICT (label) DO UPDATE SET ticket = excluded.ticket",
@@ -352,20 +353,20 @@ class Journal:
             )
 
     def tickets(self) -> list[Ticket]:
-        """The tickets of all calls, in the order in which their labels came."""
+        """The tickets of all calls, in the order of their first record."""
         with self.reading() as connection:
             rows = connection.execute("SELECT ticket FROM calls ORDER BY rowid").fetchall()
         return [cast(Ticket, json.loads(text)) for (text,) in rows]
 
     def close(self) -> None:
-        """Close the journal and let other processes in."""
+        """Close the journal, so that other processes can open it."""
         self._connection.close()
 
-    # For those who keep tables of their own here
+    # For modules with tables of their own in the journal
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
-        """One transaction: all of it is on disk afterwards, or nothing is."""
+        """A transaction: on disk as a whole when it ends, or not at all."""
         with self._explained(), self._lock:
             self._connection.execute("BEGIN IMMEDIATE")
             try:
@@ -378,7 +379,7 @@ class Journal:
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
-        """The file, with this process's transactions kept apart from each other."""
+        """Read access, exclusive of this process's other transactions."""
         with self._explained(), self._lock:
             yield self._connection
 
@@ -391,7 +392,7 @@ class Journal:
 
 
 def _connect(folder: Path, *, create: bool) -> sqlite3.Connection:
-    """Open the file and take its lock for as long as the connection lives."""
+    """Open the file and lock it for the lifetime of the connection."""
     mode = "rwc" if create else "rw"
     try:
         connection = sqlite3.connect(
@@ -414,13 +415,13 @@ def _connect(folder: Path, *, create: bool) -> sqlite3.Connection:
 def _reason(folder: Path, error: sqlite3.Error) -> str:
     text = str(error)
     if "locked" in text or "busy" in text:
-        return f"another process works on the run in {folder}; wait for it, or stop it"
+        return f"another process has the run in {folder} open; wait for it, or stop it"
     if "readonly" in text or "unable to open" in text:
         return f"{folder / FILE} cannot be written ({text}); check the folder's permissions, or choose another one"
     if "full" in text or "disk I/O" in text:
         return (
-            f"{folder / FILE} cannot grow ({text}); the disk may be full. Nothing on record is lost: make room, "
-            f"then `hybrid-icbs resume {folder}`"
+            f"{folder / FILE} cannot grow ({text}); the disk may be full. Recorded entries are safe: free some "
+            f"space, then `hybrid-icbs resume {folder}`"
         )
     return f"{folder / FILE} cannot be used ({text}); it may be damaged or not a journal of hybrid-icbs"
 
@@ -430,7 +431,7 @@ def _unpacked(bits: bytes | None, n: int) -> npt.NDArray[np.int8] | None:
 
 
 def _plain(value: Any) -> Any:
-    """Numbers of numpy as those of JSON."""
+    """Values that JSON can hold: numpy numbers and arrays converted, others as text."""
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, np.ndarray):

@@ -1,4 +1,4 @@
-"""Tensors in a file of a run folder: all of it is there, or nothing, and what is read is what was written."""
+"""Tensors in files of a run folder, written atomically and verified when they are read."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from hybrid_icbs.runs.fingerprint import fingerprint
 
 
 def write_tensors(file: Path, tensors: Mapping[str, torch.Tensor], run: Path) -> str:
-    """Write tensors, on disk when this returns.
+    """Write tensors atomically; they are on disk when this returns.
 
     Args:
-        file: the file; its folder is made.
+        file: the file; its folder is created.
         tensors: by name, on the CPU and contiguous.
-        run: the run's folder, for the message.
+        run: the run folder, for error messages.
 
     Returns:
-        The checksum by which :func:`read_tensors` knows them again.
+        The checksum to pass to :func:`read_tensors`.
 
     Raises:
         RunFolderError: the file cannot be written.
@@ -38,18 +38,18 @@ def write_tensors(file: Path, tensors: Mapping[str, torch.Tensor], run: Path) ->
     except (OSError, SafetensorError) as error:
         part.unlink(missing_ok=True)
         raise RunFolderError(
-            f"{file} cannot be written: {error}; make room, then `hybrid-icbs resume {run}`"
+            f"{file} cannot be written: {error}; free some space, then `hybrid-icbs resume {run}`"
         ) from error
     return _checksum(tensors)
 
 
 def read_tensors(file: Path, checksum: str, remedy: str) -> dict[str, torch.Tensor]:
-    """Read what :func:`write_tensors` wrote.
+    """Read tensors that :func:`write_tensors` wrote.
 
     Args:
         file: the file.
-        checksum: what writing returned.
-        remedy: what to do without the file, for the message.
+        checksum: checksum that :func:`write_tensors` returned.
+        remedy: what to do without the file, for error messages.
 
     Raises:
         RunFolderError: the file is missing or damaged.
@@ -59,7 +59,7 @@ def read_tensors(file: Path, checksum: str, remedy: str) -> dict[str, torch.Tens
     except (OSError, SafetensorError) as error:
         raise RunFolderError(f"{file} cannot be read: {error}; {remedy}") from error
     if _checksum(tensors) != checksum:
-        raise RunFolderError(f"{file} is not what the run wrote; {remedy}")
+        raise RunFolderError(f"{file} is damaged: its checksum does not match the journal; {remedy}")
     return tensors
 
 

@@ -1,4 +1,4 @@
-"""Which weights enter the next blocks: contested ones, and not the same ones again and again."""
+"""Candidate weights for the next blocks: pruned ones of largest score, kept ones of smallest, not used recently."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class Chosen:
     """The weights of one block, pruned ones first.
 
     Attributes:
-        parameter: number of each weight's layer, int32 [n].
+        parameter: layer number of each weight, int32 [n].
         index: flat index of each weight in its layer, int64 [n].
-        pruned: how many of them are pruned now; the rest is kept.
-        cut: how many more are to be pruned than now.
-        groups: group of each weight, where so many of each stay pruned as are now [n]; None for one group of all.
+        pruned: number of weights that are pruned now; the others are kept.
+        cut: number of weights to prune in addition.
+        groups: group of each weight [n], each of which keeps its number of pruned weights; None for one group.
     """
 
     parameter: npt.NDArray[np.int32]
@@ -38,7 +38,7 @@ class Chosen:
 
 
 def with_cut(chosen: Sequence[Chosen], cut: int) -> list[Chosen]:
-    """Blocks that prune so many weights more than now between them, half of the kept ones of each at most."""
+    """The blocks with `cut` additional weights to prune between them, at most half of the kept ones of each."""
     dealt = []
     for b, block in enumerate(chosen):
         own = min(max(0, -(-cut // (len(chosen) - b))), (len(block.index) - block.pruned) // 2)
@@ -48,14 +48,14 @@ def with_cut(chosen: Sequence[Chosen], cut: int) -> list[Chosen]:
 
 
 class HoldBack:
-    """Weights that may not enter a block: used lately (first in, first out), or fixed for the whole run.
+    """Weights that may not enter a block: recently used (first in, first out), or fixed for the whole run.
 
-    Kept and pruned weights are counted apart: of either kind at most the given share of a layer's free weights waits,
-    so that candidates of both kinds are always left.
+    At most the given share of a layer's free kept weights, and of its free pruned weights, is held back, so that
+    candidates of both kinds remain.
 
     Args:
         layers: the layers.
-        share: share of a layer's free kept, and of its free pruned, weights that may wait, 0 to 1 (exclusive).
+        share: share of a layer's free kept, and of its free pruned, weights to hold back at most, 0 to 1 (exclusive).
     """
 
     def __init__(self, layers: Sequence[Layer], share: float) -> None:
@@ -63,10 +63,10 @@ class HoldBack:
         self._sizes = [layer.size for layer in layers]
         self._used: list[deque[IndexArray]] = [deque() for _ in layers]
         self.fixed: dict[int, npt.NDArray[np.uint8]] = {}
-        """Bits of the weights that are fixed for the run, by layer's number."""
+        """Packed bits of the weights that are fixed for the run, by layer number."""
 
     def add(self, parameter: npt.NDArray[np.int32], index: IndexArray) -> None:
-        """Note that a block's weights were used: layer numbers and flat indices [n]."""
+        """Record the weights of a block as used: layer numbers and flat indices [n]."""
         if self.share == 0:
             return
         for number in np.unique(parameter):
@@ -76,7 +76,7 @@ class HoldBack:
                 queue.popleft()
 
     def fix(self, number: int, score: torch.Tensor, kept: BoolArray, pruned_share: float, kept_share: float) -> None:
-        """Fix the pruned weights of least score and the kept ones of largest for the whole run, shares of each."""
+        """Fix shares of the pruned weights of smallest score and of the kept ones of largest, for the whole run."""
         flat = score.reshape(-1).float().cpu()
         fixed = np.zeros(len(kept), np.bool_)
         for side, share in ((False, pruned_share), (True, kept_share)):
@@ -86,12 +86,12 @@ class HoldBack:
         self.fixed[number] = np.packbits(fixed)
 
     def eligible(self, number: int, kept: BoolArray, side: bool) -> BoolArray:
-        """Which kept (side True) or pruned (False) weights of a layer may enter a block [size].
+        """Which kept or pruned weights of a layer may enter a block [size].
 
         Args:
             number: the layer's number.
-            kept: its mask now [size].
-            side: which of the two.
+            kept: its current mask [size].
+            side: True for kept weights, False for pruned ones.
         """
         free = kept if side else ~kept
         if number in self.fixed:
@@ -99,7 +99,7 @@ class HoldBack:
         queue = self._used[number]
         if not queue:
             return free.copy()
-        # Newest first, so that a weight used twice counts by its last use and the oldest are let go.
+        # Newest first: a weight that was used twice counts by its last use, and the oldest are released.
         recent = np.concatenate([index[::-1] for index in reversed(queue)])
         recent = recent[free[recent]]
         _, first = np.unique(recent, return_index=True)
@@ -117,28 +117,28 @@ def choose_candidates(
     block_size: int,
     blocks: int,
 ) -> list[Chosen]:
-    """Choose disjoint blocks from some layers: pruned weights of the largest score, kept ones of the smallest.
+    """Choose disjoint blocks: the pruned weights of largest score and the kept ones of smallest.
 
-    Half of each block is pruned now and half kept; where one kind runs short the blocks get smaller, never empty as
+    Half of each block is pruned now and half kept. If one kind runs short, blocks are smaller; a block is formed as
     long as there is one weight of each kind.
 
     Args:
-        scores: how strongly a change of each weight acts on the loss, |g w0|, by layer's number.
-        layers: the layers that supply candidates; blocks mix them.
-        masks: which weights are kept now.
-        held: weights that wait.
-        block_size: the most weights in a block, n.
-        blocks: how many blocks.
+        scores: first-order effect of each weight on the loss, |g w0|, by layer number.
+        layers: layers to choose from; a block may hold weights of several.
+        masks: current masks.
+        held: weights that are held back.
+        block_size: largest number of weights in a block, n.
+        blocks: number of blocks.
 
     Returns:
-        At most `blocks` blocks, fewer where the candidates do not suffice for more.
+        At most `blocks` blocks; fewer if candidates run short.
     """
     half = block_size // 2 * blocks
     pruned, kept = _extremes(scores, layers, masks, held, half)
     blocks = min(blocks, len(pruned[0]), len(kept[0]))
     chosen = []
     for b in range(blocks):
-        # Dealt out in turn, so that every block gets its part of the most contested weights.
+        # Dealt in turn, so that every block gets its share of the best candidates.
         sides = [(numbers[b::blocks], index[b::blocks]) for numbers, index in (pruned, kept)]
         chosen.append(
             Chosen(
@@ -161,11 +161,11 @@ def _extremes(
     values: tuple[list[npt.NDArray[np.float32]], ...] = ([], [])
     numbers: tuple[list[npt.NDArray[np.int32]], ...] = ([], [])
     indices: tuple[list[IndexArray], ...] = ([], [])
-    for layer in layers:  # each layer's scores are read once, as a large model forms them when they are read
+    for layer in layers:  # scores of large models are computed when they are read, so each is read once
         score = scores[layer.number].detach().reshape(-1).float().cpu().numpy()
         mask = masks.flat(layer.name)
         for side in (False, True):
-            top = _extreme_of(score, held.eligible(layer.number, mask, side), count, largest=not side)
+            top = extreme_of(score, held.eligible(layer.number, mask, side), count, largest=not side)
             values[side].append(score[top])
             indices[side].append(top)
             numbers[side].append(np.full(len(top), layer.number, np.int32))
@@ -178,11 +178,11 @@ def _extremes(
     return found
 
 
-def _extreme_of(score: npt.NDArray[np.float32], eligible: BoolArray, count: int, *, largest: bool) -> IndexArray:
-    """Indices of the `count` eligible weights of largest (or smallest) score, in no order; all where there are fewer.
+def extreme_of(score: npt.NDArray[np.float32], eligible: BoolArray, count: int, *, largest: bool) -> IndexArray:
+    """Indices of the `count` eligible weights of largest (or smallest) score, unordered; all if there are fewer.
 
-    A sample of the scores gives a threshold that is almost surely wide enough; only what lies beyond it is ranked,
-    which is several times quicker than ranking all weights of a layer.
+    A sample of the scores gives a threshold that almost surely admits enough weights; ranking only those is several
+    times faster than ranking a whole layer.
     """
     count = min(count, int(np.count_nonzero(eligible)))
     stride = min(64, len(score) // max(1, 8 * count))

@@ -1,8 +1,8 @@
-"""N:M patterns in a run of blocks: first masks that hold one, and blocks of whole groups.
+"""N:M patterns in runs of blocks: initial masks of a pattern, and blocks of whole groups.
 
-A group is M weights that follow each other along a layer's inputs: of a Linear weight [out, in] along its rows, of
-Hugging Face's Conv1D [in, out] along its columns, of a Conv2d [out, in, y, x] along the input channels at each position
-of the kernel, as semi-structured kernels take it.
+A group is M consecutive weights along a layer's inputs: along the rows of a Linear weight [out, in], along the columns
+of a transformers Conv1D weight [in, out], and along the input channels at each kernel position of a Conv2d weight [out,
+in, y, x], as semi-structured sparse kernels expect.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _AXES = {"linear": (0, 1), "conv1d": (1, 0), "conv2d": (0, 2, 3, 1)}  # inputs l
 
 
 def pattern_masks(scores: Sequence[torch.Tensor], layers: Sequence[Layer], pattern: Pattern) -> Masks:
-    """Of every group keep the weights of the largest scores.
+    """Masks that keep the weights of largest score in every group.
 
     Args:
         scores: score of each weight, shaped like the weights, by layer.
@@ -32,7 +32,7 @@ def pattern_masks(scores: Sequence[torch.Tensor], layers: Sequence[Layer], patte
         pattern: the pattern.
 
     Raises:
-        PruningError: the inputs of a layer are no whole number of groups.
+        PruningError: the number of inputs of a layer is not a multiple of M.
     """
     masks = Masks.like(layers)
     for layer, score in zip(layers, scores, strict=True):
@@ -58,19 +58,19 @@ def choose_groups(
     block_size: int,
     blocks: int,
 ) -> list[Chosen]:
-    """Choose disjoint blocks of whole groups: those where a pruned weight scores highest above a kept one.
+    """Choose disjoint blocks of whole groups, by the largest excess of a pruned weight's score over a kept one's.
 
     Args:
-        scores: how strongly a change of each weight acts on the loss, |g w0|, by layer's number.
-        layers: the layers that supply candidates; blocks mix them.
-        masks: which weights are kept now; they hold the pattern.
-        held: weights that wait; their groups wait with them.
+        scores: first-order effect of each weight on the loss, |g w0|, by layer number.
+        layers: layers to choose from; a block may hold groups of several.
+        masks: current masks, which hold the pattern.
+        held: weights that are held back; a group with such a weight is held back as a whole.
         pattern: the pattern.
-        block_size: the most weights in a block, n.
-        blocks: how many blocks.
+        block_size: largest number of weights in a block, n.
+        blocks: number of blocks.
 
     Returns:
-        At most `blocks` blocks, fewer where there are not so many groups.
+        At most `blocks` blocks; fewer if groups run short.
     """
     count = block_size // pattern.of * blocks
     gains, numbers, groups = [], [], []
@@ -84,7 +84,7 @@ def choose_groups(
     order = np.lexsort((group, number, -gain))[:count]
     number, group = number[order], group[order]
     by_number = {layer.number: layer for layer in layers}
-    # Dealt out in turn, so that every block gets its part of the most contested groups.
+    # Dealt in turn, so that every block gets its share of the best groups.
     parts = [slice(b, None, blocks) for b in range(min(blocks, len(group)))]
     return [_block(number[part], group[part], by_number, masks, pattern) for part in parts]
 
@@ -92,7 +92,7 @@ def choose_groups(
 def _gains(
     layer: Layer, score: torch.Tensor, kept: npt.NDArray[np.bool_], held: HoldBack, pattern: Pattern
 ) -> npt.NDArray[np.float32]:
-    """Largest score of a pruned weight less the smallest of a kept one, of each group; -inf where it waits."""
+    """Largest score of a pruned weight minus the smallest of a kept one, by group; -inf for groups held back."""
     free = torch.from_numpy(held.eligible(layer.number, kept, True) | held.eligible(layer.number, kept, False))
     s, k, f = (
         _along_inputs(layer, tensor.reshape(layer.weight.shape)).reshape(-1, pattern.of)
@@ -105,7 +105,7 @@ def _gains(
 def _block(
     number: npt.NDArray[np.int32], group: IndexArray, layers: Mapping[int, Layer], masks: Masks, pattern: Pattern
 ) -> Chosen:
-    """A block of some groups, its weights that are pruned now first."""
+    """A block of some groups, pruned weights first."""
     index = np.empty((len(group), pattern.of), np.int64)
     kept = np.empty((len(group), pattern.of), np.bool_)
     for own in np.unique(number):
@@ -118,7 +118,7 @@ def _block(
 
 
 def _members(layer: Layer, groups: IndexArray, of: int) -> IndexArray:
-    """Flat indices of the weights of some groups [g, of]."""
+    """Flat indices of the weights of groups [g, of]."""
     axes, shape = _AXES[layer.kind], layer.weight.shape
     position = groups[:, None] * of + np.arange(of)
     places = np.unravel_index(position, [shape[axis] for axis in axes])
@@ -127,5 +127,5 @@ def _members(layer: Layer, groups: IndexArray, of: int) -> IndexArray:
 
 
 def _along_inputs(layer: Layer, tensor: torch.Tensor) -> torch.Tensor:
-    """A view of a tensor that is shaped like the layer's weight, its inputs last."""
+    """A view of a tensor of the weight's shape with the inputs as its last axis."""
     return tensor.permute(_AXES[layer.kind])

@@ -1,4 +1,4 @@
-"""Which layers the blocks of a round come from, and how many weights are kept after it."""
+"""Schedules of a run: which layers the blocks come from, and the number of kept weights after each step."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from hybrid_icbs.config import Config
 
 
 class CutSchedule:
-    """How many weights are kept along a run whose first blocks lower the density, by the same factor each.
+    """Number of kept weights along a run whose first steps lower the density, by the same factor each.
 
-    It starts at no more than those blocks can cut: half of the kept weights of each, so that a choice is left. On
-    models that are large beside its blocks that is next to nothing, and on held-out data it did not pay there; so it
-    is the default only where a sixth of the blocks can halve the model.
+    A block prunes at most half of its kept weights, so that a choice is left; this bounds the initial density. On
+    models much larger than the blocks the bound is close to the final density, and the schedule did not lower the loss
+    on held-out data; so it is the default only if a sixth of the steps can halve the model.
 
     Args:
         config: settings of the run.
-        total: weights in scope.
-        final: weights kept at the end.
+        total: number of weights in scope.
+        final: number of weights kept at the end.
 
     Attributes:
-        start: weights kept at the start.
+        start: number of weights kept at the start.
 
     Source:
-        CHITA++ (Benbaki et al. 2023, arXiv 2302.14623) lowers the density by one factor a stage, with gradients
-        measured anew at each.
+        CHITA++ (Benbaki et al. 2023, arXiv 2302.14623) lowers the density by a constant factor a stage, and
+        measures gradients at each.
     """
 
     def __init__(self, config: Config, total: int, final: int) -> None:
         steps, each = config.cut_steps, config.block_size // 4
-        if config.pattern is not None:  # says how many weights each group keeps, at every moment
+        if config.pattern is not None:  # fixes the number of kept weights of each group
             steps = 0
         elif steps is None:
             steps = config.steps // 6
@@ -41,20 +41,20 @@ class CutSchedule:
         self.start = max(final, most)
 
     def kept(self, steps: int) -> int:
-        """Weights kept after so many blocks."""
+        """Number of weights kept after `steps` blocks."""
         if steps >= self._steps:
             return self._final
         return round(self.start * math.pow(self._final / self.start, steps / self._steps))
 
 
 class LayerSchedule:
-    """Hands out layers in proportion to the logarithm of their size, as evenly as whole numbers allow.
+    """Assigns blocks to layers in proportion to the logarithm of their size.
 
-    The paper draws a layer at random with these odds (arXiv 2411.17796, section 4); taking the layer that is
-    furthest behind gives the same shares without the luck, and needs no state but the counts.
+    The paper draws layers at random with these probabilities (arXiv 2411.17796, section 4). Taking the layer that is
+    furthest below its share gives the same shares without variance, and needs no state but the counts.
 
     Args:
-        sizes: weights of each layer.
+        sizes: number of weights of each layer.
     """
 
     def __init__(self, sizes: Sequence[int]) -> None:
@@ -63,7 +63,7 @@ class LayerSchedule:
         self._given = [0] * len(sizes)
 
     def next(self, count: int) -> list[int]:
-        """Numbers of the layers of the next `count` blocks; each layer once before any comes twice."""
+        """Layer numbers of the next `count` blocks; no layer twice before every layer came once."""
         picked: list[int] = []
         rest: list[int] = []
         while len(picked) < count:

@@ -1,4 +1,4 @@
-"""How much each weight seems to matter, and the masks with which a run starts."""
+"""Importance scores of weights, and initial masks from them."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def initial_masks(
         scores: score of each weight, shaped like the weights, by layer.
         layers: the layers.
         density: share of weights kept over all layers; the number kept is round(density * weights), exactly.
-        comparison: among which weights scores are compared: all ("global"), a layer's, one output's (a row of
-            Linear's weight) or one input's (a column; for convolutions an input channel's kernel position).
+        comparison: weights whose scores are compared: all ("global"), those of a layer, of an output (a row of
+            Linear's weight) or of an input (a column; for convolutions one kernel position of an input channel).
 
     Returns:
-        Masks with exactly the demanded number of kept weights; layers and their rows get equal shares, remainders
-        going to the largest fractions.
+        Masks with exactly that number of kept weights; layers and their rows get equal shares, and remainders go to the
+        largest fractions.
     """
     masks = Masks.like(layers)
     sizes = [layer.size for layer in layers]
@@ -44,7 +44,7 @@ def initial_masks(
     counts = shares(total, [density * size for size in sizes], sizes)
     for layer, score, count in zip(layers, scores, counts, strict=True):
         matrix = score.detach().float().cpu().reshape(1 if comparison == "layer" else score.shape[0], -1)
-        # Turned where compared scores stand in columns: inputs of [out, in], outputs of Conv1D's [in, out].
+        # Transposed if the compared scores are columns: inputs of [out, in], outputs of Conv1D's [in, out].
         turned = comparison != "layer" and (layer.kind == "conv1d") != (comparison == "input")
         kept = _largest_of_each_row(matrix.T if turned else matrix, count)
         masks.set_flat(layer.name, (kept.T if turned else kept).reshape(-1).numpy())
@@ -54,7 +54,7 @@ def initial_masks(
 def score_weights(
     model: nn.Module, layers: Sequence[Layer], kind: Score, batch: Batch, loss: Loss, seed: int
 ) -> Sequence[torch.Tensor]:
-    """Score every weight; larger means more worth keeping.
+    """Importance scores of all weights; larger means more important.
 
     Args:
         model: the dense model.
@@ -66,7 +66,7 @@ def score_weights(
         seed: for "random".
 
     Returns:
-        Scores shaped like the weights, by layer, formed when they are read.
+        Scores shaped like the weights, by layer, computed when they are read.
     """
     weights = [layer.weight.detach() for layer in layers]
     if kind == "magnitude":
@@ -83,7 +83,7 @@ def score_weights(
 
 @dataclass(frozen=True)
 class _Formed(Sequence[torch.Tensor]):
-    """Tensors that are formed when they are read, and not kept."""
+    """Tensors that are computed when they are read, and not kept."""
 
     size: int
     form: Callable[[int], torch.Tensor]
@@ -98,10 +98,10 @@ class _Formed(Sequence[torch.Tensor]):
 
 
 def _largest_of_all(scores: Sequence[torch.Tensor], layers: Sequence[Layer], total: int) -> Masks:
-    """Keep the `total` largest scores of all layers, of equal ones the first; one layer's scores exist at a time.
+    """Keep the `total` largest scores of all layers, the first among equals, with one layer's scores in memory.
 
-    The bits of floats are in the order of the numbers, once those of negative ones are turned, so two histograms, of
-    their upper and of their lower half, lead to the smallest score that is kept.
+    Floats compare like their bits read as integers, once the bits of negative numbers are inverted. So two histograms,
+    of the upper and of the lower 16 bits, find the smallest score that is kept.
     """
     masks = Masks.like(layers)
     upper = np.zeros(1 << 16, np.int64)
@@ -127,7 +127,7 @@ def _largest_of_all(scores: Sequence[torch.Tensor], layers: Sequence[Layer], tot
 
 
 def _cut(counts: npt.NDArray[np.int64], total: int) -> tuple[int, int]:
-    """The bin in which the `total`-th largest number lies, and how many numbers of that bin are among the largest."""
+    """The bin of the `total`-th largest number, and how many numbers of that bin are among the largest."""
     above = np.cumsum(counts[::-1])
     place = int(np.searchsorted(above, total)) if total else 0
     bin_ = len(counts) - 1 - place
@@ -135,19 +135,19 @@ def _cut(counts: npt.NDArray[np.int64], total: int) -> tuple[int, int]:
 
 
 def _bits(score: torch.Tensor) -> npt.NDArray[np.int32]:
-    values = (score.detach().float() + 0.0).cpu().reshape(-1).numpy()  # a negative zero equals a positive one
+    values = (score.detach().float() + 0.0).cpu().reshape(-1).numpy()  # makes negative zeros positive
     bits = values.view(np.int32)
     return bits ^ ((bits >> 31) & 0x7FFFFFFF)
 
 
 def least_cut(masks: Masks, layers: Sequence[Layer], restore: Sequence[torch.Tensor], kept: int) -> Masks:
-    """Masks that keep only the so many weights of largest magnitude among those that are kept now, over all layers.
+    """Masks that keep the `kept` weights of largest magnitude among those kept now, over all layers.
 
     Args:
-        masks: the masks now.
+        masks: current masks.
         layers: the layers.
         restore: value of each weight if it is kept.
-        kept: weights to keep.
+        kept: number of weights to keep.
     """
     sizes = [np.abs(w.detach().float().cpu().numpy().reshape(-1)) for w in restore]
     found = np.concatenate([np.where(masks.flat(layer.name), s, -1.0) for layer, s in zip(layers, sizes, strict=True)])
@@ -161,7 +161,7 @@ def least_cut(masks: Masks, layers: Sequence[Layer], restore: Sequence[torch.Ten
 
 @torch.no_grad()
 def _input_norms(model: nn.Module, layers: Sequence[Layer], batch: Batch) -> list[torch.Tensor]:
-    """Euclidean norm of each input feature (channel) of each layer over a batch."""
+    """Euclidean norm of each input feature (channel) of each layer, over a batch."""
     squares: dict[int, torch.Tensor] = {}
     handles = []
     for layer in layers:
@@ -196,7 +196,7 @@ def _by_input(layer: Layer, norm: torch.Tensor) -> torch.Tensor:
 
 
 def _largest_of_each_row(matrix: torch.Tensor, count: int) -> torch.Tensor:
-    """Keep `count` entries of a matrix, its rows sharing them equally and keeping their largest."""
+    """Keep `count` entries of a matrix: equal numbers of each row, its largest."""
     rows, width = matrix.shape
     if rows == 1:
         kept = torch.zeros(width, dtype=torch.bool)

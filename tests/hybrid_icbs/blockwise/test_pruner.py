@@ -190,18 +190,18 @@ def test_wrong_answers_are_refused_and_nothing_is_lost(classifier: nn.Module, di
     p = pruner(classifier, digits)
     a, _ = p.ask(2)
     state = p._round.blocks[0].before.copy()
-    with pytest.raises(PruningError, match="blocks of the last ask are not told"):
+    with pytest.raises(PruningError, match="blocks of the last round have no answer"):
         p.ask()
     with pytest.raises(PruningError, match="shape"):
         p.tell(a, state[:-1])
     with pytest.raises(PruningError, match="zeros and ones"):
         p.tell(a, state * 0.5)
-    with pytest.raises(PruningError, match="demands exactly"):
+    with pytest.raises(PruningError, match="the block needs exactly"):
         p.tell(a, np.ones_like(state))
-    with pytest.raises(PruningError, match="SampleSet over the variables"):
+    with pytest.raises(PruningError, match="SampleSet with at least one row over the variables"):
         p.tell(a, dimod.SampleSet.from_samples([[0, 1]], "BINARY", [0.0]))
     p.tell(a, state)
-    with pytest.raises(PruningError, match="has its answer already"):
+    with pytest.raises(PruningError, match="was answered already"):
         p.tell(a, state)
     assert len(p.pending()) == 1
 
@@ -253,7 +253,7 @@ def test_the_paper_preset_runs_layer_by_layer_without_a_guard(classifier: nn.Mod
     assert {name: p.masks.density(name) for name in p.masks} == start
     assert p.guard is None
     assert all(row["accepted"] and "," not in row["layers"] for row in p.history)
-    assert sorted(p._progress.held.fixed) == [0, 1, 2]
+    assert sorted(p._state.held.fixed) == [0, 1, 2]
 
 
 def test_global_scope_moves_budget_between_layers(classifier: nn.Module, digits: Tensors) -> None:
@@ -300,7 +300,7 @@ def test_batch_norm_is_recalibrated_unless_told_not_to() -> None:
         ({"backend": "tabuu"}, "did you mean 'tabu'"),
         ({"backend": "tabu?childs=3"}, "did you mean 'children'"),
         ({"exclude": ["0", "2", "4"]}, "no layer is in scope"),
-        ({"backend": "auto", "backend_options": {"restarts": 2}}, "need a backend by name"),
+        ({"backend": "auto", "backend_options": {"restarts": 2}}, "need a named backend"),
     ],
 )
 def test_what_cannot_be_done_is_said_clearly(

@@ -214,7 +214,7 @@ def test_watching_returns_the_weights_of_the_best_state(classifier: nn.Module, d
     p = pruner(classifier, digits, density=0.3, guard="watch", block_size=512, round_size=1)
     p.run(after_round=lambda p: setattr(p, "interrupted", p.rounds == 2))
     best, loss = weights_of(p.model), p.guard_loss
-    assert p._progress.best_loss == loss
+    assert p._state.best_loss == loss
     without_refit(p)
     (problem,) = p.ask()
     p.tell(problem, worst(problem))

@@ -254,7 +254,7 @@ def test_a_folder_of_a_run_or_a_race_is_left_alone(folder, way):
     (folder / "x").mkdir()
     (folder / "x" / "race.json").touch()
     told = call("prune", *MODEL, "--density", 0.2, *way, "--out", "x", code=2).stderr
-    assert "x holds race.json, which no run in it has made; choose another folder" in " ".join(told.split())
+    assert "x holds race.json, which is not of a run in this folder; choose another folder" in " ".join(told.split())
     (folder / "x" / "race.json").rename(folder / "x" / "journal.sqlite")
     told = call("prune", *MODEL, "--density", 0.2, *way, "--out", "x", code=2).stderr
     assert "x holds a run already; go on with it by `hybrid-icbs resume x`" in " ".join(told.split())
@@ -327,7 +327,7 @@ def test_a_second_process_on_a_run_is_told_so(folder):
     journal = Journal.open("x")
     try:
         for command in (["resume", "x"], ["report", "x"], ["blocks", "--from", "x", "--out", "b"]):
-            assert "another process works on the run" in call(*command, "-q", code=1).stderr
+            assert "another process has the run" in call(*command, "-q", code=1).stderr
     finally:
         journal.close()
 

@@ -154,4 +154,4 @@ def test_after_ctrl_c_the_command_says_how_to_go_on(tmp_path: Path, monkeypatch:
     again = CliRunner().invoke(app, ["resume", "run"])
     assert "is finished; there is nothing to resume" in again.stdout
     blocks = CliRunner().invoke(app, ["blocks", "--from", "run", "--out", "blocks"])
-    assert "goes through the layers once" in blocks.stderr
+    assert "prunes layer by layer" in blocks.stderr

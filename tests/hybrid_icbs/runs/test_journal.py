@@ -158,7 +158,7 @@ def test_another_model_or_other_data_are_refused(
 
 def test_a_folder_that_a_run_would_write_over_is_left_alone(classifier, digits, tmp_path):
     (tmp_path / "race.json").touch()
-    with pytest.raises(RunFolderError, match=r"holds race\.json, which no run in it has made"):
+    with pytest.raises(RunFolderError, match=r"holds race\.json, which is not of a run in this folder"):
         prune(classifier, digits, **SMALL, out=tmp_path, progress=False)
     assert [path.name for path in tmp_path.iterdir()] == ["race.json"]
 
@@ -194,7 +194,7 @@ def in_a_child(work: Callable[[], None]) -> str:
 
 def test_a_second_process_on_the_same_folder_is_refused(classifier: nn.Module, digits: Tensors, tmp_path: Path) -> None:
     p = begin(classifier, digits, tmp_path)
-    assert "another process works on the run" in in_a_child(lambda: Journal.open(tmp_path).close())
+    assert "another process has the run" in in_a_child(lambda: Journal.open(tmp_path).close())
     p.close()
     assert in_a_child(lambda: Journal.open(tmp_path).close()) == "no error"
 
@@ -214,7 +214,7 @@ def test_a_full_disk_loses_nothing(classifier: nn.Module, digits: Tensors, tmp_p
 
     message = in_a_child(until_the_disk_is_full)
     assert message.startswith("RunFolderError")
-    assert "make room, then `hybrid-icbs resume" in message
+    assert "free some space, then `hybrid-icbs resume" in message
     again = Pruner.resume(tmp_path / "full", classifier, digits)
     assert again.rounds < 3
     again.run()
@@ -263,5 +263,5 @@ def test_a_round_that_cannot_be_built_again_is_refused(classifier: nn.Module, di
     with connection:
         connection.execute("UPDATE rounds SET masks = 'other'")
     connection.close()
-    with pytest.raises(PruningError, match="cannot be built again"):
+    with pytest.raises(PruningError, match="cannot be rebuilt"):
         Pruner.resume(tmp_path, classifier, digits)

@@ -9,7 +9,7 @@ from torch import nn
 
 from hybrid_icbs.models.layers import Layer, find_layers
 from hybrid_icbs.models.masks import Masks
-from hybrid_icbs.selection.candidates import HoldBack, _extreme_of, choose_candidates
+from hybrid_icbs.selection.candidates import HoldBack, choose_candidates, extreme_of
 from hybrid_icbs.selection.schedule import LayerSchedule
 
 
@@ -115,7 +115,7 @@ def test_partial_selection_finds_the_very_extremes(seed: int, size: int, share: 
     eligible = rng.random(size) < (0.1 if barred else 1.0)
     count = int(share**4 * size)
     for largest in (True, False):
-        found = _extreme_of(score, eligible, count, largest=largest)
+        found = extreme_of(score, eligible, count, largest=largest)
         own = np.sort(score[eligible])
         expected = own[max(0, len(own) - count) :] if largest else own[:count]
         assert eligible[found].all()

@@ -127,7 +127,7 @@ def test_a_block_takes_only_answers_that_hold_the_pattern(classifier: nn.Module,
     p = Pruner(classifier, digits, Config.of(**TWO_FOUR))
     problem, _ = p.ask()
     assert problem.constraint.counts.tolist() == [2] * 16
-    with pytest.raises(PruningError, match="so many of each of its groups"):
+    with pytest.raises(PruningError, match="in each group as many"):
         p.tell(problem, (problem.constraint.groups < 8).astype(int))
     p.tell(problem, solvers.solve(problem, "tabu", seed=0))
 

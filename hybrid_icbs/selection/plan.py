@@ -1,4 +1,4 @@
-"""The weights of a round's blocks, as a run's settings say."""
+"""Initial masks and the weights of each round's blocks, by the settings of a run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hybrid_icbs.selection.scores import initial_masks
 
 
 def first_masks(scores: Sequence[torch.Tensor], layers: Sequence[Layer], config: Config) -> Masks:
-    """The masks of the start at the final density, for scores of each weight, shaped like the weights, by layer."""
+    """Initial masks at the final density, from the scores of each layer's weights, shaped like the weights."""
     if config.pattern is not None:
         return pattern_masks(scores, layers, Pattern.read(config.pattern))
     return initial_masks(scores, layers, config.density, config.start_comparison)
@@ -32,19 +32,19 @@ def choose_blocks(
     picked: Sequence[int],
     count: int,
 ) -> list[Chosen]:
-    """The weights of a round's blocks, as the settings say.
+    """The weights of a round's blocks.
 
     Args:
-        scores: how strongly a change of each weight acts on the loss, by layer's number.
-        layers: the layers that supply candidates.
-        masks: which weights are kept now.
-        held: weights that wait; a layer that supplies candidates for the first time gets its fixed weights.
+        scores: first-order effect of each weight on the loss, by layer number.
+        layers: layers to choose from.
+        masks: current masks.
+        held: weights that are held back; the fixed weights of a layer are chosen when it is first used.
         config: the run's settings.
         picked: with scope "layer", the layer of each block.
-        count: how many blocks with scope "global".
+        count: with scope "global", the number of blocks.
 
     Raises:
-        PruningError: there are no weights of both kinds.
+        PruningError: there are no free weights of both kinds.
     """
     for layer in layers:
         if layer.number not in held.fixed and (config.fixed_pruned or config.fixed_kept):
@@ -63,6 +63,6 @@ def choose_blocks(
     if not chosen:
         raise PruningError(
             f"no block can be formed: {masks.kept()} of {sum(map(masks.size, masks))} weights "
-            "are kept; a block needs free weights of both kinds. Choose a density further from 0 and 1"
+            "are kept, and a block needs free weights of both kinds; choose a density further from 0 and 1"
         )
     return chosen
