@@ -6,6 +6,7 @@ from problems.cardinality import Cardinality
 from problems.data import BestKnown, Labels, ProblemData
 from problems.errors import FileFormatError, ProblemError
 from problems.forms import DenseForm, LowRankForm, QuadraticForm, ScaledForm, SharedMatrix
+from problems.inputs import NamedProblem, resolve
 from problems.sets import BlockSet, load_set, save_set
 
 load = BlockProblem.load
@@ -20,6 +21,7 @@ __all__ = [
     "FileFormatError",
     "Labels",
     "LowRankForm",
+    "NamedProblem",
     "ProblemData",
     "ProblemError",
     "QuadraticForm",
@@ -29,6 +31,7 @@ __all__ = [
     "instances",
     "load",
     "load_set",
+    "resolve",
     "save",
     "save_set",
 ]

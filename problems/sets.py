@@ -14,7 +14,7 @@ from problems.storage import check_schema, json_bytes, opened, parse_json, write
 
 SCHEMA, VERSION = "hybrid-icbs block set", 1
 
-_MANIFEST = "manifest.json"
+MANIFEST = "manifest.json"
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+=@,-]{0,199}")
 
 
@@ -42,7 +42,7 @@ def save_set(
     names = dict.fromkeys(held if add else ())  # in order
     taken = {name.lower() for name in names}
     if not add:
-        (folder / _MANIFEST).unlink(missing_ok=True)  # a set half old and half new must not load
+        (folder / MANIFEST).unlink(missing_ok=True)  # a set half old and half new must not load
     for name, problem in _named(problems):
         if name in names:
             taken.discard(name.lower())
@@ -64,7 +64,7 @@ def load_set(folder: str | os.PathLike[str]) -> BlockSet:
         FileNotFoundError: there is no manifest.
     """
     folder = Path(folder)
-    path = folder / _MANIFEST
+    path = folder / MANIFEST
     with opened(path) as (file, size):
         limit = (1 << 20) + 256 * sum(1 for _ in folder.iterdir())  # a block has two files; a name, 200 characters
         if size > limit:

@@ -18,7 +18,7 @@ from solvers import OptionError
         ({"backends": "sa?sweep=3"}, "no option 'sweep'"),
         ({"given": []}, "no block problem was given"),
         ({"given": {"a": 5}}, "a is of type int"),
-        ({"given": [5]}, "5 is no block problem"),
+        ({"given": [5]}, "5 is not a block problem"),
         ({"time_limits": 0}, "time limit 0 must be"),
         ({"time_limits": [0.1, -1.0]}, "time limit -1.0 must be"),
         ({"time_limits": []}, "no time limit"),
