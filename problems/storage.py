@@ -38,6 +38,11 @@ def write_whole(
             os.replace(temporary, with_ending(base, ending))
 
 
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write one file so that a kill at any moment leaves the old file or the new one."""
+    write_whole(path, {}, ("", lambda _: data))
+
+
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[tuple[io.BufferedReader, int]]:
     """A regular file open for reading in binary, and its size.

@@ -99,7 +99,7 @@ def located(path: Path, format: str | None = None) -> tuple[Format, Path]:
     """
     if format is not None:
         return named(format), path
-    if _with_ending_of(path) or path.is_file():
+    if _with_ending_of(path) or (path.exists() and not path.is_dir()):
         found = recognised(path)
         if found is not None:
             return found, path
