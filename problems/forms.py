@@ -14,6 +14,7 @@ All sums are accumulated in float64, whatever the dtype of the coefficients.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
@@ -368,6 +369,19 @@ def spin_to_binary(Q: Float64Array, h: Float64Array, offset: float) -> tuple[Flo
     """The function s^T Q s + h.s + offset of spins as one of x = (s + 1) / 2, for Q with a zero diagonal."""
     rows = Q.sum(axis=1)
     return 4.0 * Q, 2.0 * h - 4.0 * rows, float(offset + rows.sum() - h.sum())
+
+
+def compile_energies(form: QuadraticForm) -> None:
+    """Compile, or load from numba's cache, what `form.energies` runs, so that later calls do not take that time."""
+    if isinstance(form, DenseForm):
+        _compile_for(form.matrix.dtype)
+    elif isinstance(form, ScaledForm):
+        _compile_for(form.shared.matrix.dtype)
+
+
+@functools.cache
+def _compile_for(dtype: np.dtype[Any]) -> None:
+    _energies_one_by_one(np.zeros((1, 1), dtype), np.ones(1), np.zeros((1, 1), np.int8))
 
 
 def _refuse_infinite_squares(form: LowRankForm) -> None:

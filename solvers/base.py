@@ -8,7 +8,6 @@ checks, seeds, the warm-up that no time limit pays for, Ctrl-C, recomputed energ
 from __future__ import annotations
 
 import abc
-import functools
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from problems import BlockProblem
-from problems.forms import Float64Array, StateArray
+from problems.forms import Float64Array, StateArray, compile_energies
 from solvers.errors import OptionError, SolverError, UnavailableError
 from solvers.precision import EXACT_ROUNDING, size_of_terms
 from solvers.run import Run, check_seed, end_all, listening_together, versions
@@ -264,7 +263,7 @@ class Solver(abc.ABC):
 
     def _set_up(self, problem: BlockProblem) -> None:
         """Import and compile all that solving such a problem takes."""
-        _compile_energies()
+        compile_energies(problem.form)
         self._warm_up(problem)
 
     def _run(
@@ -362,13 +361,6 @@ class Solver(abc.ABC):
             raw=outcome.raw or {"energy": best, "feasible": 1.0},
         )
         return answer
-
-
-@functools.cache
-def _compile_energies() -> None:
-    """Compile, or load from numba's cache, how the energies of dense problems are counted."""
-    for dtype in (np.float32, np.float64):
-        BlockProblem(np.zeros((2, 2), dtype), cardinality=1).energy([0, 1])
 
 
 def _timing(run: Run, setup: float, solve: float, total: float) -> dict[str, float]:

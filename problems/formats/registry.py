@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib.metadata
 import logging
 import os
 from pathlib import Path
@@ -176,6 +175,8 @@ def _with_ending_of(path: Path) -> list[Format]:
 
 @functools.cache
 def _load_entry_points() -> None:
+    import importlib.metadata  # a third of the time that importing this package takes beside numpy
+
     for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
         try:
             register(point.load())
