@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from cost_shapes import Block, Matrix, Shapes
 
-from hybrid_icbs.data.calibration import POSITIONS, POSITIONS_LARGE
+from hybrid_icbs.data.forward import POSITIONS, POSITIONS_LARGE
 from hybrid_icbs.layerwise.refit import EXACT_UP_TO
 from hybrid_icbs.layerwise.windows import COLUMNS
 from hybrid_icbs.models.restore import IN_MEMORY

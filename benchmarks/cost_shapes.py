@@ -19,9 +19,9 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
-from hybrid_icbs.data.calibration import Loss, next_token_loss, token_loss
-from hybrid_icbs.data.tasks import Task, task_of_class
+from hybrid_icbs.data.losses import Loss, next_token_loss, token_loss
 from hybrid_icbs.models.pretrained import block_layers
+from hybrid_icbs.models.tasks import Task, task_of_class
 
 _LLAMA: dict[str, Any] = {
     "architectures": ["LlamaForCausalLM"],

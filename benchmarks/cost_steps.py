@@ -22,7 +22,7 @@ import torch
 from cost_shapes import shapes_of
 
 from hybrid_icbs.blockwise.merge import apply, moves_of, write_masks
-from hybrid_icbs.data.calibration import next_token_loss
+from hybrid_icbs.data.losses import next_token_loss
 from hybrid_icbs.gradients.entries import add_entries
 from hybrid_icbs.layerwise.grams import damped, inverted
 from hybrid_icbs.layerwise.refit import EXACT_UP_TO, TOLERANCE, TOLERANCE_HALF, refit_exactly, refit_iteratively

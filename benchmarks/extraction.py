@@ -20,7 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from hybrid_icbs.data.calibration import Batch, Loss, cross_entropy, next_token_loss
+from hybrid_icbs.data.calibration import Batch
+from hybrid_icbs.data.losses import Loss, cross_entropy, next_token_loss
 from hybrid_icbs.gradients.passes import measure_gradients
 from hybrid_icbs.models.layers import find_layers
 from hybrid_icbs.selection.candidates import HoldBack, choose_candidates

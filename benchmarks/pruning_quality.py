@@ -24,7 +24,8 @@ from torch import nn
 
 import solvers
 from hybrid_icbs import Config, Pruner, evaluate
-from hybrid_icbs.data.calibration import CalibrationData, recalibrate_batch_norm
+from hybrid_icbs.data.batch_norm import recalibrate_batch_norm
+from hybrid_icbs.data.calibration import CalibrationData
 from hybrid_icbs.pruning import complete
 
 PARTS = ("gradients", "problems", "solve", "merge", "guard")

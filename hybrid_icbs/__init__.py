@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hybrid_icbs.blockwise.pruner import Pruner
     from hybrid_icbs.config import Config
-    from hybrid_icbs.data.calibration import evaluate
+    from hybrid_icbs.data.evaluation import evaluate
     from hybrid_icbs.errors import PruningError, RunFolderError, StaleBlock, UnsupportedLayerError
     from hybrid_icbs.models.masks import Masks
     from hybrid_icbs.pruning import prune, resume
@@ -24,7 +24,7 @@ _HOMES = {
     "RunFolderError": "errors",
     "StaleBlock": "errors",
     "UnsupportedLayerError": "errors",
-    "evaluate": "data.calibration",
+    "evaluate": "data.evaluation",
     "prune": "pruning",
     "resume": "pruning",
 }

@@ -12,8 +12,8 @@ from torch import nn
 import solvers
 from hybrid_icbs.blockwise.pruner import Pruner
 from hybrid_icbs.config import BY_LAYER_UNDISPATCHED, Config
-from hybrid_icbs.data.calibration import Loss
-from hybrid_icbs.data.tasks import data_for
+from hybrid_icbs.data.losses import Loss
+from hybrid_icbs.data.model_data import data_for
 from hybrid_icbs.errors import PruningError
 from hybrid_icbs.layerwise.run import prune_by_layer, resume_by_layer
 from hybrid_icbs.result import PruneResult

@@ -25,10 +25,12 @@ from hybrid_icbs.blockwise.solving import RunSolver, solve_round
 from hybrid_icbs.blockwise.state import RunState, check_rebuilt
 from hybrid_icbs.config import Config
 from hybrid_icbs.data.batch_norm import fresh_statistics
-from hybrid_icbs.data.calibration import Batch, Loss, device_of
-from hybrid_icbs.data.guard import Guard
+from hybrid_icbs.data.calibration import Batch
+from hybrid_icbs.data.evaluation import Guard
+from hybrid_icbs.data.forward import device_of
+from hybrid_icbs.data.losses import Loss, loss_for
+from hybrid_icbs.data.model_data import data_for
 from hybrid_icbs.data.samples import REFITS, Samples
-from hybrid_icbs.data.tasks import data_for, loss_for
 from hybrid_icbs.errors import PruningError, StaleBlock
 from hybrid_icbs.gradients.passes import measure_gradients
 from hybrid_icbs.models.layers import find_layers, has_batch_norm

@@ -28,8 +28,10 @@ import torch
 from torch import nn
 
 from hybrid_icbs.blockwise.snapshots import Values, kept_values, step_values, write_values
-from hybrid_icbs.data.calibration import Batch, Loss, evaluation_mode, sample_losses, samples_per_pass
-from hybrid_icbs.data.guard import Guard
+from hybrid_icbs.data.calibration import Batch
+from hybrid_icbs.data.evaluation import Guard
+from hybrid_icbs.data.forward import evaluation_mode, samples_per_pass
+from hybrid_icbs.data.losses import Loss, sample_losses
 from hybrid_icbs.gradients.hooks import Call, bytes_of, only_weights_require_grad, watching
 from hybrid_icbs.gradients.passes import KEPT, scale_of, weighted_gradients
 from hybrid_icbs.models.layers import Layer

@@ -12,7 +12,7 @@ import torch
 from hybrid_icbs.blockwise.blocks import Block, States, checksum
 from hybrid_icbs.blockwise.merge import apply
 from hybrid_icbs.blockwise.refit import Refit
-from hybrid_icbs.data.guard import Guard
+from hybrid_icbs.data.evaluation import Guard
 from hybrid_icbs.errors import PruningError
 from hybrid_icbs.models.layers import Layer
 from hybrid_icbs.models.masks import Masks

@@ -17,8 +17,8 @@ from hybrid_icbs.cli.console import WrongUse, show, show_json, working, wrong_us
 from hybrid_icbs.cli.sources import Sources
 from hybrid_icbs.cli.tables import score_table
 from hybrid_icbs.config import BY_LAYER_UNDISPATCHED, Config
-from hybrid_icbs.data.calibration import Loss
 from hybrid_icbs.data.evaluation import Evaluation
+from hybrid_icbs.data.losses import Loss
 from hybrid_icbs.errors import RunFolderError
 from hybrid_icbs.layerwise.run import prune_by_layer, resume_by_layer
 from hybrid_icbs.pruning import complete

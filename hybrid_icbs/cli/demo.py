@@ -14,7 +14,7 @@ from hybrid_icbs.cli.commands import configure
 from hybrid_icbs.cli.console import wrong_use
 from hybrid_icbs.cli.sources import Sources
 from hybrid_icbs.cli.tables import score_table
-from hybrid_icbs.data.calibration import evaluate
+from hybrid_icbs.data.evaluation import evaluate
 from hybrid_icbs.digits import digits_classifier, load_digits
 from hybrid_icbs.pruning import complete
 from hybrid_icbs.report import plots

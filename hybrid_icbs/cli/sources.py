@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-from hybrid_icbs.data.calibration import CalibrationData, Loss
+from hybrid_icbs.data.calibration import CalibrationData
 from hybrid_icbs.data.evaluation import Evaluation
 from hybrid_icbs.data.loading import TextModel, load_data, load_test
-from hybrid_icbs.data.tasks import data_for, loss_for
+from hybrid_icbs.data.losses import Loss, loss_for
+from hybrid_icbs.data.model_data import data_for
 from hybrid_icbs.data.text import SAMPLES, TEXT_FILES
 from hybrid_icbs.models.loading import FILES, is_pretrained_spec, load_model, load_processor
 from hybrid_icbs.models.specs import load_function

@@ -6,15 +6,14 @@ import logging
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import nn
 
-from hybrid_icbs.data.calibration import (
-    CalibrationData,
-    batch_norm_statistics,
-    recalibrate_batch_norm,
-    restore_batch_norm,
-)
-from hybrid_icbs.data.guard import Guard
+from hybrid_icbs.data.calibration import CalibrationData
+from hybrid_icbs.data.evaluation import Guard
+from hybrid_icbs.data.forward import EVALUATION_BATCH, device_of, evaluation_mode, run_model
+from hybrid_icbs.errors import PruningError
+from hybrid_icbs.models.layers import BATCH_NORMS
 
 logger = logging.getLogger(__name__)
 
@@ -56,3 +55,41 @@ def fresh_statistics(
     logger.info("fresh batch-norm statistics would raise the loss to %.4f: left out", found)
     restore_batch_norm(model, before)
     return loss
+
+
+@torch.no_grad()
+def recalibrate_batch_norm(model: nn.Module, data: CalibrationData, index: npt.NDArray[np.int64]) -> None:
+    """Recompute the running statistics of every batch norm as plain averages over the samples of some indices.
+
+    Pruning changes the distribution of every activation; statistics of the dense model no longer describe it.
+    """
+    if len(index) < 2:
+        raise PruningError(f"batch-norm statistics need two samples at least; there are {len(index)}")
+    norms = [m for m in model.modules() if isinstance(m, BATCH_NORMS) and m.track_running_stats]
+    momenta = [norm.momentum for norm in norms]
+    # Torch's cumulative average weighs batches alike, so they must be of one size (or differ by one sample).
+    parts = np.array_split(index, -(-len(index) // EVALUATION_BATCH))
+    try:
+        with evaluation_mode(model):
+            for norm in norms:
+                norm.reset_running_stats()
+                norm.momentum = None  # torch's word for a cumulative average
+                norm.train()
+            for part in parts:
+                run_model(model, data.take(part, device_of(model)).inputs)
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+
+
+def batch_norm_statistics(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Copies of the running statistics of every batch norm, by name."""
+    norms = {name: module for name, module in model.named_modules() if isinstance(module, BATCH_NORMS)}
+    return {f"{name}.{key}": value.clone() for name, norm in norms.items() for key, value in norm.named_buffers()}
+
+
+@torch.no_grad()
+def restore_batch_norm(model: nn.Module, statistics: dict[str, torch.Tensor]) -> None:
+    """Put running statistics back."""
+    for name, value in statistics.items():
+        model.get_buffer(name).copy_(value)

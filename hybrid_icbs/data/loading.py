@@ -12,7 +12,7 @@ from torch import nn
 
 from hybrid_icbs.data.calibration import CalibrationData
 from hybrid_icbs.data.evaluation import Tokens
-from hybrid_icbs.data.tasks import data_for, task_of
+from hybrid_icbs.data.model_data import data_for
 from hybrid_icbs.data.text import (
     SAMPLES,
     TEXT_FILES,
@@ -26,6 +26,7 @@ from hybrid_icbs.data.text import (
 )
 from hybrid_icbs.errors import PruningError
 from hybrid_icbs.models.specs import call, explained, is_spec
+from hybrid_icbs.models.tasks import task_of
 
 MOST_RECORDS = 20_000
 """Records of a public data set that are read at most; some are larger than any disk."""
@@ -55,7 +56,7 @@ def load_data(spec: str, what: str = "data", reader: TextModel | None = None) ->
 
     Args:
         spec: `package.module:function`, a function without arguments that returns what
-            :class:`~hybrid_icbs.data.calibration.CalibrationData` takes: a pair of tensors (inputs, labels), a DataLoader,
+            `CalibrationData` takes: a pair of tensors (inputs, labels), a DataLoader,
             or an iterable of such batches or keyword dicts; for transformers models also a text file (.txt, .jsonl),
             or a data set of the package datasets as NAME[?config=...&split=...].
         what: what it is, in messages.

@@ -11,7 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from hybrid_icbs.data.calibration import IGNORED, Batch, device_of, evaluation_mode, samples_per_pass
+from hybrid_icbs.data.calibration import Batch
+from hybrid_icbs.data.forward import device_of, evaluation_mode, samples_per_pass
+from hybrid_icbs.data.losses import IGNORED
 from hybrid_icbs.data.text import check_vocabulary, sequence_length, token_ids
 from hybrid_icbs.errors import PruningError
 

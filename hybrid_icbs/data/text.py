@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from hybrid_icbs.data.calibration import CalibrationData
-from hybrid_icbs.data.tasks import task_of
 from hybrid_icbs.errors import PruningError
+from hybrid_icbs.models.tasks import task_of
 
 TEXT_FILES = (".txt", ".jsonl")
 

@@ -21,7 +21,9 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from hybrid_icbs.data.calibration import Batch, Loss, evaluation_mode, sample_losses, samples_per_pass
+from hybrid_icbs.data.calibration import Batch
+from hybrid_icbs.data.forward import evaluation_mode, samples_per_pass
+from hybrid_icbs.data.losses import Loss, sample_losses
 from hybrid_icbs.errors import PruningError
 from hybrid_icbs.gradients.entries import IndexArray
 from hybrid_icbs.gradients.hooks import Call, bytes_of, only_weights_require_grad, watching

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from hybrid_icbs.data.calibration import evaluation_mode
+from hybrid_icbs.data.forward import evaluation_mode
 from hybrid_icbs.errors import PruningError, UnsupportedLayerError
 from hybrid_icbs.gradients.hooks import recomputable
 from hybrid_icbs.layerwise.prefix import Inputs, Prefix, Reached, keywords_of, padding_of, removed, run

@@ -16,7 +16,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import nn
 
-from hybrid_icbs.data.calibration import Batch, evaluation_mode, run_model
+from hybrid_icbs.data.calibration import Batch
+from hybrid_icbs.data.forward import evaluation_mode, run_model
 from hybrid_icbs.models.restore import IN_MEMORY, mapped_tensors
 
 logger = logging.getLogger(__name__)

@@ -14,9 +14,10 @@ from torch import nn
 
 import solvers
 from hybrid_icbs.config import Config
-from hybrid_icbs.data.calibration import Batch, CalibrationData, Loss, device_of
-from hybrid_icbs.data.guard import Guard
-from hybrid_icbs.data.tasks import loss_for
+from hybrid_icbs.data.calibration import Batch, CalibrationData
+from hybrid_icbs.data.evaluation import Guard
+from hybrid_icbs.data.forward import device_of
+from hybrid_icbs.data.losses import Loss, loss_for
 from hybrid_icbs.errors import PruningError, RunFolderError
 from hybrid_icbs.layerwise.journal import LayerJournal
 from hybrid_icbs.layerwise.passes import LayerRecord, layers_of_blocks, prune_layerwise

@@ -16,10 +16,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from hybrid_icbs.data.tasks import Task, task_of, task_of_class
 from hybrid_icbs.errors import PruningError
 from hybrid_icbs.models.pretrained import quantisation, quiet_transformers
 from hybrid_icbs.models.specs import call, is_spec
+from hybrid_icbs.models.tasks import Task, task_of, task_of_class
 
 TORCH_FILES = (".pt", ".pth", ".bin")
 FILES = (".safetensors", *TORCH_FILES)

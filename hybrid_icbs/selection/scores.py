@@ -11,7 +11,9 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from hybrid_icbs.data.calibration import Batch, Loss, evaluation_mode, run_model, samples_per_pass
+from hybrid_icbs.data.calibration import Batch
+from hybrid_icbs.data.forward import evaluation_mode, run_model, samples_per_pass
+from hybrid_icbs.data.losses import Loss
 from hybrid_icbs.gradients.passes import measure_gradients
 from hybrid_icbs.models.layers import Layer
 from hybrid_icbs.models.masks import Masks, shares

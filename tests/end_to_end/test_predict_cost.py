@@ -83,7 +83,7 @@ def test_operations_are_two_a_weight_and_those_of_attention(shapes: ModuleType) 
 def test_activations_are_those_that_a_real_pass_keeps(shapes: ModuleType) -> None:
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from hybrid_icbs.data.calibration import next_token_loss
+    from hybrid_icbs.data.losses import next_token_loss
 
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**TINY)).eval()
     for name, p in model.named_parameters():

@@ -18,9 +18,10 @@ from torch.utils.data import DataLoader
 from transformer_models import ALL, CAUSAL, byte_tokenizer, make, samples
 
 from hybrid_icbs import PruningError, UnsupportedLayerError, evaluate, prune
-from hybrid_icbs.data.calibration import Batch, CalibrationData, cross_entropy
+from hybrid_icbs.data.calibration import Batch, CalibrationData
+from hybrid_icbs.data.losses import cross_entropy, loss_for
+from hybrid_icbs.data.model_data import data_for
 from hybrid_icbs.data.perplexity import perplexity
-from hybrid_icbs.data.tasks import data_for, loss_for
 from hybrid_icbs.gradients.passes import GradientPass, measure_gradients
 from hybrid_icbs.models.layers import Layer, find_layers
 

@@ -15,8 +15,9 @@ from transformer_models import make, samples
 from hybrid_icbs import Config, Pruner, PruningError, RunFolderError, prune
 from hybrid_icbs.blockwise.refit import Refit, products, refit, refit_step
 from hybrid_icbs.blockwise.snapshots import FOLDER, kept_values
-from hybrid_icbs.data.calibration import Batch, CalibrationData, cross_entropy
-from hybrid_icbs.data.guard import Guard
+from hybrid_icbs.data.calibration import Batch, CalibrationData
+from hybrid_icbs.data.evaluation import Guard
+from hybrid_icbs.data.losses import cross_entropy
 from hybrid_icbs.gradients.passes import measure_gradients
 from hybrid_icbs.models.layers import find_layers
 from hybrid_icbs.models.masks import Masks

@@ -9,7 +9,9 @@ from torch import nn
 from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler, SubsetRandomSampler, TensorDataset
 
 from hybrid_icbs import PruningError, evaluate
-from hybrid_icbs.data.calibration import Batch, CalibrationData, cross_entropy, recalibrate_batch_norm, sample_losses
+from hybrid_icbs.data.batch_norm import recalibrate_batch_norm
+from hybrid_icbs.data.calibration import Batch, CalibrationData
+from hybrid_icbs.data.losses import cross_entropy, sample_losses
 from hybrid_icbs.data.mismatches import described
 
 

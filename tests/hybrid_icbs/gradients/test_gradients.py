@@ -14,7 +14,8 @@ from torch.func import functional_call, grad, vmap
 from transformers.pytorch_utils import Conv1D
 
 from hybrid_icbs import PruningError
-from hybrid_icbs.data.calibration import Batch, cross_entropy
+from hybrid_icbs.data.calibration import Batch
+from hybrid_icbs.data.losses import cross_entropy
 from hybrid_icbs.gradients.entries import _products, _products_torch
 from hybrid_icbs.gradients.passes import measure_gradients
 from hybrid_icbs.models.layers import Layer, find_layers
@@ -248,7 +249,8 @@ def test_a_weight_that_is_used_outside_its_module_is_refused() -> None:
 PEAK = """
 import resource, numpy as np, torch
 from torch import nn
-from hybrid_icbs.data.calibration import Batch, cross_entropy
+from hybrid_icbs.data.calibration import Batch
+from hybrid_icbs.data.losses import cross_entropy
 from hybrid_icbs.gradients.passes import measure_gradients
 from hybrid_icbs.models.layers import find_layers
 

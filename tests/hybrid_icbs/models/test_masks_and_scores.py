@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from hybrid_icbs.data.calibration import Batch, cross_entropy
+from hybrid_icbs.data.calibration import Batch
+from hybrid_icbs.data.losses import cross_entropy
 from hybrid_icbs.models.layers import find_layers
 from hybrid_icbs.models.masks import Masks, shares
 from hybrid_icbs.selection.scores import initial_masks, score_weights

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler, TensorDataset
 
-from hybrid_icbs.data.keywords import Columns, columns_of
+from hybrid_icbs.data.columns import Columns, columns_of
 from hybrid_icbs.errors import PruningError
 
 
