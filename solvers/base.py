@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from problems import BlockProblem
-from problems.forms import Float64Array, StateArray, compile_energies
+from problems.forms import Float64Array, StateArray
 from solvers.errors import OptionError, SolverError, UnavailableError
 from solvers.precision import EXACT_ROUNDING, size_of_terms
 from solvers.run import Run, check_seed, end_all, listening_together, versions
@@ -263,7 +263,7 @@ class Solver(abc.ABC):
 
     def _set_up(self, problem: BlockProblem) -> None:
         """Import and compile all that solving such a problem takes."""
-        compile_energies(problem.form)
+        problem.form.prepare_energies()
         self._warm_up(problem)
 
     def _run(

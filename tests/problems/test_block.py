@@ -32,7 +32,7 @@ def by_definition(problem: BlockProblem, X: np.ndarray) -> np.ndarray:
 
 
 def scale(problem: BlockProblem) -> float:
-    """How large energies can be; rounding is relative to it."""
+    """The largest possible energy, to which rounding errors are relative."""
     return float(np.abs(problem.to_dense().form.dense()).sum() + np.abs(problem.single_energies).sum()) + abs(
         problem.offset
     )
@@ -63,7 +63,7 @@ def test_a_batch_and_single_states_have_the_same_energies(problem: BlockProblem)
 
 @some
 @given(problems, st.integers(0, 2**32 - 1))
-def test_a_flips_change_is_the_difference_of_energies(problem: BlockProblem, seed: int) -> None:
+def test_the_change_of_a_flip_is_the_difference_of_energies(problem: BlockProblem, seed: int) -> None:
     x = np.random.default_rng(seed).integers(0, 2, problem.n)
     flipped = x ^ np.eye(problem.n, dtype=np.int64)
     expected = problem.energy(flipped) - problem.energy(x)
@@ -73,7 +73,7 @@ def test_a_flips_change_is_the_difference_of_energies(problem: BlockProblem, see
 
 @some
 @given(problems, st.integers(0, 2**32 - 1))
-def test_a_swaps_change_is_the_difference_of_energies(problem: BlockProblem, seed: int) -> None:
+def test_the_change_of_a_swap_is_the_difference_of_energies(problem: BlockProblem, seed: int) -> None:
     x = np.random.default_rng(seed).integers(0, 2, problem.n)
     pairs = [(i, j) for i in np.flatnonzero(x) for j in np.flatnonzero(x == 0)]
     if not pairs:
@@ -98,7 +98,7 @@ def test_the_random_mean_energy_is_the_mean_over_all_feasible_states(problem: Bl
 
 @some
 @given(problems, st.integers(0, 2**32 - 1))
-def test_a_restricted_problem_has_the_whole_problems_energies(problem: BlockProblem, seed: int) -> None:
+def test_a_restricted_problem_has_the_energies_of_the_whole_one(problem: BlockProblem, seed: int) -> None:
     rng = np.random.default_rng(seed)
     x = problem.random_states(1, rng)[0]
     free = rng.permutation(problem.n)[: rng.integers(1, problem.n + 1)]
@@ -123,11 +123,13 @@ def test_row_couplings_and_dense_view_agree(problem: BlockProblem) -> None:
     assert np.allclose(couplings, Q, rtol=1e-12, atol=1e-12 * scale(problem))
 
 
-def test_many_rows_are_summed_in_pieces_without_loss(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sums_over_chunks_of_rows_agree_with_sums_over_all(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole, states = rng.standard_normal((60, 60)), rng.integers(0, 2, (3, 60))
     dense, low = BlockProblem(whole, None, 5), BlockProblem.low_rank(whole[:, :7], None, 5)
     before = [(p.energy(states), p.local_fields(states), p.random_mean_energy(), p.form.row(59)) for p in (dense, low)]
-    monkeypatch.setattr("problems.forms._CHUNK_BYTES", 512)
+    monkeypatch.setattr("problems.forms.base._CHUNK_BYTES", 512)
     after = [(p.energy(states), p.local_fields(states), p.random_mean_energy(), p.form.row(59)) for p in (dense, low)]
     for one, other in zip(before, after, strict=True):
         for a, b in zip(one, other, strict=True):
@@ -155,7 +157,7 @@ def test_the_diagonal_moves_into_the_linear_term() -> None:
     assert low.single_energies.tolist() == [1.5, 4.5]
 
 
-def test_coefficients_are_kept_apart_from_the_callers_arrays_and_cannot_be_written() -> None:
+def test_coefficients_are_read_only_copies() -> None:
     Q, linear = np.ones((3, 3)), np.zeros(3)
     problem = BlockProblem(Q, linear, 1)
     Q[:] = linear[:] = 7.0
@@ -165,7 +167,7 @@ def test_coefficients_are_kept_apart_from_the_callers_arrays_and_cannot_be_writt
             array[...] = 0
 
 
-def test_a_low_rank_factor_is_taken_as_it_is() -> None:
+def test_a_low_rank_factor_is_not_copied() -> None:
     A = np.ones((5, 2), np.float32)
     problem = BlockProblem.low_rank(A, None, 2)
     assert np.shares_memory(problem.form.factor, A)
@@ -196,13 +198,13 @@ def test_states_of_any_number_of_ones_have_the_energy_of_the_definition(
 
 
 @pytest.mark.parametrize("layout", [np.asfortranarray, lambda Q: np.repeat(Q, 2, axis=1)[:, ::2]])
-def test_energies_do_not_depend_on_how_a_matrix_and_states_lie_in_memory(layout: Any, rng: np.random.Generator) -> None:
+def test_energies_do_not_depend_on_the_memory_layout(layout: Any, rng: np.random.Generator) -> None:
     upper = np.triu(rng.normal(size=(9, 9)), 1)
     Q, x = upper + upper.T, rng.integers(0, 2, (9, 6)).astype(np.int8)
     assert DenseForm(layout(Q)).energies(x.T).tolist() == DenseForm(Q).energies(x.T.copy()).tolist()
 
 
-def test_couplings_of_zeros_do_not_matter_however_large_they_are() -> None:
+def test_large_couplings_of_variables_that_are_zero_do_not_change_the_energy() -> None:
     Q = np.zeros((12, 12))
     Q[:4, 7] = Q[7, :4] = 1e308
     problem = BlockProblem(Q, None, 4)
@@ -214,11 +216,11 @@ def test_couplings_of_zeros_do_not_matter_however_large_they_are() -> None:
 @pytest.mark.parametrize("dtype", [">f8", np.float16, np.longdouble, int])
 def test_dense_problems_are_made_of_float32_or_float64(dtype: Any) -> None:
     low = BlockProblem.low_rank(np.ones((4, 2)), None, 2)
-    with pytest.raises(ProblemError, match="made of float32 or float64, not"):
+    with pytest.raises(ProblemError, match="stored as float32 or float64, not"):
         low.to_dense(dtype)
 
 
-def test_where_nothing_can_be_written_functions_are_compiled_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_functions_are_compiled_without_a_cache_if_none_can_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
     from numba.core.caching import CompileResultCacheImpl
 
     from problems.compiling import compiled
@@ -247,7 +249,7 @@ def test_labels_follow_the_variables_of_a_restricted_problem() -> None:
     assert part.labels.index.tolist() == [2**40, 5]
 
 
-def test_problems_show_what_they_are() -> None:
+def test_the_repr_shows_size_cardinality_and_form() -> None:
     assert repr(BlockProblem(np.zeros((4, 4)), None, 2)) == "<BlockProblem n=4 cardinality=2 dense float64>"
     low = BlockProblem.low_rank(np.zeros((4, 3), np.float32), None, 1, groups=[0, 0, 1, 1])
     assert repr(low) == "<BlockProblem n=4 cardinality=2 in 2 groups rank 3 float32>"
@@ -269,9 +271,9 @@ def test_problems_show_what_they_are() -> None:
         ({"Q": np.eye(2)}, "needs cardinality="),
         ({"Q": np.eye(64), "cardinality": 70}, "cardinality 70 is larger than the block's 64 variables"),
         ({"Q": np.eye(2), "cardinality": -1}, "cardinality -1 is negative"),
-        ({"Q": np.eye(2), "cardinality": 1.5}, "1.5 is not made of whole numbers"),
-        ({"Q": np.eye(2), "cardinality": True}, "True is not made of whole numbers"),
-        ({"Q": np.eye(2), "cardinality": "two"}, "'two' is not made of whole numbers"),
+        ({"Q": np.eye(2), "cardinality": 1.5}, "1.5 must be made of integers"),
+        ({"Q": np.eye(2), "cardinality": True}, "True must be made of integers"),
+        ({"Q": np.eye(2), "cardinality": "two"}, "'two' must be made of integers"),
         ({"Q": np.eye(2), "cardinality": [1, 1]}, "2 numbers but no groups"),
         ({"Q": np.eye(2), "cardinality": [1, 1], "groups": [0, 2]}, r"0\.\.2.*0\.\.1"),
         ({"Q": np.eye(2), "cardinality": 1, "groups": [0, 10**15]}, "1000000000000000"),
@@ -283,13 +285,13 @@ def test_problems_show_what_they_are() -> None:
         ({"Q": np.eye(2), "cardinality": 1, "labels": Labels(np.zeros(2, int), np.array([0.5, 1]))}, "index must hold"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_a_problem_is_refused_by_name(arguments: dict, message: str) -> None:
+def test_invalid_arguments_are_refused_by_name(arguments: dict, message: str) -> None:
     with pytest.raises(ProblemError, match=message):
         BlockProblem(**arguments)
 
 
 @pytest.mark.parametrize("A", [np.zeros(3), np.zeros((2, 2, 2)), [[np.nan]], [["x"]]])
-def test_what_cannot_be_a_factor_is_refused(A: object) -> None:
+def test_an_invalid_factor_is_refused(A: object) -> None:
     with pytest.raises(ProblemError, match="A"):
         BlockProblem.low_rank(A, None, 1)
 
@@ -313,7 +315,7 @@ def test_what_cannot_be_a_factor_is_refused(A: object) -> None:
         (lambda p: p.restrict([0], [0, 0, 0]), None),
     ],
 )
-def test_states_and_moves_that_do_not_fit_are_refused(call: object, message: str | None) -> None:
+def test_invalid_states_and_moves_are_refused(call: object, message: str | None) -> None:
     problem = BlockProblem(np.zeros((3, 3)), None, 1)
     if message is None:
         assert call(problem).cardinality == 1
@@ -325,14 +327,14 @@ def test_states_and_moves_that_do_not_fit_are_refused(call: object, message: str
 # Cardinalities
 
 
-def test_one_number_stands_for_every_group() -> None:
+def test_one_number_is_the_cardinality_of_every_group() -> None:
     problem = BlockProblem(np.zeros((8, 8)), None, 2, groups=[0, 0, 0, 0, 1, 1, 1, 1])
     assert problem.cardinality.tolist() == [2, 2]
     assert problem.is_feasible([1, 1, 0, 0, 0, 0, 1, 1])
     assert not problem.is_feasible([1, 1, 1, 0, 0, 0, 0, 1])
 
 
-def test_a_single_group_is_a_plain_cardinality() -> None:
+def test_a_single_group_is_the_same_as_no_groups() -> None:
     problem = BlockProblem(np.zeros((3, 3)), None, [2], groups=[0, 0, 0])
     assert problem.groups is None
     assert problem.cardinality == 2
@@ -340,7 +342,7 @@ def test_a_single_group_is_a_plain_cardinality() -> None:
 
 @some
 @given(problems)
-def test_random_states_are_feasible_and_repeat_by_seed(problem: BlockProblem) -> None:
+def test_random_states_are_feasible_and_reproducible(problem: BlockProblem) -> None:
     states = problem.random_states(6, seed=3)
     assert states.dtype == np.int8
     assert states.shape == (6, problem.n)
@@ -356,14 +358,14 @@ def test_random_states_are_uniform() -> None:
     assert np.all(np.abs(counts - 1000) < 150)  # five standard deviations
 
 
-def test_a_group_without_free_variables_must_have_its_ones() -> None:
+def test_a_group_without_free_variables_must_be_feasible() -> None:
     problem = BlockProblem(np.zeros((4, 4)), None, [1, 1], groups=[0, 0, 1, 1])
-    with pytest.raises(ProblemError, match="group without free ones"):
+    with pytest.raises(ProblemError, match="group without free variables"):
         problem.restrict([0, 1], [0, 1, 1, 1])
     assert problem.restrict([0, 1], [0, 1, 1, 0]).cardinality == 1
 
 
-def test_forms_are_what_they_were_built_as() -> None:
+def test_the_form_is_that_of_the_constructor() -> None:
     dense = BlockProblem(np.zeros((3, 3)), None, 1)
     low = BlockProblem.low_rank(np.zeros((3, 2)), None, 1)
     assert isinstance(dense.form, DenseForm)
@@ -373,7 +375,7 @@ def test_forms_are_what_they_were_built_as() -> None:
     assert isinstance(low.to_dense().form, DenseForm)
 
 
-def test_a_best_known_energy_is_put_on_record_without_touching_the_rest() -> None:
+def test_with_best_known_changes_nothing_else() -> None:
     problem = BlockProblem(np.eye(3), None, 1, provenance={"step": 4})
     known = problem.with_best_known(1.0, proven=True, found_by="eye")
     assert problem.best_known is None
