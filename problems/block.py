@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 class BlockProblem(ProblemData):
     """Minimise E(x) = x^T Q x + c.x + offset over x in {0, 1}^n with a fixed number of ones.
 
-    The problem of one step of iterative Combinatorial Brain Surgeon: x_i = 1 prunes weight i of the block, E is
-    the modelled change of the loss (Rosenberg et al. 2024, arXiv 2411.17796). Its variables are 0..n-1.
+    The problem of one step of iterative Combinatorial Brain Surgeon: x_i = 1 prunes weight i of the block, and E is
+    the change of the loss that the quadratic model predicts (Rosenberg et al. 2024, arXiv 2411.17796). The variables
+    are 0..n-1.
 
     Args:
         Q: quadratic coefficients [n, n], symmetric or triangular; a diagonal is moved into the linear term.
@@ -35,7 +36,7 @@ class BlockProblem(ProblemData):
         groups: group of each variable, integers 0..g-1 [n], for N:M patterns; None for a single group.
         labels: which weight each variable is.
         provenance: where the block comes from (JSON values): layer names, step, seed, model fingerprint, method.
-        best_known: the lowest energy known, if anyone has looked.
+        best_known: the lowest energy known, or None.
 
     Raises:
         ProblemError: shapes that do not fit, coefficients that are not finite, an impossible cardinality.
@@ -146,8 +147,7 @@ class BlockProblem(ProblemData):
     def energy(self, X: npt.ArrayLike) -> Any:
         """Energy of one state [n] (a float) or of a batch [b, n] (float64 [b]), accumulated in float64.
 
-        This is the only authority on energies: what a solver claims is recomputed here. Infeasible states have
-        energies too.
+        Solvers report energies that are recomputed here. Infeasible states have energies too.
 
         Raises:
             ProblemError: the shape does not fit, or an entry is neither 0 nor 1.
@@ -157,7 +157,7 @@ class BlockProblem(ProblemData):
         return float(energies[0]) if single else energies
 
     def local_fields(self, X: npt.ArrayLike) -> Float64Array:
-        """What each variable adds to the energy when it is one, the others as they are: [n], or [b, n] for a batch.
+        """Energy that each variable adds if it is one and the others are unchanged: [n], or [b, n] for a batch.
 
         h_i = c_i + Q_ii + 2 sum_{j != i} Q_ij x_j. Flipping i changes the energy by (1 - 2 x_i) h_i.
         """
@@ -172,11 +172,11 @@ class BlockProblem(ProblemData):
         return changes[0] if single else changes
 
     def swap_change(self, x: npt.ArrayLike, remove: npt.ArrayLike, add: npt.ArrayLike) -> Any:
-        """Change of energy when `remove` goes from one to zero and `add` from zero to one.
+        """Change of energy if `remove` changes from one to zero and `add` from zero to one.
 
         Args:
             x: one state [n].
-            remove: a variable that is one, or an array of them [t] (each pair is a swap of its own).
+            remove: a variable that is one, or an array of them [t]; each pair is one swap.
             add: a variable that is zero, or an array of them [t].
 
         Returns:
@@ -192,7 +192,7 @@ class BlockProblem(ProblemData):
         i, j = np.atleast_1d(out), np.atleast_1d(into)
         for variables in (i, j):
             if variables.dtype.kind not in "iu" or np.any((variables < 0) | (variables >= self.n)):
-                raise ProblemError(f"a swap names variables {variables.tolist()}; they are 0..{self.n - 1}")
+                raise ProblemError(f"a swap names the variables {variables.tolist()}; they must be in 0..{self.n - 1}")
         if np.any(states[0, i] != 1) or np.any(states[0, j] != 0):
             raise ProblemError("a swap removes a variable that is one and adds a variable that is zero")
         h = self.local_fields(states[0])
@@ -200,7 +200,7 @@ class BlockProblem(ProblemData):
         return float(changes[0]) if out.ndim == 0 else changes
 
     def random_mean_energy(self) -> float:
-        """Mean energy of a uniformly random feasible state, exactly: the zero of quality scales."""
+        """Exact mean energy of a uniformly random feasible state, to which gaps are scaled."""
         sizes, counts = np.maximum(self.constraint.sizes, 1), self.constraint.counts
         group = self.constraint.groups
         p = (counts / sizes)[group]
@@ -218,7 +218,7 @@ class BlockProblem(ProblemData):
     # States
 
     def is_feasible(self, X: npt.ArrayLike) -> Any:
-        """Whether one state [n] (a bool) or each of a batch [b, n] (bool [b]) has the demanded ones."""
+        """Whether one state [n] (a bool), or each of a batch [b, n] (bool [b]), has the demanded number of ones."""
         states, single = self.checked_states(X)
         feasible = self.constraint.feasible(states)
         return bool(feasible[0]) if single else feasible
@@ -237,13 +237,13 @@ class BlockProblem(ProblemData):
         if given.ndim not in (1, 2) or given.shape[-1] != self.n:
             raise ProblemError(f"states have shape {given.shape}; [{self.n}] or [b, {self.n}] is needed")
         if given.dtype != np.bool_ and not _all_zeros_and_ones(given):
-            raise ProblemError("states must be made of zeros and ones (for spins -1/+1, use (s + 1) // 2)")
+            raise ProblemError("states must hold zeros and ones (convert spins -1/+1 by (s + 1) // 2)")
         return np.atleast_2d(given.astype(np.int8, copy=False)), given.ndim == 1
 
-    # Other views of the same problem
+    # Related problems
 
     def to_dense(self, dtype: npt.DTypeLike = np.float64) -> BlockProblem:
-        """The same problem in dense form; itself where it is dense already.
+        """The same problem in dense form; a dense problem is returned as it is.
 
         A low-rank or scaled problem of n variables becomes n * n numbers: at n = 10,000 that is 800 MB in float64.
 
@@ -254,30 +254,30 @@ class BlockProblem(ProblemData):
             ProblemError: another dtype.
         """
         if np.dtype(dtype) not in (np.float32, np.float64):
-            raise ProblemError(f"a dense problem is made of float32 or float64, not {np.dtype(dtype)}")
+            raise ProblemError(f"a dense problem is stored as float32 or float64, not {np.dtype(dtype)}")
         if isinstance(self.form, DenseForm):
             return self
         form = DenseForm(self.form.dense().astype(dtype, copy=False))
         return self.replaced(form=form, linear=self.single_energies)
 
     def restrict(self, indices: npt.ArrayLike, x: npt.ArrayLike) -> BlockProblem:
-        """The problem of some variables while the others stay as they are in a state.
+        """The problem of some variables, with the others fixed to their values in a state.
 
         Args:
-            indices: the variables that stay free, distinct [m]; variable t of the result is indices[t].
-            x: a state [n]; feasible, or at least such that the free variables can make it so.
+            indices: the free variables, distinct [m]; variable t of the result is indices[t].
+            x: a state [n] that the free variables can make feasible.
 
         Returns:
-            A problem of m variables whose energies equal the whole problem's, offset included.
+            A problem of m variables with the energies of the whole problem.
 
         Raises:
-            ProblemError: indices that repeat or do not exist, or a cardinality the free variables cannot reach.
+            ProblemError: a repeated or unknown index, or a cardinality that the free variables cannot reach.
         """
         free = np.asarray(indices)
         if free.ndim != 1 or free.dtype.kind not in "iu" or np.any((free < 0) | (free >= self.n)):
-            raise ProblemError(f"indices must be a list of variables 0..{self.n - 1}")
+            raise ProblemError(f"indices must be a list of variables in 0..{self.n - 1}")
         if len(np.unique(free)) != len(free):
-            raise ProblemError("indices names a variable twice")
+            raise ProblemError("indices contains a variable twice")
         states, _ = self.checked_states(x)
         fixed = states[:1].copy()
         fixed[0, free] = 0
@@ -286,7 +286,7 @@ class BlockProblem(ProblemData):
         grouped = self.groups is not None
         used, groups = np.unique(self.constraint.groups[free], return_inverse=True)
         if np.any(np.delete(counts, used) != 0):
-            raise ProblemError("the fixed variables of a group without free ones do not have their demanded ones")
+            raise ProblemError("a group without free variables does not have its demanded number of ones")
         cardinality = counts[used] if grouped else counts[0]
         labels = self.labels and Labels(self.labels.parameter[free], self.labels.index[free])
         data = ProblemData.of_form(

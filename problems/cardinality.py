@@ -1,4 +1,4 @@
-"""How many ones a block problem demands: one number, or a number for each group of variables (N:M patterns)."""
+"""The demanded number of ones: one number, or one for each group of variables (N:M patterns)."""
 
 from __future__ import annotations
 
@@ -14,14 +14,12 @@ from problems.forms import IntArray, StateArray
 
 @dataclass(frozen=True, eq=False)
 class Cardinality:
-    """Checked cardinalities: `counts[g]` ones among the variables whose group is g.
-
-    One number for all variables is the case of a single group.
+    """A checked cardinality: `counts[g]` ones among the variables of group g; without groups there is one group.
 
     Attributes:
-        counts: demanded ones of each group, int64 [g].
+        counts: demanded number of ones of each group, int64 [g].
         groups: group of each variable, int64 [n].
-        sizes: variables in each group, int64 [g].
+        sizes: number of variables of each group, int64 [g].
     """
 
     counts: npt.NDArray[np.int64]
@@ -38,7 +36,7 @@ class Cardinality:
             n: number of variables.
 
         Raises:
-            ProblemError: a number is not an integer, or no state could satisfy it.
+            ProblemError: a number is not an integer, or no state can satisfy it.
         """
         counts = _integers(cardinality, "cardinality")
         if groups is None:
@@ -52,18 +50,18 @@ class Cardinality:
             group_of = _integers(groups, "groups")
             if group_of.shape != (n,):
                 raise ProblemError(f"groups has shape {group_of.shape}; the block has {n} variables, so [{n}]")
-            named = n if counts.ndim == 0 else len(counts)  # one number for all: as many groups as there are variables
+            named = n if counts.ndim == 0 else len(counts)  # one number for all groups, of which there are at most n
             if n and (group_of.min() < 0 or group_of.max() >= named):
                 raise ProblemError(
-                    f"groups holds the numbers {group_of.min()}..{group_of.max()}; they must lie in 0..{named - 1}"
+                    f"groups contains numbers in {group_of.min()}..{group_of.max()}; they must be in 0..{named - 1}"
                 )
             if counts.ndim == 0:
-                counts = np.full(int(group_of.max(initial=-1)) + 1, counts)  # 2:4 is cardinality=2 with groups
+                counts = np.full(int(group_of.max(initial=-1)) + 1, counts)  # 2:4 is cardinality=2, groups of 4
         sizes = np.bincount(group_of, minlength=len(counts)).astype(np.int64)
         for bad in np.flatnonzero((counts < 0) | (counts > sizes)):
             what = f"the block's {n} variables" if groups is None else f"the {sizes[bad]} variables of group {bad}"
             if counts[bad] < 0:
-                raise ProblemError(f"cardinality {counts[bad]} is negative; it counts ones among {what}")
+                raise ProblemError(f"cardinality {counts[bad]} is negative; it is a number of ones among {what}")
             raise ProblemError(f"cardinality {counts[bad]} is larger than {what}")
         for array in (counts, group_of, sizes):
             array.flags.writeable = False
@@ -71,11 +69,11 @@ class Cardinality:
 
     @property
     def total(self) -> int:
-        """Ones in every feasible state."""
+        """Number of ones in every feasible state."""
         return int(self.counts.sum())
 
     def counted(self, states: StateArray) -> npt.NDArray[np.int64]:
-        """Ones of each group in each state [b, g], for states [b, n]."""
+        """Number of ones of each group in each state [b, g], for states [b, n]."""
         if len(self.counts) == 1:
             return np.asarray(states.sum(axis=1, dtype=np.int64)[:, None])
         counted = np.zeros((len(states), len(self.counts)), np.int64)
@@ -84,7 +82,7 @@ class Cardinality:
         return counted
 
     def feasible(self, states: StateArray) -> npt.NDArray[np.bool_]:
-        """Whether each state has the demanded ones [b], for states [b, n]."""
+        """Whether each state has the demanded number of ones [b], for states [b, n]."""
         return np.asarray((self.counted(states) == self.counts).all(axis=1))
 
     def members(self) -> list[IntArray]:
@@ -93,9 +91,9 @@ class Cardinality:
         return list(np.split(order, np.cumsum(self.sizes)[:-1]))
 
     def random_states(self, count: int, rng: np.random.Generator) -> StateArray:
-        """Feasible states, uniform and independent [count, n]."""
+        """Independent, uniformly random feasible states [count, n], int8."""
         states = np.zeros((count, len(self.groups)), np.int8)
-        # Shuffle within groups: sorted by (group, random key), the first `counts[g]` of each group are chosen.
+        # A shuffle within groups: sorted by (group, random key), the first counts[g] variables of group g become one.
         starts = np.cumsum(self.sizes) - self.sizes
         place = np.arange(len(self.groups))
         for state in states:
@@ -111,5 +109,5 @@ def _integers(values: Any, name: str) -> npt.NDArray[np.int64]:
         raise ProblemError(f"{name} has shape {array.shape}; one integer, or a list of integers, is needed")
     whole = array.dtype.kind in "iu" or (array.dtype.kind == "f" and bool((array == np.trunc(array)).all()))
     if not whole or (array.dtype.kind == "f" and not bool((np.abs(array) < 2**62).all())):
-        raise ProblemError(f"{name} {values!r} is not made of whole numbers")
+        raise ProblemError(f"{name} {values!r} must be made of integers")
     return array.astype(np.int64)

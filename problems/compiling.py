@@ -1,4 +1,4 @@
-"""How functions are compiled: numba's `njit`, which keeps what it has compiled on disk where it can."""
+"""Compilation of kernels by numba, with a cache on disk if one can be written."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ logger = logging.getLogger(__name__)
 
 
 def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
-    """A decorator as `numba.njit(cache=True, **options)`.
+    """A decorator like `numba.njit(cache=True, **options)` that also works without a cache.
 
-    Where neither the package's folder nor the user's cache folder can be written, and NUMBA_CACHE_DIR names no other
-    one, numba refuses to cache: then each process compiles for itself.
+    numba raises an error if neither the package's folder nor the user's cache folder can be written and NUMBA_CACHE_DIR
+    names no other one. The function is then compiled anew in each process.
     """
 
     def decorate(function: Callable[..., Any]) -> Any:
         try:
             return nb.njit(cache=True, **options)(function)
-        except RuntimeError:  # there is no place for a cache; whatever else is wrong is raised again
+        except RuntimeError:  # no cache can be written; any other cause is raised again by the next line
             return nb.njit(**options)(function)
 
     return decorate
 
 
 class _FirstTime(event.Listener):  # type: ignore[misc]
-    """Logs once that something is being compiled that was not found on disk: a user waits for it, up to a minute."""
+    """Logs once that a kernel is compiled that is not in the cache, since a user may wait for it up to a minute."""
 
     logged = False
 

@@ -1,7 +1,7 @@
 """Block problems as dimod types and back: BQM, CQM, Ising.
 
-A dimod quadratic bias b_ij counts each pair once where x^T Q x counts it twice, so b_ij = 2 Q_ij. Doubling and
-halving a binary float are exact, and so a dense problem that goes out and comes back is the same to the bit.
+A dimod quadratic bias b_ij counts each pair once and x^T Q x counts it twice, so b_ij = 2 Q_ij. Doubling and halving a
+float are exact, so a dense problem is the same to the bit after conversion to dimod and back.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
 def to_bqm(problem: BlockProblem, penalty: float | str | None = None) -> dimod.BinaryQuadraticModel:
     """The problem as a BINARY model over the variables 0..n-1.
 
-    Couplings that are zero are left out, so that sparse problems stay sparse; a low-rank problem becomes dense.
+    Couplings of zero are omitted, so that sparse problems stay sparse; a low-rank problem becomes dense.
 
     Args:
         problem: the block problem.
-        penalty: None for the objective alone, whose cardinality the caller must keep by other means; otherwise
-            P sum_g (ones_g - k_g)^2 is added over the groups g, with P a number or found by
-            :func:`problems.penalty.penalty`, "sufficient" or "measured".
+        penalty: None for the objective alone, without the cardinality; otherwise P sum_g (ones_g - k_g)^2 over the
+            groups g is added, where P is this number, or found by :func:`problems.penalty.penalty` for "sufficient" or
+            "measured".
 
     Raises:
-        ProblemError: a penalty that is neither such a name nor a finite number >= 0, or coefficients that
-            overflow when they are doubled.
+        ProblemError: another penalty, a number that is negative or not finite, or coefficients that overflow when
+            doubled.
     """
     Q, linear, offset = _penalised(problem, penalty)
     bqm = dimod.BinaryQuadraticModel("BINARY")
@@ -46,7 +46,7 @@ def to_bqm(problem: BlockProblem, penalty: float | str | None = None) -> dimod.B
 
 
 def to_cqm(problem: BlockProblem) -> dimod.ConstrainedQuadraticModel:
-    """The problem as a model with the objective and one equality, or one for each group that has variables.
+    """The problem as a model with the objective and one equality constraint, or one for each group with variables.
 
     The constraints are labelled "cardinality", or "cardinality_0", "cardinality_1" and so on by group.
     """
@@ -67,7 +67,7 @@ def to_ising(
 ) -> tuple[dict[int, float], dict[tuple[int, int], float], float]:
     """Fields h, couplings J and offset of sum_i h_i s_i + sum_{i<j} J_ij s_i s_j + offset over spins s = 2x - 1.
 
-    Arguments and errors are those of :func:`to_bqm`; couplings that are zero are left out.
+    Arguments and errors are those of :func:`to_bqm`; couplings of zero are omitted.
     """
     # With x = (s + 1) / 2 a pair's 2 Q_ij x_i x_j is Q_ij / 2 (s_i s_j + s_i + s_j + 1).
     Q, linear, offset = _penalised(problem, penalty)
@@ -86,9 +86,9 @@ def from_bqm(
     """A dense problem from a dimod model.
 
     Args:
-        bqm: BINARY, or SPIN with +1 read as one. Its variables become 0..n-1 in the model's own order.
+        bqm: BINARY, or SPIN with +1 read as one. Its variables become 0..n-1 in the order of the model.
         cardinality: demanded number of ones, or one number for each group [g].
-        groups: group of each variable in that order [n], or None.
+        groups: group of each variable in this order [n], or None.
 
     Raises:
         ProblemError: biases that are not finite, or an impossible cardinality.
@@ -109,11 +109,11 @@ def from_bqm(
 def from_cqm(cqm: dimod.ConstrainedQuadraticModel) -> ProblemData:
     """A dense problem from a model whose constraints are cardinalities.
 
-    Every constraint must be an equality with unit coefficients and a whole right-hand side over BINARY variables,
-    and each variable must stand in exactly one. One constraint gives one cardinality, several give groups.
+    Every constraint must be an equality with coefficients 1 and an integer right-hand side over BINARY variables, and
+    each variable must be in exactly one constraint. One constraint gives one cardinality, several give groups.
 
     Raises:
-        ProblemError: anything else; the message names the constraint or the variable.
+        ProblemError: another model; the message names the constraint or the variable.
     """
     place: dict[Hashable, int] = {v: i for i, v in enumerate(cqm.variables)}
     for v in cqm.variables:
@@ -126,14 +126,14 @@ def from_cqm(cqm: dimod.ConstrainedQuadraticModel) -> ProblemData:
         members = [place[v] for v in variables]
         for v, i in zip(variables, members, strict=True):
             if group[i] >= 0:
-                raise ProblemError(f"constraint {label!r}: variable {v!r} stands in another constraint too")
+                raise ProblemError(f"constraint {label!r}: variable {v!r} is in another constraint too")
         group[members] = g
         counts.append(count)
     if not counts:
-        raise ProblemError("the model has no constraint; for a bare objective use from_bqm(bqm, cardinality=k)")
+        raise ProblemError("the model has no constraint; convert a BQM by from_bqm(bqm, cardinality=k)")
     if np.any(group < 0):
         v = cqm.variables[int(np.argmax(group < 0))]
-        raise ProblemError(f"variable {v!r} stands in no constraint; cardinalities must cover every variable")
+        raise ProblemError(f"variable {v!r} is in no constraint; each variable must be in one")
     objective = cqm.objective
     n = len(place)
     linear, Q = np.zeros(n), np.zeros((n, n))
@@ -146,10 +146,10 @@ def from_cqm(cqm: dimod.ConstrainedQuadraticModel) -> ProblemData:
 
 
 def _penalised(problem: BlockProblem, penalty: float | str | None) -> tuple[Float64Array, Float64Array, float]:
-    """Q with a zero diagonal, the linear term and the offset, all our own to change, with the penalty in them."""
+    """New arrays of Q with a zero diagonal and of the linear term, and the offset, with the penalty added."""
     Q = problem.form.dense()
     if Q.size and max(Q.max(), -Q.min()) > np.finfo(np.float64).max / 2:
-        raise ProblemError("Q holds coefficients so large that their double, a dimod bias, is not finite; scale it")
+        raise ProblemError("Q has coefficients whose double, a dimod bias, is not finite; scale the problem")
     linear, offset = problem.single_energies.copy(), problem.offset
     if penalty is None:
         return Q, linear, offset
@@ -177,24 +177,24 @@ def _checked(penalty: Any) -> float:
 
 
 def _cardinality(label: Hashable, constraint: Any) -> tuple[list[Hashable], int]:
-    """The variables of a constraint and how many of them must be one."""
+    """The variables of a constraint and the number of them that must be one."""
     lhs = constraint.lhs
     if constraint.sense is not dimod.sym.Sense.Eq:
         raise ProblemError(f"constraint {label!r} is an inequality ({constraint.sense.value}); a cardinality is '=='")
     if not lhs.is_linear():
         raise ProblemError(f"constraint {label!r} is quadratic; a cardinality is a sum of variables")
     if lhs.is_soft():
-        raise ProblemError(f"constraint {label!r} is soft (it has a weight); a cardinality must hold")
+        raise ProblemError(f"constraint {label!r} is soft (it has a weight); a cardinality must be hard")
     biases: Iterable[tuple[Hashable, float]] = lhs.iter_linear()
     variables = []
     for v, bias in biases:
         if bias != 1.0:
-            raise ProblemError(f"constraint {label!r}: the coefficient of {v!r} is {bias}; a cardinality has ones")
+            raise ProblemError(f"constraint {label!r}: the coefficient of {v!r} is {bias}; in a cardinality it is 1")
         variables.append(v)
     count = constraint.rhs - lhs.offset
     if not (np.isfinite(count) and count == int(count) and 0 <= count <= len(variables)):
         raise ProblemError(
             f"constraint {label!r} demands {count} ones of {len(variables)} variables; "
-            f"a whole number from 0 to {len(variables)} is needed"
+            f"an integer from 0 to {len(variables)} is needed"
         )
     return variables, int(count)

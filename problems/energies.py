@@ -1,4 +1,4 @@
-"""What numba compiles for problems. Importing this imports numba, so it is done when a first energy is asked for."""
+"""The compiled kernel of energies. It imports numba, so it is itself imported when the first energy is computed."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from problems.compiling import compiled
 _ONE = np.uint64(1)
 
 
-# Not fastmath as a whole: coefficients may be so large that their sums are infinite.
+# Not all of fastmath, which assumes finite numbers: sums of large coefficients may be infinite.
 @compiled(nogil=True, fastmath={"reassoc", "contract", "nsz"}, error_model="numpy")
 def matrix_energies(Q, scales, states, energies):  # type: ignore[no-untyped-def]
-    """Fill in r^T Q r, r = s * x, of each state x, the diagonal left out, every coefficient widened to float64 first.
+    """Fill in r^T Q r, r = s * x, of each state x, without the diagonal; coefficients are converted to float64 first.
 
-    Of the rows of a state's ones only what lies right of the diagonal is read, four rows a pass, as both halves of the
-    matrix are the same.
+    As the matrix is symmetric, only its upper triangle is read: the rows of the state's ones, four rows a pass.
 
     Arrays:
         Q: symmetric, float32 or float64 [n, n].
@@ -23,7 +22,7 @@ def matrix_energies(Q, scales, states, energies):  # type: ignore[no-untyped-def
         states: zeros and ones, int8 [b, n].
         energies: float64 [b].
     """
-    n = np.uint64(Q.shape[0])  # unsigned, as an index that cannot be negative makes shorter loops
+    n = np.uint64(Q.shape[0])  # unsigned: numba then omits the check for negative indices
     r = np.empty(n)
     ones = np.empty(n, np.uint64)
     for s in range(states.shape[0]):
@@ -49,7 +48,7 @@ def matrix_energies(Q, scales, states, energies):  # type: ignore[no-untyped-def
             row = Q[ones[t]]
             for l in range(ones[t] + _ONE, n):
                 energy += r[ones[t]] * r[l] * np.float64(row[l])
-        if not np.isfinite(energy):  # sums of large coefficients, which may be of zeros alone: pair by pair, then
+        if not np.isfinite(energy):  # an infinite coefficient sum times a zero is nan: add up the pairs of ones alone
             energy = 0.0
             for t in range(count):
                 for w in range(t + 1, count):

@@ -1,9 +1,9 @@
-"""Errors that this package raises; each message says what was given, what is allowed and what to do."""
+"""The exceptions of this package."""
 
 
 class ProblemError(ValueError):
-    """A block problem cannot be what was asked: wrong shape, impossible cardinality, NaN coefficients."""
+    """Arguments that make no block problem: a wrong shape, an impossible cardinality, NaN coefficients."""
 
 
 class FileFormatError(ProblemError):
-    """A file does not hold what its format demands: damaged, truncated, oversized, or of another kind."""
+    """A file that does not follow its format: damaged, truncated, oversized, or of another kind."""

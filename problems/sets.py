@@ -1,4 +1,4 @@
-"""Several block problems as a folder: the files of each, and a manifest.json that names them in order."""
+"""Sets: folders of block problems with a manifest.json that lists them in order."""
 
 from __future__ import annotations
 
@@ -21,19 +21,20 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+=@,-]{0,199}")
 def save_set(
     problems: Iterable[BlockProblem] | Mapping[str, BlockProblem], folder: str | os.PathLike[str], *, add: bool = False
 ) -> Path:
-    """Write several problems to a folder, with a manifest when all are written.
+    """Write several problems to a folder, and the manifest after them.
 
     Args:
-        problems: the problems, one at a time if need be; in a mapping by name, otherwise named block_0000 and so on.
-        folder: made where it does not exist. A set that was there before is one no longer; its blocks stay as files.
-        add: whether the blocks come to those of a set that is there, behind them or, under a name of theirs, instead.
+        problems: the problems, possibly from a generator, which are then called block_0000, block_0001, and so on; or a
+            mapping by name.
+        folder: created if it does not exist. The manifest of an earlier set in it is replaced; its files are kept.
+        add: whether to keep the blocks of an earlier set in the folder; those of the same name are replaced.
 
     Returns:
         The folder.
 
     Raises:
-        ProblemError: a name that cannot be a file's everywhere, or two that differ in case at most.
-        FileFormatError: the folder has a manifest.json that is not a set's, or a damaged one; nothing was written.
+        ProblemError: a name that is not allowed, or two names that differ in case at most.
+        FileFormatError: the folder has a manifest.json of something else, or a damaged one; nothing was written.
         OSError: the files cannot be written.
     """
     folder = Path(folder)
@@ -42,7 +43,7 @@ def save_set(
     names = dict.fromkeys(held if add else ())  # in order
     taken = {name.lower() for name in names}
     if not add:
-        (folder / MANIFEST).unlink(missing_ok=True)  # a set half old and half new must not load
+        (folder / MANIFEST).unlink(missing_ok=True)  # a set that is half old and half new must not load
     for name, problem in _named(problems):
         if name in names:
             taken.discard(name.lower())
@@ -57,18 +58,18 @@ def save_set(
 
 
 def load_set(folder: str | os.PathLike[str]) -> BlockSet:
-    """Open a folder of blocks; each is read when it is asked for.
+    """Open a set; each block is read when it is indexed.
 
     Raises:
-        FileFormatError: the manifest is damaged, or names what lies outside the folder.
+        FileFormatError: the manifest is damaged, or names a file outside the folder.
         FileNotFoundError: there is no manifest.
     """
     folder = Path(folder)
     path = folder / MANIFEST
     with opened(path) as (file, size):
-        limit = (1 << 20) + 256 * sum(1 for _ in folder.iterdir())  # a block has two files; a name, 200 characters
+        limit = (1 << 20) + 256 * sum(1 for _ in folder.iterdir())  # a name has 200 characters at most
         if size > limit:
-            raise FileFormatError(f"{path}: size: {size} bytes are more than the {limit} that this folder may need")
+            raise FileFormatError(f"{path}: size: {size} bytes; a folder of so many files needs at most {limit}")
         manifest = parse_json(file.read(limit), path, "manifest")
     check_schema(manifest, SCHEMA, VERSION, path)
     names = manifest.get("blocks")
@@ -83,11 +84,11 @@ def load_set(folder: str | os.PathLike[str]) -> BlockSet:
 
 
 class BlockSet(Sequence[BlockProblem]):
-    """The blocks of a folder in order, each read anew when it is asked for by number or by name.
+    """The blocks of a set in order; each is read whenever it is indexed, by number or by name.
 
     Attributes:
-        folder: where they are.
-        names: their names.
+        folder: the folder.
+        names: the names of the blocks.
     """
 
     def __init__(self, folder: Path, names: tuple[str, ...]) -> None:
@@ -107,7 +108,7 @@ class BlockSet(Sequence[BlockProblem]):
         if isinstance(which, slice):
             return BlockSet(self.folder, self.names[which])
         if isinstance(which, str) and which not in self.names:
-            raise KeyError(f"no block {which!r} in {self.folder}; there are {', '.join(self.names)}")
+            raise KeyError(f"no block {which!r} in {self.folder}; its blocks are {', '.join(self.names)}")
         return BlockProblem.load(self.folder / f"{which if isinstance(which, str) else self.names[which]}.json")
 
     def __repr__(self) -> str:
@@ -115,7 +116,7 @@ class BlockSet(Sequence[BlockProblem]):
 
 
 def _held(folder: Path) -> tuple[str, ...]:
-    """The names of the set that a folder holds; none where it has no manifest."""
+    """The names of the blocks of a set; none if the folder has no manifest."""
     try:
         return load_set(folder).names
     except FileNotFoundError:
@@ -133,15 +134,15 @@ def _named(problems: Iterable[BlockProblem] | Mapping[str, BlockProblem]) -> Ite
 
 
 def _name_fault(name: object, taken: set[str]) -> str | None:
-    """What is wrong with a block's name; where nothing is, the name is taken from now on."""
+    """What is wrong with a block's name; a valid name is added to `taken`."""
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         return (
-            f"{repr(name)[:100]} cannot be a block's name; up to 200 letters, digits and _.+=@,- are allowed, "
-            "beginning with a letter, a digit or _"
+            f"{repr(name)[:100]} cannot be a block's name; allowed are up to 200 letters, digits and _.+=@,- that "
+            "begin with a letter, a digit or _"
         )
     if name.lower() == "manifest" or name.lower().endswith(".labels"):
-        return f"{name!r} cannot be a block's name: that file has another meaning in a set"
+        return f"{name!r} cannot be a block's name: a set has another file of this name"
     if name.lower() in taken:
-        return f"{name!r} is there twice; some file systems do not tell upper from lower case"
+        return f"{name!r} is used twice; some file systems ignore case"
     taken.add(name.lower())
     return None

@@ -1,4 +1,4 @@
-"""Files written whole or not at all, and JSON read without trust: what the block files and sets stand on."""
+"""Atomic writing of files, and reading of JSON that may be damaged or hostile."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def write_whole(
     writers: Mapping[str, Callable[[BinaryIO], None]],
     last: tuple[str, Callable[[Mapping[str, Path]], bytes]],
 ) -> None:
-    """Write files beside each other so that a kill at any moment leaves none of them half written.
+    """Write several files of one folder so that a kill at any moment leaves none of them half written.
 
-    All are written under temporary names and then renamed, the last one last.
+    All are written under temporary names and then renamed, `last` as the last one.
 
     Args:
-        base: what the names begin with.
-        writers: for each ending a function that writes to an open file.
-        last: an ending, and a function that makes its bytes when the others lie ready under the paths it is given.
+        base: folder and common beginning of the names.
+        writers: for each ending, a function that writes to an open file.
+        last: an ending, and a function from the temporary paths of the others, by ending, to its bytes.
     """
     with contextlib.ExitStack() as unfinished:
         ready = {end: _write_beside(with_ending(base, end), write, unfinished) for end, write in writers.items()}
@@ -45,28 +45,28 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[tuple[io.BufferedReader, int]]:
-    """A regular file open for reading in binary, and its size.
+    """A regular file, open for reading in binary, and its size.
 
     Raises:
-        FileFormatError: a folder, pipe or device.
-        OSError: the file does not exist or must not be read.
+        FileFormatError: it is a folder, a pipe or a device.
+        OSError: it does not exist or cannot be read.
     """
-    if not stat.S_ISREG(path.stat().st_mode):  # before it is opened: opening a pipe would wait for a writer
+    if not stat.S_ISREG(path.stat().st_mode):  # before opening it: opening a pipe waits for a writer
         raise FileFormatError(f"{path}: is not a regular file")
     with path.open("rb") as file:
         yield file, os.fstat(file.fileno()).st_size
 
 
 def with_ending(base: Path, ending: str) -> Path:
-    """NAME and an ending; unlike `Path.with_suffix`, dots in NAME stay."""
+    """NAME with an ending added; unlike in `Path.with_suffix`, dots in NAME are kept."""
     return base.parent / (base.name + ending)
 
 
 def json_bytes(values: Mapping[str, Any]) -> bytes:
-    """A JSON object with one field a line, which :func:`parse_json` will read back.
+    """A JSON object with one field a line, which :func:`parse_json` can read.
 
     Raises:
-        ProblemError: a value that JSON cannot hold; the message names the field.
+        ProblemError: a value that is not JSON; the message names the field.
     """
     lines = []
     for key, value in values.items():
@@ -74,13 +74,13 @@ def json_bytes(values: Mapping[str, Any]) -> bytes:
             text = json.dumps(value, allow_nan=False)
             parse_json(f'{{"{key}": {text}}}'.encode(), Path(), key)
         except (TypeError, ValueError, RecursionError) as error:
-            raise ProblemError(f"{key} holds what JSON cannot: {error}") from error
+            raise ProblemError(f"{key} is not valid JSON: {error}") from error
         lines.append(f'  "{key}": {text}')
     return ("{\n" + ",\n".join(lines) + "\n}\n").encode("ascii")
 
 
 def parse_json(data: bytes, path: Path, field: str) -> dict[str, Any]:
-    """Parse a JSON object; the caller bounds the size of `data`.
+    """Parse a JSON object; the caller limits the size of `data`.
 
     Args:
         data: the text.
@@ -88,7 +88,7 @@ def parse_json(data: bytes, path: Path, field: str) -> dict[str, Any]:
         field: the part of the file it is from, for messages.
 
     Raises:
-        FileFormatError: not JSON, not an object, a key given twice, NaN or infinity, or nested too deep.
+        FileFormatError: not JSON, not an object, a repeated key, NaN or infinity, or nested too deeply.
     """
     try:
         value = json.loads(
@@ -102,21 +102,21 @@ def parse_json(data: bytes, path: Path, field: str) -> dict[str, Any]:
 
 
 def check_schema(values: Mapping[str, Any], schema: str, version: int, path: Path) -> None:
-    """Refuse what is of another kind, or newer than this program.
+    """Check the fields "schema" and "version".
 
     Raises:
-        FileFormatError: the fields "schema" and "version" are not these.
+        FileFormatError: another schema, or a version that this program does not know.
     """
     if values.get("schema") != schema:
         raise FileFormatError(f"{path}: schema: is {values.get('schema')!r:.100}; {schema!r} is needed")
     given = values.get("version")
     if type(given) is not int or given != version:
         newer = "; a newer hybrid-icbs is needed" if type(given) is int and given > version else ""
-        raise FileFormatError(f"{path}: version: is {given!r:.100}; version {version} is known{newer}")
+        raise FileFormatError(f"{path}: version: is {given!r:.100}; version {version} is supported{newer}")
 
 
 def _write_beside(target: Path, write: Callable[[BinaryIO], None], unfinished: contextlib.ExitStack) -> Path:
-    """Write to a file that is unlinked when `unfinished` closes, unless it was renamed by then."""
+    """Write to a temporary file, which is deleted when `unfinished` closes unless it was renamed before."""
     temporary = target.parent / f".{target.name}.{secrets.token_hex(4)}.tmp"
     with temporary.open("xb") as file:
         unfinished.callback(temporary.unlink, missing_ok=True)
@@ -132,7 +132,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for key, value in pairs:
         if key in values:
-            raise ValueError(f"the key {key[:100]!r} is given twice")
+            raise ValueError(f"the key {key[:100]!r} occurs twice")
         values[key] = value
     return values
 

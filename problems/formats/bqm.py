@@ -1,13 +1,12 @@
 """dimod's binary file of a BQM, read into and written from arrays.
 
-dimod's own reader trusts what it is given and builds a model that takes twice the memory of the matrix. This one
-checks every number against the file's real size before it allocates, and at n = 4096 takes half a second.
+dimod's own reader does not check the file, and its model takes twice the memory of the matrix. This one checks every
+number against the file's real size before it allocates memory, and takes half a second at n = 4096.
 
-The format (dimod's documentation of `BinaryQuadraticModel.to_file`, versions 1.0 and 2.0): "DIMODBQM", two bytes
-of version, the header's length as uint32, a JSON header padded to a multiple of 64 bytes; then the offset, (start,
-bias) of each variable, and for each variable in turn (neighbour, bias) of its neighbours in ascending order, so that
-each coupling stands there twice; then, in version 2 and where the variables are not 0..n-1, a section "VARS" with
-their labels.
+The format (dimod's documentation of `BinaryQuadraticModel.to_file`, versions 1.0 and 2.0): "DIMODBQM", two bytes of
+version, the header's length as uint32, a JSON header padded to a multiple of 64 bytes; the offset; (start, bias) of
+each variable; and for each variable in turn (neighbour, bias) of its neighbours in ascending order, so that each
+coupling is there twice. In version 2, if the variables are not 0..n-1, a section "VARS" with their labels follows.
 """
 
 from __future__ import annotations
@@ -28,16 +27,16 @@ from problems.storage import parse_json
 _MAGIC = b"DIMODBQM"
 _BIAS_TYPES = ("float32", "float64")
 _INDEX_TYPES = ("int32", "int64", "uint16", "uint32", "uint64")
-_HEADER_BYTES = 1 << 16  # version 2 keeps labels out of the header, which is then some 200 bytes
+_HEADER_BYTES = 1 << 16  # the header of version 2 has no labels and some 200 bytes
 _CHUNK = 1 << 20  # couplings converted at a time
-_ALWAYS_DENSE = 1 << 29  # bytes of a matrix that even a nearly empty file may ask for: n = 8192
-_DENSE_FACTOR = 4  # beyond that, the matrix may be so many times larger than its file
+_ALWAYS_DENSE = 1 << 29  # bytes of a matrix that any file may need, however sparse: n = 8192
+_DENSE_FACTOR = 4  # a larger matrix may have this many times the bytes of its file
 
 
 def write_bqm(file: BinaryIO, Q: FloatArray, linear: Float64Array, offset: float) -> None:
-    """Write x^T Q x + linear.x + offset as a BINARY float64 model over 0..n-1, byte for byte as dimod does.
+    """Write x^T Q x + linear.x + offset as a BINARY float64 model over 0..n-1, with the bytes that dimod writes.
 
-    Couplings that are zero are left out, unless the file would then be too sparse for :func:`read_bqm`.
+    Couplings of zero are omitted, unless :func:`read_bqm` would refuse so sparse a file.
 
     Args:
         file: open for writing in binary.
@@ -73,14 +72,14 @@ def write_bqm(file: BinaryIO, Q: FloatArray, linear: Float64Array, offset: float
 def read_bqm(file: BinaryIO, path: Path) -> tuple[Float64Array, Float64Array, float]:
     """Read Q (symmetric, zero diagonal) [n, n], the linear term [n] and the offset of a BINARY or SPIN model.
 
-    Labels are dropped: variable i is the i-th of the file. SPIN is turned into binary, +1 read as one.
+    Labels are ignored: variable i is the i-th of the file. A SPIN model is converted to BINARY, with +1 read as one.
 
     Args:
         file: open for reading in binary, at its beginning.
         path: its name, for messages.
 
     Raises:
-        FileFormatError: the file is not what the format demands; the message names the field.
+        FileFormatError: the file does not follow the format; the message names the field.
     """
     size = file.seek(0, 2)
     file.seek(0)
@@ -109,7 +108,7 @@ def read_bqm(file: BinaryIO, path: Path) -> tuple[Float64Array, Float64Array, fl
         with np.errstate(over="ignore", invalid="ignore"):
             Q, linear, offset = spin_to_binary(Q, linear, offset)
         if not (np.isfinite(Q).all() and np.isfinite(linear).all() and math.isfinite(offset)):
-            _fail(path, "vartype", "the SPIN model's biases overflow when they are turned into those of a BINARY one")
+            _fail(path, "vartype", "the SPIN model's biases overflow when converted to BINARY")
     return Q, linear, offset
 
 
@@ -139,7 +138,7 @@ def _neighbourhoods(rows: FloatArray, first: int, keep_zeros: bool) -> bytes:
     with np.errstate(over="ignore"):
         pairs["bias"] = 2.0 * rows[present].astype(np.float64)
     if not np.isfinite(pairs["bias"]).all():
-        raise ProblemError("Q holds coefficients so large that their double, a dimod bias, is not finite; scale it")
+        raise ProblemError("Q has coefficients whose double, a dimod bias, is not finite; scale the problem")
     return pairs.tobytes()
 
 
@@ -147,7 +146,7 @@ def _neighbourhoods(rows: FloatArray, first: int, keep_zeros: bool) -> bytes:
 
 
 def _read_header(file: BinaryIO, path: Path, size: int) -> tuple[dict[str, Any], int]:
-    """The JSON header, checked, and the major version; the file stands at the offset afterwards."""
+    """The checked JSON header and the major version; the file is then positioned at the offset."""
     lead = file.read(len(_MAGIC) + 6)
     if lead[: len(_MAGIC)] != _MAGIC:
         _fail(path, "magic", f"begins with {lead[:8]!r}, not with {_MAGIC!r}; this is not a dimod BQM file")
@@ -155,9 +154,9 @@ def _read_header(file: BinaryIO, path: Path, size: int) -> tuple[dict[str, Any],
         _fail(path, "header", f"the file ends after {size} bytes")
     version, minor, length = struct.unpack("<BBI", lead[len(_MAGIC) :])
     if version not in (1, 2) or minor != 0:
-        _fail(path, "version", f"is {version}.{minor}; versions 1.0 and 2.0 are known")
+        _fail(path, "version", f"is {version}.{minor}; versions 1.0 and 2.0 are supported")
     if length > size - len(lead) or (version == 2 and length > _HEADER_BYTES):
-        _fail(path, "header", f"its length is given as {length} bytes, the file has {size}")
+        _fail(path, "header", f"its length is {length} bytes according to the file, which has {size}")
     header = parse_json(file.read(length), path, "header")
     allowed = {
         "dtype": _BIAS_TYPES, "itype": _INDEX_TYPES, "ntype": _INDEX_TYPES, "vartype": ("BINARY", "SPIN"),
@@ -179,7 +178,7 @@ def _read_header(file: BinaryIO, path: Path, size: int) -> tuple[dict[str, Any],
 
 
 def _numbers(file: BinaryIO, path: Path, field: str, dtype: np.dtype[Any], count: int) -> npt.NDArray[Any]:
-    """The next `count` numbers or records; callers have checked that the file is large enough."""
+    """The next `count` numbers or records; the caller has checked that the file is large enough."""
     data = file.read(count * dtype.itemsize)
     if len(data) != count * dtype.itemsize:
         _fail(path, field, f"the file ends after {len(data)} of {count * dtype.itemsize} bytes")
@@ -187,14 +186,14 @@ def _numbers(file: BinaryIO, path: Path, field: str, dtype: np.dtype[Any], count
 
 
 def _checked_starts(given: npt.NDArray[Any], total: int, path: Path) -> npt.NDArray[np.int64]:
-    """Where each variable's neighbours begin, and where the last one's end [n + 1]."""
+    """The position of each variable's first neighbour, and the end of the last one's neighbours [n + 1]."""
     n = len(given)
     if n and int(given.max()) > total:
         _fail(path, "linear", f"a neighbourhood starts at {int(given.max())}, but there are {total} entries")
     starts = np.append(given.astype(np.int64), total)
     degrees = np.diff(starts)
     if (n and starts[0] != 0) or np.any(degrees < 0) or np.any(degrees > max(0, n - 1)):
-        _fail(path, "linear", "the neighbourhoods' starts do not ascend from 0 by at most n - 1")
+        _fail(path, "linear", "the starts of the neighbourhoods do not ascend from 0 by at most n - 1")
     return starts
 
 
@@ -213,7 +212,9 @@ def _read_couplings(file: BinaryIO, path: Path, dtype: np.dtype[Any], starts: np
         columns = columns.astype(np.int64)
         if np.any(columns == rows) or np.any(np.diff(rows * n + columns) <= 0):
             _fail(
-                path, "quadratic", f"the neighbours of a variable in {first}..{last - 1} do not ascend, or hold itself"
+                path,
+                "quadratic",
+                f"the neighbours of a variable in {first}..{last - 1} do not ascend, or include it",
             )
         biases = pairs["bias"].astype(np.float64)
         if not np.isfinite(biases).all():
@@ -225,7 +226,7 @@ def _read_couplings(file: BinaryIO, path: Path, dtype: np.dtype[Any], starts: np
         _fail(
             path,
             "quadratic",
-            f"the coupling of {i} and {j} is {2 * Q[i, j]} there and {2 * Q[j, i]} the other way round",
+            f"the coupling of {i} and {j} is {2 * Q[i, j]} for {i} and {2 * Q[j, i]} for {j}",
         )
     return Q
 

@@ -83,7 +83,7 @@ def _sizes(rows: list[list[bytes]], path: Path) -> tuple[int, int]:
 
 
 def _best_known(path: Path, n: int, m: int) -> float | None:
-    """The best known sum of distances, where a best.csv beside the instance has one."""
+    """The best known sum of distances, if a best.csv beside the instance has it."""
     table = path.parent / "best.csv"
     if not table.exists():
         return None
@@ -97,6 +97,6 @@ def _best_known(path: Path, n: int, m: int) -> float | None:
         except (KeyError, ValueError, TypeError) as error:
             raise FileFormatError(f"{table}: line {at}: file, n, m and best_known are needed") from error
         if sizes != (n, m) or not np.isfinite(best):
-            raise FileFormatError(f"{table}: line {at}: says {row}, but {path.name} has n = {n}, m = {m}")
+            raise FileFormatError(f"{table}: line {at}: has {row}, but {path.name} has n = {n}, m = {m}")
         return best
     return None

@@ -204,11 +204,11 @@ def _check_description(values: dict[str, Any], path: Path) -> None:
     best, sums, ending = values["best_known"], values["sha256"], _DATA.get(str(values["form"]))
     demands = {
         "form": (values["form"] in tuple(_DATA), "dense or low-rank"),
-        "n": (_is_count(values["n"]), "a whole number >= 0"),
+        "n": (_is_count(values["n"]), "an integer >= 0"),
         "dtype": (values["dtype"] in ("float32", "float64"), "float32 or float64"),
         "cardinality": (_is_count(values["cardinality"]) or _are_counts(values["cardinality"]),
-                        "a whole number >= 0, or a list of them"),
-        "groups": (values["groups"] is None or _are_counts(values["groups"]), "null, or a list of whole numbers >= 0"),
+                        "an integer >= 0, or a list of them"),
+        "groups": (values["groups"] is None or _are_counts(values["groups"]), "null, or a list of integers >= 0"),
         "offset": (_is_number(values["offset"]), "a number"),
         "provenance": (isinstance(values["provenance"], dict), "an object"),
         "best_known": (best is None or (
@@ -283,7 +283,7 @@ def _checked(path: Path, digest: str) -> Iterator[io.BufferedReader]:
     with opened(path) as (file, _):
         found = hashlib.file_digest(file, "sha256").hexdigest()
         if found != digest:
-            raise FileFormatError(f"{path}: sha256: the file is not the one that the .json describes; it was changed")
+            raise FileFormatError(f"{path}: sha256: the checksum is not that of the .json; the file was changed")
         file.seek(0)
         yield file
 

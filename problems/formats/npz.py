@@ -1,7 +1,7 @@
-"""Stored .npz files, written the same way every time and read without trust.
+"""Uncompressed .npz files: written reproducibly, read with every size checked.
 
-numpy.load believes what an archive says of itself: a member of a few bytes can unfold to gigabytes, and an object array
-is a pickle. Here members must be stored uncompressed, of plain number types, and as large as they say.
+numpy.load does not check an archive: a member of a few bytes can decompress to gigabytes, and an object array is a
+pickle. Here members must be uncompressed, of plain number types, and of the size that their header says.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from problems.errors import FileFormatError
 
-_HEADER_BYTES = 4096  # of an array's own description, some 120 in practice
+_HEADER_BYTES = 4096  # limit of an array's header, which has some 120 bytes in practice
 _READ = 1 << 24
 
 
@@ -27,8 +27,8 @@ def write_npz(file: BinaryIO, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
     """Write arrays as an archive that numpy.load reads; the same arrays give the same bytes."""
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for name, array in arrays.items():
-            member = zipfile.ZipInfo(f"{name}.npy")  # dated 1980, whatever the clock says
-            member.create_system = 3  # "made on Unix", wherever
+            member = zipfile.ZipInfo(f"{name}.npy")  # dated 1980, so that the bytes do not depend on the clock
+            member.create_system = 3  # "made on Unix", on any system
             with archive.open(member, "w", force_zip64=True) as out:
                 little = array.astype(array.dtype.newbyteorder("<"), copy=False)
                 np.lib.format.write_array(out, np.ascontiguousarray(little), version=(1, 0), allow_pickle=False)
@@ -42,7 +42,7 @@ def read_npz(
     Args:
         file: open for reading in binary.
         path: its name, for messages.
-        expected: for each array its allowed dtypes, and how many axes it has.
+        expected: the allowed dtypes and the number of axes of each array.
 
     Raises:
         FileFormatError: the file is not such an archive; the message names the member.
@@ -71,9 +71,9 @@ def _read_member(
     axes: int,
 ) -> npt.NDArray[Any]:
     if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
-        raise FileFormatError(f"{path}: {name}: is compressed or encrypted; members must be stored as they are")
+        raise FileFormatError(f"{path}: {name}: is compressed or encrypted; members must be stored uncompressed")
     if info.file_size != info.compress_size or info.file_size > size:
-        raise FileFormatError(f"{path}: {name}: says it has {info.file_size} bytes; the whole file has {size}")
+        raise FileFormatError(f"{path}: {name}: its size is given as {info.file_size} bytes; the file has {size}")
     with _refusing(path, name), archive.open(info) as member:
         dtype, shape, length = _read_header(member, path, name)
         if dtype.str not in [np.dtype(kind).newbyteorder("<").str for kind in dtypes] or len(shape) != axes:
@@ -90,16 +90,16 @@ def _read_member(
 
 
 def _read_header(member: Any, path: Path, name: str) -> tuple[np.dtype[Any], tuple[int, ...], int]:
-    """An array's dtype, shape and the bytes that say so."""
+    """An array's dtype, its shape and the size of its header."""
     version = np.lib.format.read_magic(member)
     if version == (1, 0):
         shape, fortran, dtype = np.lib.format.read_array_header_1_0(member, max_header_size=_HEADER_BYTES)
     elif version == (2, 0):
         shape, fortran, dtype = np.lib.format.read_array_header_2_0(member, max_header_size=_HEADER_BYTES)
     else:
-        raise FileFormatError(f"{path}: {name}: array format {version[0]}.{version[1]}; 1.0 and 2.0 are known")
+        raise FileFormatError(f"{path}: {name}: array format {version[0]}.{version[1]}; 1.0 and 2.0 are supported")
     if fortran or any(side < 0 for side in shape):
-        raise FileFormatError(f"{path}: {name}: must be C-contiguous with a shape of numbers >= 0, not {shape}")
+        raise FileFormatError(f"{path}: {name}: must be C-contiguous with sides >= 0; its shape is {shape}")
     return dtype, shape, member.tell()
 
 
@@ -110,13 +110,13 @@ def _fill(member: Any, into: npt.NDArray[np.uint8], path: Path, name: str) -> No
         if not count:
             raise FileFormatError(f"{path}: {name}: ends after {done} of {len(into)} bytes")
         done += count
-    if member.read(1):  # reaching the end also checks the checksum
-        raise FileFormatError(f"{path}: {name}: is longer than its shape says")
+    if member.read(1):  # reading to the end also verifies the checksum
+        raise FileFormatError(f"{path}: {name}: is longer than its shape")
 
 
 @contextlib.contextmanager
 def _refusing(path: Path, name: str) -> Iterator[None]:
-    """Whatever zipfile and numpy raise over a damaged archive, and they raise a great many things, as one error."""
+    """Raise any error of zipfile and numpy, which have many for damaged archives, as a FileFormatError."""
     try:
         yield
     except (FileFormatError, MemoryError):

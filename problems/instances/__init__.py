@@ -1,7 +1,9 @@
-"""Block problems to try things on: random, with a planted optimum, from MDPLIB, and real ones that ship.
+"""Instances: random problems, problems with a planted optimum, MDPLIB files, and real pruning blocks in the package.
 
-The real ones are the benchmark set (`names`, `curated`, `facts`, `load`; docs/instances.md is its datasheet) and seven
-small blocks for tests (`pruning`).
+- `benchmark`: the benchmark set of real blocks (`names`, `curated`, `facts`, `load`; docs/instances.md is its
+  datasheet), and seven small blocks for tests (`pruning`)
+- `compact`: how the set stores a block, so that every machine reads the same numbers
+- `generated`: random and planted problems, known optima, MDPLIB
 """
 
 from problems.instances.benchmark import Descent, Instance, curated, facts, load, names, pruning, pruning_names

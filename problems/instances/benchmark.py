@@ -1,7 +1,7 @@
-"""The benchmark set: real block problems of three networks, with best known energies, that ship with the package.
+"""The benchmark set: real block problems of three networks with best known energies, part of the package.
 
-A folder of NAME.npz (coefficients, see :mod:`problems.instances.compact`), NAME.json (the facts) and manifest.json.
-benchmarks/make_instances.py makes it again; docs/instances.md is its datasheet.
+A folder of NAME.npz (coefficients, see :mod:`problems.instances.compact`), NAME.json (the record) and manifest.json.
+benchmarks/make_instances.py makes it; docs/instances.md is its datasheet.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Descent:
     """How often plain descent finds the best known energy.
 
     Attributes:
-        tries: uniformly random feasible states that were descended from, each to a state that no swap improves.
+        tries: number of descents, from uniformly random feasible states to states that no swap improves.
         found: how many of them ended at the best known energy, up to rounding.
     """
 
@@ -52,27 +52,27 @@ class Descent:
 
     @property
     def rate(self) -> float:
-        """The share that found it."""
+        """Fraction of the descents that found it."""
         return self.found / self.tries
 
 
 @dataclass(frozen=True)
 class Instance:
-    """What is known of one block of the set; :meth:`load` reads the block problem itself.
+    """The record of a block of the set; :meth:`load` reads the block problem.
 
     Attributes:
         name: its name, NETWORK-FAMILY-nN-kK.
         source: the network: "mlpnet", "resnet20" or "llama".
-        family: "typical", a block as the default preset asks it, or "picked", of many
-            candidates the one that plain descent solves least often.
+        family: "typical", a block of a run with the default preset, or "picked", the one of many candidates that plain
+            descent solves least often.
         form: "dense" or "low-rank".
         n: number of variables.
-        cardinality: demanded ones, k.
+        cardinality: demanded number of ones, k.
         rank: columns of the factor, one for each sample.
         offset: the constant in every energy.
-        best_known: the lowest energy found, whether it is proven, and who found it.
+        best_known: the lowest energy found, whether it is proven optimal, and which solver found it.
         descent: how often plain descent finds it.
-        layers: weights of each layer of the network, in the order that labels count.
+        layers: number of weights of each layer of the network, in the order of `Labels.parameter`.
         provenance: how the block was made.
         sha256: checksum of NAME.npz.
     """
@@ -91,19 +91,19 @@ class Instance:
     provenance: Mapping[str, Any]
     sha256: str
     best_state: str
-    """A state of that energy, bits in base64; :meth:`best` unpacks it."""
+    """A state of the best known energy, bits in base64; :meth:`best` unpacks it."""
     folder: Path = FOLDER
 
     @property
     def easy(self) -> bool:
-        """Whether more than half of the descents find the best known energy: such instances belong in no headline."""
+        """Whether more than half of the descents find the best known energy; such instances distinguish no solvers."""
         return self.descent.rate > 0.5
 
     def load(self, dense: bool | None = None) -> BlockProblem:
-        """Read the block problem, its labels and its provenance, which has the "optimum" where that is proven.
+        """Read the block problem with labels and provenance, which contains the "optimum" if it is proven.
 
         Args:
-            dense: the dense form (float32, exact) or the low-rank one; None for the one that `form` says.
+            dense: the dense form (float32, exact) or the low-rank one; None for that of `form`.
 
         Raises:
             FileFormatError: the file is damaged.
@@ -119,14 +119,14 @@ class Instance:
         return problem.to_dense(np.float32) if (self.form == "dense" if dense is None else dense) else problem
 
     def mask(self) -> StateArray:
-        """The state that leaves the network as it is: ones for the weights that are pruned now [n], int8."""
+        """The state of the network's present masks: ones for the weights that are pruned now [n], int8."""
         return self._compact().mask()
 
     def best(self) -> StateArray:
         """A state of the best known energy [n], int8.
 
         Raises:
-            FileFormatError: the record holds none.
+            FileFormatError: the record has none of this size.
         """
         try:
             bits = np.frombuffer(base64.b64decode(self.best_state, validate=True), np.uint8)
@@ -157,10 +157,10 @@ def names() -> tuple[str, ...]:
 
 
 def facts(name: str) -> Instance:
-    """What is known of an instance.
+    """The record of an instance.
 
     Raises:
-        ProblemError: there is none of that name; the nearest are named.
+        ProblemError: no instance has that name; the message lists the nearest names.
     """
     records = _records()
     if name not in records:
@@ -169,14 +169,14 @@ def facts(name: str) -> Instance:
 
 
 def load(name: str, dense: bool | None = None) -> BlockProblem:
-    """The block problem of an instance, by name; `facts(name)` tells more of it.
+    """The block problem of an instance, by name; `facts(name)` is its record.
 
     Args:
         name: its name.
         dense: the dense or the low-rank form; None for the instance's own.
 
     Raises:
-        ProblemError: there is none of that name; the nearest are named.
+        ProblemError: no instance has that name; the message lists the nearest names.
 
     Example:
         >>> from problems import instances
@@ -195,10 +195,10 @@ def curated(
     easy: bool | None = None,
     proven: bool | None = None,
 ) -> tuple[Instance, ...]:
-    """Instances of the benchmark set, in its order, chosen by their facts; all of them without arguments.
+    """Instances of the benchmark set, in its order, that match all arguments; without arguments, all.
 
     Args:
-        patterns: names, or patterns as a shell has them, such as "llama-*"; none for all.
+        patterns: names, or shell patterns such as "llama-*"; none for all.
         n: number of variables, or the least and the most of them.
         form: "dense" or "low-rank".
         source: the network.
@@ -231,7 +231,7 @@ def curated(
 
 
 def pruning() -> BlockSet:
-    """Seven small real pruning blocks with proven optima, by number or by name: what the tests solve.
+    """Seven small real pruning blocks with proven optima, by number or by name, for tests.
 
     Empirical Fisher blocks of a small classifier pruned to density 0.1 by magnitude; each one's provenance says
     which. :func:`known_optimum` gives an optimum.
@@ -253,11 +253,11 @@ def pruning_names() -> tuple[str, ...]:
 
 
 def read_records(folder: Path) -> dict[str, Instance]:
-    """The facts of all instances of a folder, by name, in the manifest's order.
+    """The records of all instances of a folder, by name, in the order of the manifest.
 
     Raises:
         FileFormatError: the manifest or a record is damaged; the message names the file and the field.
-        FileNotFoundError: one is missing.
+        FileNotFoundError: a file is missing.
     """
     path = folder / "manifest.json"
     manifest = _read_json(path, SET_SCHEMA)
@@ -299,7 +299,7 @@ def _records() -> dict[str, Instance]:
 def _read_json(path: Path, schema: str) -> dict[str, Any]:
     with opened(path) as (file, size):
         if size > _JSON_LIMIT:
-            raise FileFormatError(f"{path}: size: {size} bytes are more than the {_JSON_LIMIT} that a record may have")
+            raise FileFormatError(f"{path}: size: {size} bytes; a record has at most {_JSON_LIMIT}")
         values = parse_json(file.read(_JSON_LIMIT), path, "record")
     check_schema(values, schema, VERSION, path)
     return values
@@ -310,7 +310,7 @@ def _read_record(folder: Path, name: str) -> Instance:
     values = _read_json(path, SCHEMA)
     if set(values) != set(_FIELDS) or values["name"] != name:
         wrong = sorted(set(values) ^ set(_FIELDS)) or ["name"]
-        raise FileFormatError(f"{path}: {', '.join(wrong)[:100]}: missing, unknown, or another instance's")
+        raise FileFormatError(f"{path}: {', '.join(wrong)[:100]}: missing, unknown, or of another instance")
     try:
         return Instance(
             name=name,
@@ -330,7 +330,7 @@ def _read_record(folder: Path, name: str) -> Instance:
             folder=folder,
         )
     except (TypeError, ValueError, AttributeError) as error:
-        raise FileFormatError(f"{path}: a field has another kind of value: {str(error)[:200]}") from error
+        raise FileFormatError(f"{path}: a field has a value of another type: {str(error)[:200]}") from error
 
 
 def _matching(patterns: tuple[str, ...]) -> tuple[Instance, ...]:
@@ -346,4 +346,4 @@ def _matching(patterns: tuple[str, ...]) -> tuple[Instance, ...]:
 def _meant(name: str) -> str:
     near = difflib.get_close_matches(name.lower(), _records(), n=3, cutoff=0.5)
     meant = f"; did you mean {' or '.join(near)}?" if near else ""
-    return f"{meant} `hybrid-icbs instances list` shows all" if meant else "; `hybrid-icbs instances list` shows all"
+    return f"{meant} `hybrid-icbs instances list` lists all" if meant else "; `hybrid-icbs instances list` lists all"

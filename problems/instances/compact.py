@@ -1,11 +1,11 @@
-"""How the benchmark set stores a block: whole numbers and powers of two, so that every machine reads the same problem.
+"""Storage of the benchmark set in integers and powers of two, so that every machine reads the same problem.
 
-The factor of a block is rounded to A[i, s] = factor[i, s] * 2^exponent[i], with factor in int8: the block problem *is*
-what these numbers say, not what they were rounded from. All products q_is q_js of a pair of rows have one exponent and
-add up to less than 2^24, so A A^T is exact in float32, whatever library multiplies. NAME.npz holds, uncompressed,
+The factor of a block is rounded to A[i, s] = factor[i, s] * 2^exponent[i], with factor in int8; the block problem is
+defined by the rounded numbers. All products of the entries of two rows have the same exponent, and their sum is below
+2^24, so A A^T is exact in float32 with any matrix library. NAME.npz holds, uncompressed,
 
     factor     int8 [n, r]         exponent   int16 [n]
-    linear     float32 [n]         steps      differences of the weights' numbers, the first from 0 [n]
+    linear     float32 [n]         steps      differences of the weights' numbers, the first one from 0 [n]
     pruned     one bit a variable, 1 = the weight is pruned now [ceil(n / 8)]
 """
 
@@ -26,12 +26,12 @@ from problems.forms import StateArray
 from problems.storage import opened
 
 MOST_COLUMNS = (1 << 24) // 127**2
-"""Columns of a factor up to which A A^T is exact in float32."""
+"""Largest number of columns of a factor for which A A^T is exact in float32."""
 
 MANY = 10_000
-"""Variables above which the linear term is rounded to 12 bits: of so many coefficients one or the other lies so near
-the middle of two float32 that the last bits of a processor's sums decide between them, and the block would not come
-out alike everywhere."""
+"""Number of variables above which the linear term is rounded to 12 bits. Of so many coefficients, some lie so close to
+the middle of two float32 numbers that the processor's rounding of sums decides between them, and machines would build
+different blocks."""
 
 _MEMBERS: dict[str, tuple[tuple[str, ...], int]] = {
     "factor": (("int8",), 2),
@@ -65,14 +65,14 @@ class Compact:
         Args:
             A: factor [n, r].
             linear: linear coefficients [n].
-            numbers: which weight each variable is, counted through all layers, ascending [n].
-            pruned: which are pruned now [n].
+            numbers: the number of each variable's weight, counted through all layers, ascending [n].
+            pruned: which weights are pruned now [n].
 
         Raises:
-            ProblemError: too many columns, or numbers that do not ascend.
+            ProblemError: more than :data:`MOST_COLUMNS` columns, or numbers that do not ascend.
         """
         if A.shape[1] > MOST_COLUMNS:
-            raise ProblemError(f"a factor of {A.shape[1]} columns; {MOST_COLUMNS} are the most that stay exact")
+            raise ProblemError(f"a factor of {A.shape[1]} columns; at most {MOST_COLUMNS} give exact products")
         steps = np.diff(numbers, prepend=0)
         if np.any(steps[1:] <= 0) or np.any(steps[:1] < 0):
             raise ProblemError("the numbers of a block's weights must ascend")
@@ -98,7 +98,7 @@ class Compact:
         """Read NAME.npz.
 
         Raises:
-            FileFormatError: it is not such a file, or its arrays do not fit each other.
+            FileFormatError: it is not such a file, or its arrays differ in length.
         """
         with opened(path) as (file, _):
             compact = cls(**read_npz(file, path, _MEMBERS))
@@ -106,32 +106,32 @@ class Compact:
         sizes = {"exponent": n, "linear": n, "steps": n, "pruned": -(-n // 8)}
         for name, size in sizes.items():
             if len(getattr(compact, name)) != size:
-                raise FileFormatError(f"{path}: {name}: there are {len(getattr(compact, name))}, not {size}")
+                raise FileFormatError(f"{path}: {name}: has {len(getattr(compact, name))} entries, not {size}")
         return compact
 
     def mask(self) -> StateArray:
-        """The state that leaves every weight as it is: ones for those that are pruned now [n]."""
+        """The state of the network's present masks: ones for the weights that are pruned now [n]."""
         return unpacked(self.pruned, len(self.factor))
 
     def labels(self, sizes: npt.ArrayLike) -> Labels:
-        """Which weight each variable is, for layers of so many weights."""
+        """Which weight each variable is, given the number of weights of each layer."""
         starts = np.concatenate([[0], np.cumsum(np.asarray(sizes, np.int64))])
         numbers = np.cumsum(self.steps, dtype=np.int64)
         parameter = np.searchsorted(starts, numbers, side="right") - 1
         return Labels(parameter.astype(np.int32), numbers - starts[parameter])
 
     def problem(self, cardinality: int, **facts: Any) -> BlockProblem:
-        """The block problem, in low-rank form; `facts` are keywords of :meth:`BlockProblem.low_rank`."""
+        """The block problem in low-rank form; `facts` are keywords of :meth:`BlockProblem.low_rank`."""
         A = np.ldexp(self.factor.astype(np.float32), self.exponent[:, None].astype(np.int32))
         return BlockProblem.low_rank(A, self.linear, cardinality, **facts)
 
 
 def _few_bits(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
-    """Rounded to 12 significant bits."""
+    """The values rounded to 12 significant bits."""
     mantissa, exponent = np.frexp(values)
     return np.asarray(np.ldexp(np.rint(mantissa * 4096.0), exponent - 12), np.float32)
 
 
 def unpacked(bits: npt.NDArray[np.uint8], n: int) -> StateArray:
-    """A state [n] of packed bits [ceil(n / 8)]."""
+    """The state [n] of packed bits [ceil(n / 8)]."""
     return np.unpackbits(bits, count=n).astype(np.int8)

@@ -1,4 +1,4 @@
-"""Block problems made of random numbers, and the optimal states on record."""
+"""Random problems, problems with a planted optimum, and problems of MDPLIB files."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def random(
     groups: npt.ArrayLike | None = None,
     dtype: npt.DTypeLike = np.float64,
 ) -> BlockProblem:
-    """A problem of normal coefficients, where the linear and the quadratic part both matter.
+    """A problem with normally distributed coefficients and linear and quadratic terms of comparable size.
 
     Args:
         n: number of variables.
-        cardinality: demanded ones, or one number for each group [g].
-        seed: where randomness starts.
-        rank: None for a dense problem, Q_ij ~ N(0, 1) and c_i ~ N(0, n); otherwise the columns of a low-rank one,
-            A_ir ~ N(0, 1 / rank) and c_i ~ N(0, 1).
+        cardinality: demanded number of ones, or one number for each group [g].
+        seed: seed of the random numbers.
+        rank: None for a dense problem with Q_ij ~ N(0, 1) and c_i ~ N(0, n); otherwise the number of columns of a
+            low-rank one with A_ir ~ N(0, 1 / rank) and c_i ~ N(0, 1).
         groups: group of each variable [n], or None.
         dtype: of the quadratic part, float64 or float32.
     """
@@ -56,15 +56,14 @@ def planted(
 ) -> BlockProblem:
     """A low-rank problem whose optimum is known: E(x) = |A^T (x - x*)|^2, which is 0 at x* and never negative.
 
-    A holds whole numbers from -9 to 9, so that every energy is exact and the proof holds to the last bit. Many states
-    share the optimum where rank is far below n. `to_dense()` gives the same problem in dense form;
-    :func:`known_optimum` gives x*.
+    A holds integers from -9 to 9, so that every energy is exact. If rank is far below n, many states have the optimal
+    energy. :func:`known_optimum` gives x*.
 
     Args:
         n: number of variables.
-        cardinality: demanded ones, or one number for each group [g].
-        seed: where randomness starts.
-        rank: columns of A.
+        cardinality: demanded number of ones, or one number for each group [g].
+        seed: seed of the random numbers.
+        rank: number of columns of A.
         groups: group of each variable [n], or None.
         dtype: of the factor, float64 or float32.
     """
@@ -82,14 +81,14 @@ def planted(
 
 
 def known_optimum(problem: BlockProblem) -> StateArray:
-    """The optimal state [n] of a problem that :func:`planted` made or that ships with :func:`pruning`.
+    """The optimal state [n] of a problem of :func:`planted` or :func:`pruning`, or of a proven instance.
 
     Raises:
         ProblemError: the problem's provenance has no "optimum".
     """
     ones = problem.provenance.get("optimum")
     if ones is None:
-        raise ProblemError('no optimal state is on record: the problem\'s provenance has no "optimum"')
+        raise ProblemError('no optimal state is known: the problem\'s provenance has no "optimum"')
     x = np.zeros(problem.n, np.int8)
     x[ones] = 1
     return x

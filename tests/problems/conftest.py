@@ -1,4 +1,4 @@
-"""What hypothesis draws where a test asks for a BlockProblem: `st.from_type(BlockProblem)`."""
+"""The hypothesis strategy of block problems: `st.from_type(BlockProblem)`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from problems import BlockProblem
 
 @st.composite
 def block_problems(draw: st.DrawFn) -> BlockProblem:
-    """Problems of 1 to 9 variables in every form, grouped and not, of whole, wide-ranging and sparse numbers."""
+    """Problems of 1 to 9 variables in every form, with or without groups, of integer, wide or sparse numbers."""
     n = draw(st.integers(1, 9))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     spread = draw(st.sampled_from(["normal", "whole", "wide", "positive", "negative", "sparse"]))

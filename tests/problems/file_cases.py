@@ -1,4 +1,4 @@
-"""Blocks that carry everything, and how two are compared: what the tests of files share."""
+"""Helpers of the tests of files: blocks with all attributes, and comparison of blocks."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ some = settings(
 
 
 def assert_same(one: BlockProblem, other: BlockProblem) -> None:
-    """Every number to the bit, and everything else; what was scaled comes back dense."""
+    """Assert that all numbers agree to the bit and all else is equal; a scaled problem is read as dense."""
     one, other = (p.to_dense() if isinstance(p.form, ScaledForm) else p for p in (one, other))
     assert type(one.form) is type(other.form)
     assert one.form.dtype == other.form.dtype
@@ -50,7 +50,7 @@ def assert_same(one: BlockProblem, other: BlockProblem) -> None:
 
 
 def full(form: str = "dense", n: int = 6) -> BlockProblem:
-    """A problem with everything that a block can carry."""
+    """A problem with all optional attributes."""
     rng = np.random.default_rng(1)
     arguments = {
         "offset": 0.1, "groups": np.arange(n) % 2, "labels": Labels(np.arange(n), np.arange(n) * 10**10),

@@ -1,4 +1,4 @@
-"""The benchmark set that ships: what its records say is true of its blocks, and it is made again to the bit."""
+"""The benchmark set: its records agree with its blocks, and the blocks can be made again to the bit."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ DATA = Path(os.environ.get("HYBRID_ICBS_DATA", REPOSITORY.parent / "shared" / "d
 NAMES = instances.names()
 
 
-# What ships
+# Contents
 
 
-def test_every_network_size_and_share_of_ones_is_there() -> None:
+def test_every_network_size_and_fraction_of_ones_is_there() -> None:
     everything = instances.curated()
     assert {each.source for each in everything} == {"mlpnet", "resnet20", "llama"}
     for source in ("mlpnet", "resnet20", "llama"):
@@ -41,7 +41,7 @@ def test_the_set_takes_a_few_megabytes() -> None:
     assert sum(path.stat().st_size for path in benchmark.FOLDER.iterdir()) < 8_000_000
 
 
-def test_the_folder_holds_the_manifest_and_two_files_of_each_instance_and_nothing_else() -> None:
+def test_the_folder_contains_the_manifest_and_two_files_of_each_instance_only() -> None:
     found = {path.name for path in benchmark.FOLDER.iterdir()}
     assert found == {"manifest.json"} | {f"{name}{ending}" for name in NAMES for ending in (".json", ".npz")}
 
@@ -73,7 +73,7 @@ def test_a_record_agrees_with_its_block(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [each.name for each in instances.curated() if each.n <= 1024])
-def test_a_state_that_is_best_known_is_not_improved_by_any_swap(name: str) -> None:
+def test_no_swap_improves_a_best_known_state(name: str) -> None:
     facts = instances.facts(name)
     problem, x = facts.load(), facts.best()
     h, ones, zeros = problem.local_fields(x), np.flatnonzero(x), np.flatnonzero(x == 0)
@@ -82,7 +82,7 @@ def test_a_state_that_is_best_known_is_not_improved_by_any_swap(name: str) -> No
 
 
 @pytest.mark.parametrize("name", [each.name for each in instances.curated(n=(1, 64))])
-def test_dense_and_low_rank_form_are_one_problem_to_the_last_bit_of_float32(name: str) -> None:
+def test_dense_and_low_rank_form_agree_to_the_last_bit_of_float32(name: str) -> None:
     dense, low_rank = instances.load(name), instances.load(name, dense=False)
     A = low_rank.form.factor.astype(np.float64)  # type: ignore[attr-defined]
     exact = A @ A.T
@@ -94,7 +94,7 @@ def test_dense_and_low_rank_form_are_one_problem_to_the_last_bit_of_float32(name
 
 
 @pytest.mark.parametrize("name", [each.name for each in instances.curated(n=(1, 24), proven=True)])
-def test_proven_optima_are_those_of_exact(name: str) -> None:
+def test_proven_optima_are_found_by_the_exact_solver(name: str) -> None:
     import solvers
 
     problem = instances.load(name)
@@ -106,7 +106,7 @@ def test_proven_optima_are_those_of_exact(name: str) -> None:
     assert problem.energy(instances.known_optimum(problem)) == problem.best_known.energy
 
 
-# Choosing among them
+# Selection
 
 
 def test_instances_are_chosen_by_their_facts() -> None:
@@ -124,7 +124,7 @@ def test_instances_are_chosen_by_their_facts() -> None:
     ]
 
 
-def test_an_unknown_name_is_refused_with_the_nearest() -> None:
+def test_an_error_about_an_unknown_name_lists_the_nearest() -> None:
     with pytest.raises(ProblemError, match=r"'resnet-picked-n32-k16'; did you mean .*resnet20-picked-n32-k16"):
         instances.load("resnet-picked-n32-k16")
     with pytest.raises(ProblemError, match=r"matches 'bert-\*'.*instances list"):
@@ -133,7 +133,7 @@ def test_an_unknown_name_is_refused_with_the_nearest() -> None:
         instances.curated(source="bert")
 
 
-def test_a_block_survives_export(tmp_path: Path) -> None:
+def test_an_exported_block_is_read_unchanged(tmp_path: Path) -> None:
     for name in ("resnet20-picked-n64-k32", "llama-typical-n4096-k2048"):
         problem = instances.load(name)
         back = BlockProblem.load(problem.save(tmp_path / name))
@@ -164,8 +164,8 @@ def test_rounding_keeps_each_row_within_a_128th_and_the_linear_term_to_float32()
     assert np.array_equal(labels.index + 1_000_000 * labels.parameter, numbers)
 
 
-def test_what_cannot_be_stored_exactly_is_refused() -> None:
-    with pytest.raises(ProblemError, match="1041 columns; 1040 are the most"):
+def test_factors_whose_products_would_be_inexact_are_refused() -> None:
+    with pytest.raises(ProblemError, match="1041 columns; at most 1040"):
         Compact.of(np.ones((2, MOST_COLUMNS + 1)), np.zeros(2), np.arange(2), np.zeros(2, bool))
     with pytest.raises(ProblemError, match="must ascend"):
         Compact.of(np.ones((2, 1)), np.zeros(2), np.array([3, 3]), np.zeros(2, bool))
@@ -183,7 +183,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_record_is_written_as_it_was_read(folder: Path) -> None:
+def test_a_record_that_is_read_and_written_is_unchanged(folder: Path) -> None:
     (instance,) = benchmark.read_records(folder).values()
     before = (folder / f"{instance.name}.json").read_bytes()
     benchmark.write_record(instance)
@@ -205,10 +205,10 @@ def test_a_changed_data_file_is_refused(folder: Path) -> None:
     [
         ({"schema": "other"}, "schema"),
         ({"version": 2}, "a newer hybrid-icbs is needed"),
-        ({"name": "other"}, "another instance's"),
+        ({"name": "other"}, "of another instance"),
         ({"surprise": 1}, "surprise"),
-        ({"n": "many"}, "another kind of value"),
-        ({"best_known": 3}, "another kind of value"),
+        ({"n": "many"}, "value of another type"),
+        ({"best_known": 3}, "value of another type"),
     ],
 )
 def test_a_damaged_record_is_refused(folder: Path, change: dict[str, object], message: str) -> None:
@@ -218,16 +218,16 @@ def test_a_damaged_record_is_refused(folder: Path, change: dict[str, object], me
         benchmark.read_records(folder)
 
 
-def test_a_manifest_that_points_outside_is_refused(folder: Path) -> None:
+def test_a_manifest_that_names_a_file_outside_is_refused(folder: Path) -> None:
     benchmark.write_manifest(folder, ["../x"])
     with pytest.raises(FileFormatError, match=r"manifest\.json: instances"):
         benchmark.read_records(folder)
 
 
-# Making it
+# Reproduction
 
 
-def test_the_choices_are_those_of_the_records() -> None:
+def test_the_selected_candidates_are_those_of_the_records() -> None:
     chosen = json.loads((REPOSITORY / "benchmarks" / "instances.json").read_text())
     assert tuple(chosen) == NAMES
     for name, recipe in chosen.items():
@@ -238,7 +238,7 @@ def test_the_choices_are_those_of_the_records() -> None:
 @pytest.mark.data
 @pytest.mark.skipif(not DATA.exists(), reason="the measuring data is not here; set HYBRID_ICBS_DATA")
 @pytest.mark.parametrize("pattern", ["mlpnet-*", "mlpnet-typical-n256-*", "llama-picked-n[1236]*"])
-def test_the_blocks_are_made_again_bit_for_bit(pattern: str) -> None:
+def test_the_blocks_can_be_made_again_to_the_bit(pattern: str) -> None:
     command = [sys.executable, "benchmarks/make_instances.py", "--check", "--only", pattern]
     environment = {**os.environ, "HYBRID_ICBS_DATA": str(DATA), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)

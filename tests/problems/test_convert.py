@@ -43,7 +43,9 @@ def same(one: BlockProblem, other: BlockProblem) -> bool:
 
 @some
 @given(problems, penalties)
-def test_the_bqms_energy_is_the_problems_plus_the_penalty(problem: BlockProblem, penalty: float | str | None) -> None:
+def test_the_energy_of_the_bqm_is_the_energy_plus_the_penalty(
+    problem: BlockProblem, penalty: float | str | None
+) -> None:
     X = every_state(problem.n)
     bqm = problem.to_bqm(penalty)
     strength = penalty
@@ -59,7 +61,7 @@ def test_the_bqms_energy_is_the_problems_plus_the_penalty(problem: BlockProblem,
 
 @some
 @given(problems, penalties)
-def test_the_ising_energy_is_the_bqms(problem: BlockProblem, penalty: float | str | None) -> None:
+def test_the_ising_energy_is_that_of_the_bqm(problem: BlockProblem, penalty: float | str | None) -> None:
     X = every_state(problem.n)
     bqm = problem.to_bqm(penalty)
     h, J, offset = problem.to_ising(penalty)
@@ -73,7 +75,7 @@ def test_the_ising_energy_is_the_bqms(problem: BlockProblem, penalty: float | st
 
 @some
 @given(problems)
-def test_the_cqm_has_the_problems_objective_and_feasible_states(problem: BlockProblem) -> None:
+def test_the_cqm_has_the_objective_and_the_feasible_states(problem: BlockProblem) -> None:
     cqm = problem.to_cqm()
     assert list(cqm.variables) == list(range(problem.n))
     X = every_state(problem.n)
@@ -97,20 +99,20 @@ def test_each_group_gives_one_equality() -> None:
 
 @some
 @given(problems)
-def test_nothing_is_lost_through_a_bqm(problem: BlockProblem) -> None:
+def test_a_bqm_converts_back_to_the_bit(problem: BlockProblem) -> None:
     dense = problem.to_dense()
     assert same(BlockProblem.from_bqm(dense.to_bqm(), problem.cardinality, problem.groups), dense)
 
 
 @some
 @given(problems)
-def test_nothing_is_lost_through_a_cqm(problem: BlockProblem) -> None:
+def test_a_cqm_converts_back_to_the_bit(problem: BlockProblem) -> None:
     dense = problem.to_dense()
     back = BlockProblem.from_cqm(dense.to_cqm())
     if problem.groups is None:
         assert same(back, dense)
         return
-    # Groups without variables have no equality, so the others are numbered anew in their order.
+    # Groups without variables have no equality, so the others are renumbered in order.
     used = np.flatnonzero(problem.constraint.sizes)
     renumbered = np.searchsorted(used, problem.groups)
     counts = problem.constraint.counts[used]
@@ -118,13 +120,13 @@ def test_nothing_is_lost_through_a_cqm(problem: BlockProblem) -> None:
     assert same(back, again)
 
 
-def test_extreme_and_tiny_coefficients_survive_a_bqm() -> None:
+def test_extreme_coefficients_convert_back_to_the_bit() -> None:
     Q = [[0.0, 8e307, 5e-324], [8e307, 0.0, -1e-310], [5e-324, -1e-310, 0.0]]
     problem = BlockProblem(Q, [1e-320, -1e308, 0.1], 1)
     assert same(BlockProblem.from_bqm(problem.to_bqm(), 1), problem)
 
 
-def test_float32_coefficients_survive_a_bqm(rng: np.random.Generator) -> None:
+def test_float32_coefficients_convert_back_to_the_bit(rng: np.random.Generator) -> None:
     problem = BlockProblem(rng.standard_normal((6, 6)).astype(np.float32), None, 2)
     assert np.array_equal(BlockProblem.from_bqm(problem.to_bqm(), 2).form.matrix, problem.form.matrix)
 
@@ -137,7 +139,7 @@ def test_zero_couplings_are_no_interactions() -> None:
 
 @some
 @given(st.integers(1, 6), st.integers(0, 2**32 - 1))
-def test_spin_models_are_taken_with_plus_one_as_one(n: int, seed: int) -> None:
+def test_in_spin_models_plus_one_is_one(n: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     h = dict(enumerate(rng.standard_normal(n)))
     J = {pair: float(rng.standard_normal()) for pair in itertools.combinations(range(n), 2)}
@@ -146,7 +148,7 @@ def test_spin_models_are_taken_with_plus_one_as_one(n: int, seed: int) -> None:
     assert np.allclose(BlockProblem.from_bqm(bqm, 1).energy(X), bqm.energies(2 * X - 1), rtol=1e-12, atol=1e-12)
 
 
-def test_other_labels_are_numbered_in_the_models_own_order() -> None:
+def test_other_labels_are_numbered_in_the_order_of_the_model() -> None:
     bqm = dimod.BinaryQuadraticModel({"z": 1.0, ("a", 3): 2.0, "m": 3.0}, {("z", "m"): 8.0}, 0.0, "BINARY")
     problem = BlockProblem.from_bqm(bqm, 1)
     order = list(bqm.variables)
@@ -155,17 +157,17 @@ def test_other_labels_are_numbered_in_the_models_own_order() -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, object])
-def test_models_of_every_dtype_are_taken(dtype: type) -> None:
+def test_models_of_every_dtype_are_converted(dtype: type) -> None:
     bqm = dimod.BinaryQuadraticModel({0: 1.5, 1: 0.0}, {(0, 1): -0.5}, 2.0, "BINARY", dtype=dtype)
     problem = BlockProblem.from_bqm(bqm, 1)
     assert problem.energy([[1, 0], [1, 1]]).tolist() == [3.5, 3.0]
 
 
-# What is refused
+# Errors
 
 
 @pytest.mark.parametrize("penalty", [-1.0, np.nan, np.inf, "large", [1.0, 2.0], object()])
-def test_a_penalty_that_is_none_is_refused(penalty: object) -> None:
+def test_an_invalid_penalty_is_refused(penalty: object) -> None:
     problem = BlockProblem(np.ones((3, 3)), None, 1)
     with pytest.raises(ProblemError, match=r"penalty .*sufficient"):
         problem.to_bqm(penalty)
@@ -208,19 +210,19 @@ all_three = [("a", 1), ("b", 1), ("c", 1)]
         (lambda: cqm_with((equality(all_three, rhs=-1), "minus")), "'minus' demands -1.0"),
         (lambda: cqm_with((equality([("a", "b", 1), ("c", 1)]), "pair")), "'pair' is quadratic"),
         (lambda: cqm_with((equality(all_three, weight=3.0), "soft")), "'soft' is soft"),
-        (lambda: cqm_with((equality(all_three[:2]), "ab")), "'c' stands in no constraint"),
+        (lambda: cqm_with((equality(all_three[:2]), "ab")), "'c' is in no constraint"),
         (lambda: cqm_with((equality(all_three[:2]), "ab"), (equality(all_three[1:]), "bc")), "'bc'.*'b'.*another"),
         (lambda: cqm_with(), "no constraint"),
         (lambda: cqm_with((equality(all_three), "k"), vartype="INTEGER"), "'a' is INTEGER"),
         (lambda: cqm_with((equality(all_three), "k"), vartype="SPIN"), "'a' is SPIN"),
     ],
 )  # fmt: skip
-def test_a_cqm_that_is_no_block_problem_is_refused_by_name(cqm: object, message: str) -> None:
+def test_a_cqm_with_other_constraints_is_refused_by_name(cqm: object, message: str) -> None:
     with pytest.raises(ProblemError, match=message):
         BlockProblem.from_cqm(cqm())
 
 
-def test_a_cqms_own_labels_and_constants_are_understood() -> None:
+def test_labels_and_constants_of_a_cqm_are_converted() -> None:
     cqm = dimod.ConstrainedQuadraticModel()
     a, b, c, d = dimod.Binaries(["a", "b", "c", "d"])
     cqm.set_objective(2 * a * d - b + 7)

@@ -1,4 +1,4 @@
-"""Damaged and hostile files: always an error that names the file and the field, or the very same problem."""
+"""Damaged and hostile files: an error that names the file and the field, or the same problem."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from file_cases import assert_same, dimod_bytes, forms, full, little_memory
 
 
 def read_or_refuse(path: Path, original: BlockProblem | None, **given: object) -> bool:
-    """Whether the file was refused; where it was not, it must hold the original (None: any problem will do)."""
+    """Whether the file was refused; if not, it must contain the original problem (None: any problem)."""
     try:
         problem = load(path, **given)
     except FileFormatError as error:
@@ -69,7 +69,7 @@ def test_every_flipped_byte_is_refused_or_harmless(tmp_path: Path, form: str) ->
                 old = data[at]
                 data[at] ^= 0x11 if data_file else 0x01
                 path.write_bytes(data)
-                # A description is not checksummed itself: another digit there is another problem, but a checked one.
+                # The description has no checksum: another digit there may give another, valid problem.
                 refused = read_or_refuse(tmp_path / "block", None)
                 assert refused or not data_file
                 data[at] = old
@@ -77,7 +77,7 @@ def test_every_flipped_byte_is_refused_or_harmless(tmp_path: Path, form: str) ->
 
 
 def resealed(folder: Path, ending: str, data: bytes) -> None:
-    """Put hostile bytes in a file, and their checksum in the description, so that the reader itself is tried."""
+    """Write hostile bytes to a file and their checksum to the description, so that the reader itself is tested."""
     (folder / f"block{ending}").write_bytes(data)
     described = json.loads((folder / "block.json").read_text())
     described["sha256"][ending] = hashlib.sha256(data).hexdigest()
@@ -85,7 +85,9 @@ def resealed(folder: Path, ending: str, data: bytes) -> None:
 
 
 @pytest.mark.parametrize(("form", "ending"), [("dense", ".bqm"), ("low-rank", ".npz"), ("dense", ".labels.npz")])
-def test_damage_under_a_right_checksum_is_refused_or_read_in_bounds(tmp_path: Path, form: str, ending: str) -> None:
+def test_damage_with_a_correct_checksum_is_refused_or_read_within_bounds(
+    tmp_path: Path, form: str, ending: str
+) -> None:
     save(full(form, 4), tmp_path / "block")
     data = (tmp_path / f"block{ending}").read_bytes()
     for length in range(0, len(data), 7):
@@ -104,7 +106,7 @@ def test_damage_under_a_right_checksum_is_refused_or_read_in_bounds(tmp_path: Pa
     max_examples=150, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(st.data())
-def test_random_damage_to_a_bare_bqm_is_refused_or_read_in_bounds(tmp_path: Path, data: st.DataObject) -> None:
+def test_random_damage_to_a_bare_bqm_is_refused_or_read_within_bounds(tmp_path: Path, data: st.DataObject) -> None:
     raw = bytearray(dimod_bytes(instances.random(5, 2, 0).to_bqm()))
     for _ in range(data.draw(st.integers(1, 4))):
         at = data.draw(st.integers(0, len(raw) - 1))
@@ -195,7 +197,7 @@ def test_a_hostile_bqm_is_refused_by_field(tmp_path: Path, data: bytes, field: s
         load(tmp_path / "bad.bqm", cardinality=0)
 
 
-def test_the_plainest_bqm_is_read(tmp_path: Path) -> None:
+def test_the_smallest_bqm_is_read(tmp_path: Path) -> None:
     data = bqm_with({"shape": [2, 1]}, zero + linear((0, 1), (1, -1)) + linear((1, 2), (0, 2)))
     (tmp_path / "good.bqm").write_bytes(data)
     assert load(tmp_path / "good.bqm", 1).energy([[1, 0], [0, 1], [1, 1]]).tolist() == [1.0, -1.0, 2.0]
@@ -213,7 +215,7 @@ def npy_saying(header: str, body: bytes = b"", version: bytes = b"\x01\x00") -> 
 
 
 def says(descr: str, shape: str, body: bytes = b"") -> bytes:
-    """A linear member that says what it likes."""
+    """A member `linear` with any header."""
     header = f"{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}}}"
     return archive(factor=factor, linear=npy_saying(header, body))
 
@@ -315,7 +317,7 @@ def test_a_hostile_archive_is_refused_by_member(tmp_path: Path, data: bytes, fie
         ({"note": "hello"}, "note"),
     ],
 )
-def test_a_description_that_does_not_fit_is_refused_by_field(tmp_path: Path, change: dict, field: str) -> None:
+def test_an_invalid_description_is_refused_by_field(tmp_path: Path, change: dict, field: str) -> None:
     save(full(), tmp_path / "block")
     described = json.loads((tmp_path / "block.json").read_text()) | change
     (tmp_path / "block.json").write_text(json.dumps(described))
@@ -353,7 +355,7 @@ def test_an_oversized_description_is_refused_unread(tmp_path: Path) -> None:
 
 
 @forms
-def test_the_other_forms_file_of_a_block_is_refused(tmp_path: Path, form: str) -> None:
+def test_the_file_of_the_other_form_is_refused(tmp_path: Path, form: str) -> None:
     save(full(form), tmp_path / "block")
     with pytest.raises(FileFormatError, match="form"):
         load(tmp_path / ("block.npz" if form == "dense" else "block.bqm"))

@@ -1,4 +1,4 @@
-"""Files of blocks: nothing is lost, what others wrote is read, and saving is all or nothing."""
+"""Files of blocks: round trips, files of other programs, atomic saving."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from file_cases import GOLDEN, assert_same, dimod_bytes, forms, full, problems, 
 
 @some
 @given(problems, st.booleans())
-def test_nothing_is_lost_through_files(tmp_path: Path, problem: BlockProblem, labelled: bool) -> None:
+def test_a_saved_problem_is_read_unchanged(tmp_path: Path, problem: BlockProblem, labelled: bool) -> None:
     if labelled:
         problem = problem.replaced(labels=Labels(np.zeros(problem.n, np.int32), np.arange(problem.n)))
     assert_same(load(save(problem, tmp_path / "block")), problem)
@@ -45,14 +45,14 @@ def test_nothing_is_lost_through_files(tmp_path: Path, problem: BlockProblem, la
 
 @forms
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_both_dtypes_come_back(tmp_path: Path, form: str, dtype: type) -> None:
+def test_both_dtypes_are_read_unchanged(tmp_path: Path, form: str, dtype: type) -> None:
     problem = instances.random(9, 4, 0, rank=None if form == "dense" else 2, dtype=dtype)
     assert problem.form.dtype == dtype
     assert_same(load(save(problem, tmp_path / "block")), problem)
 
 
 @forms
-def test_everything_that_a_block_carries_comes_back(tmp_path: Path, form: str) -> None:
+def test_all_attributes_are_read_unchanged(tmp_path: Path, form: str) -> None:
     problem = full(form)
     problem.save(tmp_path / "block")
     assert_same(BlockProblem.load(tmp_path / "block"), problem)
@@ -71,7 +71,7 @@ def test_a_path_may_be_the_name_or_any_of_its_files(tmp_path: Path, form: str) -
         assert_same(load(str(path / "layer.0.q")), problem)
 
 
-def test_the_data_files_are_those_of_dimod_and_numpy(tmp_path: Path, rng: np.random.Generator) -> None:
+def test_dimod_and_numpy_read_the_data_files(tmp_path: Path, rng: np.random.Generator) -> None:
     dense = BlockProblem(
         np.where(rng.random((9, 9)) < 0.6, rng.standard_normal((9, 9)), 0), rng.random(9), 4, offset=2.0
     )
@@ -84,7 +84,7 @@ def test_the_data_files_are_those_of_dimod_and_numpy(tmp_path: Path, rng: np.ran
         assert np.array_equal(arrays["linear"], low.linear)
 
 
-def test_a_block_replaces_an_earlier_one_of_its_name_whole(tmp_path: Path) -> None:
+def test_a_block_replaces_all_files_of_an_earlier_one(tmp_path: Path) -> None:
     save(full("dense"), tmp_path / "block")
     plain = instances.random(5, 2, 0, rank=2)
     save(plain, tmp_path / "block")
@@ -92,7 +92,7 @@ def test_a_block_replaces_an_earlier_one_of_its_name_whole(tmp_path: Path) -> No
     assert sorted(p.name for p in tmp_path.iterdir()) == ["block.json", "block.npz"]
 
 
-def test_a_very_sparse_matrix_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_very_sparse_matrix_is_read_unchanged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("problems.formats.bqm._ALWAYS_DENSE", 0)
     Q = np.zeros((40, 40))
     Q[3, 5] = 1.0
@@ -101,7 +101,7 @@ def test_a_very_sparse_matrix_comes_back(tmp_path: Path, monkeypatch: pytest.Mon
     assert load(tmp_path / "block").to_bqm().num_interactions == 1
 
 
-# BQM files from elsewhere
+# BQM files of other programs
 
 
 @pytest.mark.parametrize("version", [1, 2])
@@ -142,7 +142,7 @@ def test_a_cardinality_that_disagrees_with_the_description_is_refused(tmp_path: 
             load(tmp_path / "block", **other)
 
 
-def test_what_is_not_there_is_said_to_be_missing(tmp_path: Path) -> None:
+def test_missing_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no problem at .*nothing: no such file.*\.bqm"):
         load(tmp_path / "nothing")
     with pytest.raises(FileNotFoundError):
@@ -162,7 +162,7 @@ def test_what_is_not_there_is_said_to_be_missing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["v1_dense", "v1_low_rank"])
-def test_golden_files_load_and_are_written_the_same_today(tmp_path: Path, name: str) -> None:
+def test_golden_files_are_read_and_written_to_the_byte(tmp_path: Path, name: str) -> None:
     problem = runpy.run_path(str(GOLDEN / "make_golden.py"))["PROBLEMS"][name]()
     assert_same(load(GOLDEN / name), problem)
     save(problem, tmp_path / name)
@@ -172,7 +172,7 @@ def test_golden_files_load_and_are_written_the_same_today(tmp_path: Path, name: 
         assert path.read_bytes() == (GOLDEN / path.name).read_bytes(), path.name
 
 
-def test_golden_files_hold_the_known_numbers() -> None:
+def test_golden_files_contain_the_known_numbers() -> None:
     dense, low = load(GOLDEN / "v1_dense"), load(GOLDEN / "v1_low_rank")
     assert dense.form.row(1).tolist() == [-0.5, 0.0, -1.5, 2.0, 0.0]
     assert dense.linear.tolist() == [1.75, -1.0, 2.25, 4.125, 13.25]
@@ -184,10 +184,10 @@ def test_golden_files_hold_the_known_numbers() -> None:
     assert low.labels.index.tolist() == [3, 10, 0, 2**33, 5, 6]
 
 
-# Saving is all or nothing
+# Atomic saving
 
 
-def test_a_save_that_fails_leaves_the_earlier_block_and_no_litter(tmp_path: Path) -> None:
+def test_a_failed_save_leaves_the_earlier_block_and_no_temporary_files(tmp_path: Path) -> None:
     problem = full()
     save(problem, tmp_path / "block")
     before = sorted(p.name for p in tmp_path.iterdir())
@@ -201,7 +201,7 @@ def test_a_save_that_fails_leaves_the_earlier_block_and_no_litter(tmp_path: Path
 
 
 @pytest.mark.parametrize("name", ["block.labels", "", ".."])
-def test_a_name_that_cannot_be_a_blocks_is_refused(tmp_path: Path, name: str) -> None:
+def test_an_invalid_name_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises((ProblemError, OSError)):
         save(full(), f"{tmp_path}/sub/{name}" if name else "")
 
@@ -217,7 +217,7 @@ def test_a_kill_at_any_moment_leaves_a_whole_block_or_an_error(tmp_path: Path) -
         import sys, numpy as np
         from problems import BlockProblem, save
         twins = [BlockProblem(np.full((300, 300), v), None, 5, provenance={"v": v}) for v in (1.0, 2.0)]
-        save(twins[0], sys.argv[1])  # imports what a save needs, however long that takes
+        save(twins[0], sys.argv[1])  # so that all imports are done
         print("ready", flush=True)
         for i in range(10**6):
             save(twins[i % 2], sys.argv[1])

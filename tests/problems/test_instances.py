@@ -28,7 +28,7 @@ def every_feasible_state(problem: BlockProblem) -> np.ndarray:
 
 @pytest.mark.parametrize("make", [instances.random, instances.planted])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_instances_repeat_by_seed_and_differ_between_seeds(make: object, dtype: type) -> None:
+def test_instances_are_reproducible_and_differ_between_seeds(make: object, dtype: type) -> None:
     one, again, other = (make(12, 5, seed, rank=4, dtype=dtype) for seed in (3, 3, 4))
     assert one.form.dtype == dtype
     assert np.array_equal(one.form.factor, again.form.factor)
@@ -36,7 +36,7 @@ def test_instances_repeat_by_seed_and_differ_between_seeds(make: object, dtype: 
     assert not np.array_equal(one.form.factor, other.form.factor)
 
 
-def test_random_problems_have_the_form_and_cardinality_asked_for() -> None:
+def test_random_problems_have_the_given_form_and_cardinality() -> None:
     assert not instances.random(9, 4, 0).is_low_rank
     assert instances.random(9, 4, 0, rank=3).form.rank == 3
     assert instances.random(12, 2, 0, groups=GROUPS).cardinality.tolist() == [2, 2, 2]
@@ -44,7 +44,7 @@ def test_random_problems_have_the_form_and_cardinality_asked_for() -> None:
         instances.random(9, 10, 0)
 
 
-def test_random_problems_let_linear_and_quadratic_part_both_matter() -> None:
+def test_linear_and_quadratic_terms_of_random_problems_are_of_comparable_size() -> None:
     for problem in (instances.random(200, 100, 0), instances.random(200, 100, 0, rank=20)):
         X = problem.random_states(500, 0)
         linear = X @ problem.single_energies
@@ -72,13 +72,13 @@ def test_a_large_planted_state_stays_exact() -> None:
     assert problem.energy(problem.random_states(3, 0)).min() > 0.0
 
 
-def test_a_planted_state_survives_files(tmp_path: Path) -> None:
+def test_a_planted_state_is_saved_with_the_problem(tmp_path: Path) -> None:
     problem = instances.planted(20, 8, 0)
     back = BlockProblem.load(problem.save(tmp_path / "block"))
     assert np.array_equal(instances.known_optimum(back), instances.known_optimum(problem))
 
 
-def test_a_problem_without_a_known_optimum_says_so() -> None:
+def test_known_optimum_refuses_a_problem_without_one() -> None:
     with pytest.raises(ProblemError, match="no optimal state"):
         instances.known_optimum(instances.random(5, 2, 0))
 
@@ -86,7 +86,7 @@ def test_a_problem_without_a_known_optimum_says_so() -> None:
 # Real blocks
 
 
-def test_real_blocks_ship_with_optima_that_nothing_beats() -> None:
+def test_real_blocks_have_optima_that_no_swap_improves() -> None:
     blocks = instances.pruning()
     assert instances.pruning_names() == blocks.names
     assert len(blocks) >= 6
@@ -143,12 +143,12 @@ def test_an_mdplib_file_becomes_a_minimisation(tmp_path: Path) -> None:
         GOOD.replace("1 2 7", "2 1 7"),
     ],
 )
-def test_harmless_differences_of_an_mdplib_file_are_taken(tmp_path: Path, text: str) -> None:
+def test_variants_of_an_mdplib_file_are_read(tmp_path: Path, text: str) -> None:
     (tmp_path / "tiny.txt").write_bytes(text.encode())
     assert instances.read_mdplib(tmp_path / "tiny.txt").energy([0, 1, 1, 0]) == -7.25
 
 
-def test_the_best_known_value_comes_from_the_table_beside_it(tmp_path: Path) -> None:
+def test_the_best_known_value_is_read_from_best_csv(tmp_path: Path) -> None:
     (tmp_path / "tiny.txt").write_text(GOOD)
     (tmp_path / "best.csv").write_text("file,n,m,best_known\nother.txt,9,9,9\ntiny.txt,4,2,7.25\n")
     best = instances.read_mdplib(tmp_path / "tiny.txt").best_known
@@ -156,7 +156,7 @@ def test_the_best_known_value_comes_from_the_table_beside_it(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("row", ["tiny.txt,5,2,7.25", "tiny.txt,4,2,nan", "tiny.txt,4,2", "tiny.txt,a,b,c"])
-def test_a_table_that_does_not_fit_is_refused_by_line(tmp_path: Path, row: str) -> None:
+def test_a_best_csv_that_disagrees_is_refused_by_line(tmp_path: Path, row: str) -> None:
     (tmp_path / "tiny.txt").write_text(GOOD)
     (tmp_path / "best.csv").write_text(f"file,n,m,best_known\n{row}\n")
     with pytest.raises(FileFormatError, match=r"best\.csv: line 2"):

@@ -19,7 +19,7 @@ def every_state(n: int) -> np.ndarray:
 
 
 def least_needed(problem: BlockProblem) -> float:
-    """The penalty above which no infeasible state reaches the best feasible one, by enumeration."""
+    """The least penalty for which every infeasible state is worse than the best feasible one, by enumeration."""
     X = every_state(problem.n)
     energies, feasible = problem.energy(X), problem.is_feasible(X)
     violation = ((problem.constraint.counted(X) - problem.constraint.counts) ** 2).sum(axis=1)
@@ -42,7 +42,7 @@ def assert_sufficient(problem: BlockProblem) -> None:
 
 @some
 @given(problems)
-def test_no_infeasible_state_reaches_the_best_feasible_one(problem: BlockProblem) -> None:
+def test_every_infeasible_state_is_worse_than_the_best_feasible_one(problem: BlockProblem) -> None:
     assert_sufficient(problem)
 
 
@@ -51,7 +51,9 @@ def test_no_infeasible_state_reaches_the_best_feasible_one(problem: BlockProblem
     st.integers(10, 14), st.floats(0, 1), st.sampled_from([None, 2]), st.integers(0, 2**32 - 1),
     st.sampled_from([0.0, 0.2, 3.0]),
 )  # fmt: skip
-def test_it_suffices_on_larger_problems(n: int, share: float, rank: int | None, seed: int, weight: float) -> None:
+def test_the_penalty_suffices_on_larger_problems(
+    n: int, share: float, rank: int | None, seed: int, weight: float
+) -> None:
     problem = instances.random(n, round(share * n), seed, rank=rank)
     problem = problem.replaced(linear=weight * problem.linear)
     assert_sufficient(problem)
@@ -60,7 +62,7 @@ def test_it_suffices_on_larger_problems(n: int, share: float, rank: int | None, 
 
 @settings(max_examples=12, deadline=None, derandomize=True)
 @given(st.integers(10, 13), st.integers(2, 4), st.integers(0, 2**32 - 1), st.booleans())
-def test_it_suffices_on_larger_grouped_problems(n: int, count: int, seed: int, low_rank: bool) -> None:
+def test_the_penalty_suffices_on_larger_grouped_problems(n: int, count: int, seed: int, low_rank: bool) -> None:
     rng = np.random.default_rng(seed)
     groups = rng.permutation(np.arange(n) % count)
     cardinality = [int(rng.integers(0, size + 1)) for size in np.bincount(groups)]
@@ -82,8 +84,8 @@ def test_the_measured_penalty_is_smaller_and_keeps_the_optimum_on_real_blocks() 
             assert measured > least_needed(problem)
 
 
-def test_the_sufficient_penalty_is_exact_where_single_energies_alone_decide() -> None:
-    # Without couplings the best state of one more takes the next cheapest variable: P just above its gain.
+def test_the_sufficient_penalty_is_tight_without_couplings() -> None:
+    # The best state with one more variable adds the next cheapest one, so P must exceed the decrease by it.
     problem = BlockProblem(np.zeros((6, 6)), [-5.0, -4.0, -3.0, -2.0, -1.0, 0.0], 2)
     assert least_needed(problem) == 3.0
     assert 3.0 < penalty(problem, "sufficient") <= 4.5
@@ -96,29 +98,29 @@ def test_the_sufficient_penalty_is_far_below_the_sum_of_coefficients(rank: int |
     assert penalty(problem, "sufficient") < everything / 50
 
 
-def test_the_sufficient_penalty_grows_with_the_square_root_of_n_where_couplings_have_both_signs() -> None:
+def test_the_sufficient_penalty_grows_with_the_square_root_of_n_if_couplings_have_both_signs() -> None:
     small, large = (penalty(instances.random(n, n // 2, 0), "sufficient") for n in (100, 900))
-    assert large / small < 4  # it would be 9 if rows were all that it looked at
+    assert large / small < 4  # it would be 9 with the bounds by rows alone
 
 
-def test_the_form_makes_no_difference_to_what_is_measured() -> None:
+def test_the_measured_penalty_does_not_depend_on_the_form() -> None:
     low = instances.random(40, 13, 1, rank=5)
     assert penalty(low, "measured") == pytest.approx(penalty(low.to_dense(), "measured"), rel=1e-9)
 
 
-def test_a_factor_is_worth_a_smaller_penalty() -> None:
+def test_the_low_rank_form_gives_a_smaller_penalty() -> None:
     low = instances.random(40, 13, 1, rank=5)
     assert penalty(low, "sufficient") < penalty(low.to_dense(), "sufficient")
 
 
 @pytest.mark.parametrize("kind", ["sufficient", "measured"])
-def test_two_calls_agree_to_the_bit(kind: str) -> None:
+def test_the_penalty_is_reproducible_to_the_bit(kind: str) -> None:
     problem = instances.random(60, 20, 2)
     assert penalty(problem, kind, seed=5) == penalty(problem, kind, seed=5)
 
 
 @pytest.mark.parametrize("kind", ["sufficient", "measured"])
-def test_work_in_pieces_gives_the_same(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_penalty_does_not_depend_on_the_chunk_size(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     plain, grouped = instances.random(30, 11, 3), instances.random(30, 4, 3, groups=np.arange(30) % 3)
     whole = [penalty(plain, kind), penalty(grouped, kind)]
     monkeypatch.setattr("problems.penalty._CHUNK", 64)
@@ -127,7 +129,7 @@ def test_work_in_pieces_gives_the_same(kind: str, monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("kind", ["sufficient", "measured"])
 @pytest.mark.parametrize("cardinality", [0, 3])
-def test_any_penalty_will_do_where_all_coefficients_are_zero(kind: str, cardinality: int) -> None:
+def test_the_penalty_is_one_if_all_coefficients_are_zero(kind: str, cardinality: int) -> None:
     assert penalty(BlockProblem(np.zeros((3, 3)), None, cardinality), kind) == 1.0
 
 
@@ -143,7 +145,7 @@ def test_coefficients_whose_sum_overflows_are_refused() -> None:
 
 @pytest.mark.parametrize("kind", ["sufficient", "measured"])
 @pytest.mark.parametrize("factor", [1e-250, 1e200])
-def test_it_is_as_large_as_the_problem(kind: str, factor: float) -> None:
+def test_the_penalty_scales_with_the_problem(kind: str, factor: float) -> None:
     problem = instances.random(30, 9, 4)
     scaled = BlockProblem(factor * problem.form.matrix, factor * problem.linear, 9)
     assert penalty(scaled, kind) == pytest.approx(factor * penalty(problem, kind), rel=1e-9)

@@ -24,9 +24,9 @@ def rows(seed: int, n: int, count: int = 3, dtype: type = np.float64) -> tuple[n
 
 @some
 @given(st.integers(0, 2**32 - 1), st.integers(1, 9), st.sampled_from([np.float32, np.float64]))
-def test_dense_low_rank_and_scaled_forms_give_one_energy(seed: int, n: int, dtype: type) -> None:
+def test_dense_low_rank_and_scaled_forms_have_the_same_energies(seed: int, n: int, dtype: type) -> None:
     rng = np.random.default_rng(seed)
-    A = np.round(4 * rng.standard_normal((n, 3))).astype(dtype)  # whole numbers: the Gram matrix is exact
+    A = np.round(4 * rng.standard_normal((n, 3))).astype(dtype)  # integers, so that the Gram matrix is exact
     s, linear, k = rng.standard_normal(n), rng.standard_normal(n), int(rng.integers(0, n + 1))
     scaled = BlockProblem.scaled(A @ A.T, s, linear, k, offset=1.5)
     dense = BlockProblem(np.outer(s, s) * (A.astype(np.float64) @ A.T.astype(np.float64)), linear, k, offset=1.5)
@@ -54,7 +54,7 @@ def test_problems_of_one_matrix_hold_it_by_reference() -> None:
         assert isinstance(problem.form, ScaledForm)
         assert np.shares_memory(problem.form.shared.matrix, gram)
         assert problem.form.shared is shared
-    assert gram.flags.writeable  # the caller's own array stays as it was
+    assert gram.flags.writeable  # the caller's array is not changed
     with pytest.raises(ValueError, match="read-only"):
         problems[0].form.shared.matrix[0, 0] = 1.0
 
@@ -68,7 +68,7 @@ def test_a_restricted_problem_stays_scaled() -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_a_file_holds_the_dense_matrix_and_stands_alone(tmp_path: Path, dtype: type) -> None:
+def test_a_scaled_problem_is_saved_in_dense_form(tmp_path: Path, dtype: type) -> None:
     gram, weights = rows(3, 8, dtype=dtype)
     problem = BlockProblem.scaled(gram, weights[0], cardinality=4)
     path = problem.save(tmp_path / "row")
@@ -98,6 +98,6 @@ def test_patterns_have_a_cardinality_for_each_group() -> None:
         (np.full((2, 2), 1e200), [1e100, 1.0], "may be infinite"),
     ],
 )
-def test_what_makes_no_problem_is_refused(B: np.ndarray, s: np.ndarray, message: str) -> None:
+def test_invalid_matrices_and_scales_are_refused(B: np.ndarray, s: np.ndarray, message: str) -> None:
     with pytest.raises(ProblemError, match=message):
         BlockProblem.scaled(B, s, cardinality=1)

@@ -1,4 +1,4 @@
-"""Folders of blocks with their manifests."""
+"""Sets of blocks: folders with a manifest."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from file_cases import assert_same, full, little_memory
 
 
-def test_a_set_comes_back_in_order_and_by_name(tmp_path: Path) -> None:
+def test_a_set_is_read_in_order_and_by_name(tmp_path: Path) -> None:
     problems = {name: instances.random(4 + i, 2, i) for i, name in enumerate(["b", "a", "layer.0=q"])}
     assert save_set(problems, tmp_path / "set") == tmp_path / "set"
     loaded = load_set(tmp_path / "set")
@@ -41,28 +41,28 @@ def test_a_set_comes_back_in_order_and_by_name(tmp_path: Path) -> None:
         loaded[3]
 
 
-def test_problems_without_names_are_numbered_and_may_come_one_at_a_time(tmp_path: Path) -> None:
+def test_problems_of_a_generator_are_numbered(tmp_path: Path) -> None:
     save_set((instances.random(4, 2, i) for i in range(3)), tmp_path)
     assert load_set(tmp_path).names == ("block_0000", "block_0001", "block_0002")
     save_set([], tmp_path)
     assert len(load_set(tmp_path)) == 0
 
 
-def test_blocks_come_to_those_that_are_there_where_they_are_added(tmp_path: Path) -> None:
+def test_blocks_are_added_to_a_set(tmp_path: Path) -> None:
     first, second = instances.random(4, 2, 0), instances.random(5, 2, 1)
     save_set({"b": first, "a": first}, tmp_path, add=True)
     save_set({"c": first, "a": second}, tmp_path, add=True)
     found = load_set(tmp_path)
     assert found.names == ("b", "a", "c")
     assert [problem.n for problem in found] == [4, 5, 4]
-    with pytest.raises(ProblemError, match="do not tell upper from lower case"):
+    with pytest.raises(ProblemError, match="some file systems ignore case"):
         save_set({"A": first}, tmp_path, add=True)
     assert load_set(tmp_path).names == ("b", "a", "c")
 
 
 @pytest.mark.parametrize("add", [False, True])
 @pytest.mark.parametrize("text", ['{"name": "my app"}', "[]", '{"schema": "hybrid-icbs block set", "version": 1}'])
-def test_a_manifest_of_others_is_never_overwritten(tmp_path: Path, add: bool, text: str) -> None:
+def test_a_manifest_of_another_program_is_never_overwritten(tmp_path: Path, add: bool, text: str) -> None:
     (tmp_path / "manifest.json").write_text(text)
     with pytest.raises(FileFormatError, match=r"manifest\.json: .* choose another folder"):
         save_set({"a": full()}, tmp_path, add=add)
@@ -70,7 +70,7 @@ def test_a_manifest_of_others_is_never_overwritten(tmp_path: Path, add: bool, te
     assert (tmp_path / "manifest.json").read_text() == text
 
 
-def test_a_set_that_was_not_finished_is_none(tmp_path: Path) -> None:
+def test_an_unfinished_set_does_not_load(tmp_path: Path) -> None:
     def broken() -> Iterator[BlockProblem]:
         yield instances.random(4, 2, 0)
         raise RuntimeError("out of blocks")
@@ -100,7 +100,7 @@ bad_names = [
 
 
 @pytest.mark.parametrize("name", bad_names)
-def test_names_that_lead_elsewhere_are_refused(tmp_path: Path, name: str) -> None:
+def test_names_that_are_not_plain_file_names_are_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(ProblemError, match="cannot be a block's name"):
         save_set({name: full()}, tmp_path / "out")
     manifest = {"schema": "hybrid-icbs block set", "version": 1, "blocks": [name]}
@@ -116,7 +116,7 @@ def test_names_that_lead_elsewhere_are_refused(tmp_path: Path, name: str) -> Non
         {"version": 9}, {"schema": "x"}, {"extra": 1},
     ],
 )  # fmt: skip
-def test_a_manifest_that_does_not_fit_is_refused(tmp_path: Path, change: dict) -> None:
+def test_an_invalid_manifest_is_refused(tmp_path: Path, change: dict) -> None:
     manifest = {"schema": "hybrid-icbs block set", "version": 1, "blocks": []} | change
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(
@@ -139,7 +139,7 @@ def test_an_oversized_manifest_is_refused_unread(tmp_path: Path) -> None:
         load_set(tmp_path)
 
 
-def test_a_block_that_the_manifest_names_and_the_folder_lacks_is_reported(tmp_path: Path) -> None:
+def test_a_missing_block_of_a_set_is_reported(tmp_path: Path) -> None:
     save_set({"a": full(), "b": full()}, tmp_path)
     (tmp_path / "b.json").unlink()
     assert load_set(tmp_path)[0].n == 6

@@ -1,6 +1,6 @@
-"""Make the files that hold the format: `python tests/problems/golden/make_golden.py`, once for each version of it.
+"""Make the golden files of the format: `python tests/problems/golden/make_golden.py`, once for each version.
 
-The problems are made of whole and dyadic numbers written out by formula, so that every machine makes the same bytes.
+The coefficients are dyadic fractions, so that every machine writes the same bytes.
 """
 
 from __future__ import annotations
