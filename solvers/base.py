@@ -11,9 +11,8 @@ import abc
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
-import dimod
 import numpy as np
 import numpy.typing as npt
 
@@ -22,6 +21,9 @@ from problems.forms import Float64Array, StateArray
 from solvers.errors import OptionError, SolverError, UnavailableError
 from solvers.precision import EXACT_ROUNDING, size_of_terms
 from solvers.run import Run, check_seed, end_all, listening_together, versions
+
+if TYPE_CHECKING:
+    import dimod
 
 InitialStates: TypeAlias = "npt.ArrayLike | dimod.SampleSet | None"
 
@@ -375,6 +377,8 @@ def _timing(run: Run, setup: float, solve: float, total: float) -> dict[str, flo
 def _checked_states(problem: BlockProblem, initial_states: InitialStates) -> StateArray | None:
     if initial_states is None:
         return None
+    import dimod
+
     if isinstance(initial_states, dimod.SampleSet):
         if set(initial_states.variables) != set(range(problem.n)):
             raise OptionError(f"initial_states must be over the variables 0..{problem.n - 1}")
@@ -395,6 +399,8 @@ def _checked_states(problem: BlockProblem, initial_states: InitialStates) -> Sta
 
 def _sample_set(states: StateArray, energies: Float64Array) -> dimod.SampleSet:
     """States [s, n] over the variables 0..n-1, built at once: `from_samples` looks longer than a short search takes."""
+    import dimod
+
     n = states.shape[1]
     rows = np.zeros(len(states), [("sample", np.int8, (n,)), ("energy", np.float64), ("num_occurrences", np.int_)])
     rows["sample"], rows["energy"], rows["num_occurrences"] = states, energies, 1

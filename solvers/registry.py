@@ -9,13 +9,14 @@ import importlib.metadata
 import types
 import typing
 from collections.abc import Callable
-from typing import Any, Union
-
-import dimod
+from typing import TYPE_CHECKING, Any, Union
 
 from problems import BlockProblem
 from solvers.base import Availability, InitialStates, Solver
 from solvers.errors import OptionError, SolverError
+
+if TYPE_CHECKING:
+    import dimod
 
 ENTRY_POINTS = "hybrid_icbs.solvers"
 """Group in which a third party's distribution names its solvers: `name = "package.module:SolverClass"`."""

@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import dimod
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -21,8 +20,11 @@ from hybrid_icbs.models.layers import Layer
 from hybrid_icbs.selection.candidates import Chosen
 from problems import BlockProblem, Labels, LowRankForm
 
+if TYPE_CHECKING:
+    import dimod
+
 States: TypeAlias = npt.NDArray[np.int8]
-Answer: TypeAlias = dimod.SampleSet | npt.ArrayLike
+Answer: TypeAlias = "dimod.SampleSet | npt.ArrayLike"
 
 
 @dataclass(eq=False)
@@ -168,6 +170,8 @@ def checksum(problem: BlockProblem) -> str:
 
 
 def _best_state(problem: BlockProblem, answer: Answer) -> tuple[States, Mapping[str, Any]]:
+    import dimod  # here, as it takes half a second to import
+
     if isinstance(answer, dimod.SampleSet):
         if not len(answer) or set(answer.variables) != set(range(problem.n)):
             raise PruningError(

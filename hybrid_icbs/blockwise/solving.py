@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import dimod
 import numpy as np
 
 import solvers
@@ -15,6 +14,9 @@ from hybrid_icbs.config import Config
 from hybrid_icbs.errors import PruningError
 from problems import BlockProblem
 from solvers.dispatch import Dispatch, get_dispatch
+
+if TYPE_CHECKING:
+    import dimod
 
 logger = logging.getLogger(__name__)
 

@@ -343,7 +343,7 @@ def solve(
     """
     import problems
     import solvers
-    from hybrid_icbs.cli.commands import CALLS, on_account
+    from hybrid_icbs.cli.calls import CALLS, on_account
     from hybrid_icbs.cli.tables import answer_lines, answer_record
 
     solver = solvers.get_solver(_with_options(backend, option or []))

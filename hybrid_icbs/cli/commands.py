@@ -25,14 +25,10 @@ from hybrid_icbs.pruning import complete
 from hybrid_icbs.report.model_card import write_card
 from hybrid_icbs.report.record import RunRecord
 from hybrid_icbs.result import PruneResult
+from hybrid_icbs.runs.folder import FILE
 from hybrid_icbs.runs.forecast import forecast_notes, forecast_table, forecasts
-from hybrid_icbs.runs.journal import FILE, Journal, check_free
+from hybrid_icbs.runs.journal import Journal, check_free
 from solvers.dispatch import WorkerLost, get_dispatch
-from solvers.remote.account import Account, accounting
-from solvers.remote.ledger import FileLedger, fingerprint
-
-CALLS = ".calls.jsonl"
-"""What the name of a block's file gets for the record of its calls to services."""
 
 Scores = dict[str, dict[str, Any]]
 
@@ -360,33 +356,6 @@ def _show_summary(summary: dict[str, Any], *, quiet: bool, as_json: bool) -> Non
 
 
 # solve
-
-
-@contextmanager
-def on_account(
-    solver: solvers.Solver,
-    problem: problems.BlockProblem,
-    record: Path,
-    max_calls: int | None,
-    max_charge: float | None,
-) -> Iterator[None]:
-    """Keep the calls of a solve on record, where a service is called.
-
-    Args:
-        solver: the solver.
-        problem: the block; its content names the run, so the same command finds the same calls again.
-        record: file of the calls.
-        max_calls: calls that may be made, those of earlier commands with this record included.
-        max_charge: seconds that may be billed, likewise.
-    """
-    if not solver.capabilities.remote:
-        yield
-        return
-    with (
-        FileLedger(record) as ledger,
-        accounting(Account(ledger, f"solve-{fingerprint(problem)}", max_calls=max_calls, max_charge=max_charge)),
-    ):
-        yield
 
 
 # blocks

@@ -11,7 +11,7 @@ import typer
 
 import solvers
 from hybrid_icbs.cli.console import INTERRUPTED, WrongUse, show, show_json
-from hybrid_icbs.runs.journal import FILE
+from hybrid_icbs.runs.folder import FILE
 from solvers.comparison import Comparison
 from solvers.comparison.inputs import Given
 from solvers.comparison.leaderboard import footnotes

@@ -19,7 +19,7 @@ from hybrid_icbs.digits import digits_classifier, load_digits
 from hybrid_icbs.pruning import complete
 from hybrid_icbs.report import plots
 from hybrid_icbs.report.record import RunRecord
-from hybrid_icbs.runs.journal import FILE
+from hybrid_icbs.runs.folder import FILE
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -6,12 +6,11 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-import dimod
-
 import problems
 import solvers
 
 if TYPE_CHECKING:
+    import dimod
     from rich.table import Table
 
 

@@ -23,9 +23,8 @@ import numpy.typing as npt
 
 from hybrid_icbs.config import Config
 from hybrid_icbs.errors import RunFolderError
+from hybrid_icbs.runs.folder import FILE
 from solvers.remote.ledger import Ticket, checked
-
-FILE = "journal.sqlite"
 
 WRITTEN = ("report.html", "model", "masks.safetensors", "race.json")
 """Files that mark a folder as used although it has no journal: a run would overwrite them."""

@@ -9,9 +9,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, ClassVar, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, cast
 
-import dimod
 import numpy as np
 
 from problems import BlockProblem
@@ -19,6 +18,9 @@ from problems.forms import StateArray
 from solvers.base import Availability, InitialStates, Solver
 from solvers.errors import UnavailableError
 from solvers.run import on_interrupt
+
+if TYPE_CHECKING:
+    import dimod
 
 T = TypeVar("T")
 R = TypeVar("R")

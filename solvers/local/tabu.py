@@ -10,9 +10,8 @@ import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-import dimod
 import numpy as np
 
 from problems import BlockProblem
@@ -28,6 +27,9 @@ from solvers.local.sub_blocks import GuidedSearch
 from solvers.local.target import Goal
 from solvers.local.walks import settled
 from solvers.run import Run, cpu_threads, listening_together
+
+if TYPE_CHECKING:
+    import dimod
 
 DENSE_UP_TO = 4096
 """Low-rank problems of at most so many variables are made dense: 67 MB of float32, which a tabu step reads two rows

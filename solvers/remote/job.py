@@ -7,14 +7,14 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
-import dimod
-
 from problems import BlockProblem
 from solvers.errors import RemoteError
 from solvers.remote.ledger import Stage, Ticket
 from solvers.run import Run
 
 if TYPE_CHECKING:
+    import dimod
+
     from solvers.remote.solver import RemoteSolver
 
 OnStage: TypeAlias = Callable[[Ticket], None]

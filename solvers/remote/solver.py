@@ -16,9 +16,8 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-import dimod
 import numpy as np
 
 from problems import BlockProblem
@@ -31,6 +30,9 @@ from solvers.remote.account import Account, accounting, current_account, throw_a
 from solvers.remote.job import Job, OnStage, StoredJob
 from solvers.remote.ledger import FileLedger, Ledger, MemoryLedger, Stage, Ticket, fingerprint
 from solvers.run import Run, end_all, listening_together
+
+if TYPE_CHECKING:
+    import dimod
 
 __all__ = [
     "Account", "FileLedger", "Job", "Ledger", "MemoryLedger", "OnStage", "RemoteSolver", "Stage", "Stopped", "Ticket",

@@ -24,7 +24,7 @@ from hybrid_icbs.models.masks import Masks
 from hybrid_icbs.models.patterns import Pattern
 from hybrid_icbs.pruning import complete
 from hybrid_icbs.report.record import RunRecord
-from hybrid_icbs.runs.journal import FILE
+from hybrid_icbs.runs.folder import FILE
 from hybrid_icbs.selection.groups import holds
 from problems import BlockProblem
 from solvers import solve

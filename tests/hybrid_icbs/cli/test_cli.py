@@ -26,7 +26,8 @@ from hybrid_icbs.cli import console
 from hybrid_icbs.cli.app import app
 from hybrid_icbs.cli.demo import _unused
 from hybrid_icbs.report.record import RunRecord
-from hybrid_icbs.runs.journal import FILE, Journal
+from hybrid_icbs.runs.folder import FILE
+from hybrid_icbs.runs.journal import Journal
 
 NETS = """
 import torch

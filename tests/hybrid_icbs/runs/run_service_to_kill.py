@@ -20,7 +20,8 @@ import torch
 from hybrid_icbs import Config, Pruner, prune
 from hybrid_icbs.digits import digits_classifier, load_digits
 from hybrid_icbs.pruning import complete
-from hybrid_icbs.runs.journal import FILE, Journal
+from hybrid_icbs.runs.folder import FILE
+from hybrid_icbs.runs.journal import Journal
 from solvers.remote.leap import service
 
 SETTINGS = {"density": 0.05, "steps": 4, "round_size": 2, "block_size": 32, "batch_size": 32, "guard_size": 100}

@@ -28,7 +28,8 @@ from transformer_models import make, samples
 from hybrid_icbs import RunFolderError, prune, resume
 from hybrid_icbs.digits import digits_classifier, load_digits
 from hybrid_icbs.runs.fingerprint import fingerprint
-from hybrid_icbs.runs.journal import FILE, Journal
+from hybrid_icbs.runs.folder import FILE
+from hybrid_icbs.runs.journal import Journal
 
 SMALL = {"density": 0.05, "steps": 16, "round_size": 2, "block_size": 64, "batch_size": 64, "hold_back": 0.3}
 WAYS: dict[str, dict[str, Any]] = {

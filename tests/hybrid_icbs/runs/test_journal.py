@@ -18,7 +18,8 @@ from torch import nn
 import solvers
 from hybrid_icbs import Config, Pruner, PruningError, RunFolderError, prune
 from hybrid_icbs.pruning import complete
-from hybrid_icbs.runs.journal import FILE, Journal
+from hybrid_icbs.runs.folder import FILE
+from hybrid_icbs.runs.journal import Journal
 from problems import BlockProblem
 from solvers.local.sa import SimulatedAnnealing
 

@@ -19,7 +19,8 @@ import problems
 from hybrid_icbs import Config, Pruner, prune, resume
 from hybrid_icbs.cli.app import app
 from hybrid_icbs.pruning import complete
-from hybrid_icbs.runs.journal import FILE, Journal
+from hybrid_icbs.runs.folder import FILE
+from hybrid_icbs.runs.journal import Journal
 from problems import instances
 from solvers import ServiceError
 
