@@ -11,6 +11,7 @@
 - `storage`: atomic writing, and JSON that is not trusted
 - `sets`: folders of problems with a manifest
 - `inputs`: :func:`resolve`: from files, folders and `instances:PATTERN` to named problems
+- `names`: suggestions in messages about an unknown name
 - `instances`: random and planted problems, and the benchmark set of real blocks
 
 The package imports numpy only; numba is imported with the first energy, dimod with the first conversion.

@@ -7,7 +7,6 @@ import io
 import json
 import math
 import os
-import secrets
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -117,7 +116,7 @@ def check_schema(values: Mapping[str, Any], schema: str, version: int, path: Pat
 
 def _write_beside(target: Path, write: Callable[[BinaryIO], None], unfinished: contextlib.ExitStack) -> Path:
     """Write to a temporary file, which is deleted when `unfinished` closes unless it was renamed before."""
-    temporary = target.parent / f".{target.name}.{secrets.token_hex(4)}.tmp"
+    temporary = target.parent / f".{target.name}.{os.urandom(4).hex()}.tmp"
     with temporary.open("xb") as file:
         unfinished.callback(temporary.unlink, missing_ok=True)
         write(file)

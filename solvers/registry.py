@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import importlib
 import importlib.metadata
 import types
@@ -12,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Union
 
 from problems import BlockProblem
+from problems.names import suggestion
 from solvers.base import Availability, InitialStates, Solver
 from solvers.errors import OptionError, SolverError
 
@@ -49,25 +49,26 @@ def solve(
 ) -> dimod.SampleSet:
     """Solve a block problem with the backend of a name; see :meth:`solvers.Solver.solve` for what comes back.
 
-    Args:
-        problem: the block problem.
-        backend: a name such as "sa", text such as "sa?restarts=8", or a solver.
-        seed: where randomness starts.
-        time_limit: seconds of search; None for the backend's fixed amount of work.
-        target: an energy at which to stop.
-        initial_states: feasible states to start from [n] or [s, n].
-        stop: a function that returns True to end early.
-        options: settings of the backend.
+        Args:
+            problem: the block problem.
+            backend: a name such as "sa", text such as "sa?restarts=8", or a solver.
+            seed: where randomness starts.
+            time_limit: seconds of search; None for the backend's fixed amount of work.
+            target: an energy at which to stop.
+            initial_states: feasible states to start from [n] or [s, n].
+            stop: a function that returns True to end early.
+            options: settings of the backend.
 
-    Raises:
-        OptionError: an unknown backend or option (the message names the nearest one), or see the method.
-        SolverError, UnavailableError: see the method.
+        Raises:
+            OptionError: an unknown backend or option (the message names the nearest one), or see the method.
+            SolverError, UnavailableError: see the method.
 
-    Example:
-        >>> from problems import BlockProblem
-        >>> problem = BlockProblem([[0, 2, 1], [0, 0, 1], [0, 0, 0]], cardinality=2)
-        >>> solve(problem, backend="exact").first.energy
-        1.0
+        Example:
+            >>> from problems import BlockProblem
+    from problems.names import suggestion
+            >>> problem = BlockProblem([[0, 2, 1], [0, 0, 1], [0, 0, 0]], cardinality=2)
+            >>> solve(problem, backend="exact").first.energy
+            1.0
     """
     solver = get_solver(backend, **options)
     return solver.solve(
@@ -233,9 +234,7 @@ def value_of(key: str, text: str, hint: Any) -> Any:
 
 def nearest(given: str, known: list[str]) -> str:
     """The end of a message on an unknown name: which one may have been meant, and which there are."""
-    close = difflib.get_close_matches(given, known, n=1, cutoff=0.5)
-    meant = f"; did you mean {close[0]!r}?" if close else "."
-    return f"{meant} Known: {', '.join(known)}"
+    return f"{suggestion(given, known) or '.'} Known: {', '.join(known)}"
 
 
 def _entry_points() -> dict[str, importlib.metadata.EntryPoint]:

@@ -16,6 +16,7 @@ from problems.data import ProblemData
 from problems.errors import FileFormatError, ProblemError
 from problems.formats import mdplib, native
 from problems.formats.format import HEAD, Format
+from problems.names import suggestion
 from problems.storage import opened, with_ending
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def named(name: str) -> Format:
     if name not in _formats:
         _load_entry_points()
     if name not in _formats:
-        raise ProblemError(f"no file format {name!r}; known formats: {_listed()}")
+        raise ProblemError(f"no file format {name!r}{suggestion(name, _formats) or ';'} known formats: {_listed()}")
     return _formats[name]
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import difflib
 import fnmatch
 import functools
 import hashlib
@@ -24,6 +23,7 @@ from problems.data import BestKnown
 from problems.errors import FileFormatError, ProblemError
 from problems.forms import StateArray
 from problems.instances.compact import Compact, unpacked
+from problems.names import suggestion
 from problems.sets import BlockSet, load_set
 from problems.storage import check_schema, json_bytes, opened, parse_json, write_whole
 
@@ -344,6 +344,5 @@ def _matching(patterns: tuple[str, ...]) -> tuple[Instance, ...]:
 
 
 def _meant(name: str) -> str:
-    near = difflib.get_close_matches(name.lower(), _records(), n=3, cutoff=0.5)
-    meant = f"; did you mean {' or '.join(near)}?" if near else ""
-    return f"{meant} `hybrid-icbs instances list` lists all" if meant else "; `hybrid-icbs instances list` lists all"
+    meant = suggestion(name.lower(), _records(), 3)
+    return f"{meant or ';'} `hybrid-icbs instances list` lists all"

@@ -57,7 +57,7 @@ def test_a_registered_format_is_read_and_written(tmp_path: Path) -> None:
     )
     printed = in_new_process(code, tmp_path, THIRD_PARTY)
     assert "a.dat: cardinality: the file has none; pass cardinality=" in printed
-    assert "no file format 'tyo'; known formats: block (.json, .bqm, .npz), mdplib" in printed
+    assert "no file format 'tyo'; did you mean 'toy'? known formats: block (.json, .bqm, .npz), mdplib" in printed
     assert "toy (.toy)" in printed
 
 

@@ -107,7 +107,7 @@ def test_export_of_low_rank_blocks_is_dense_only_if_told(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("show", "resnet20-picked-n33-k16"), f"did you mean {NAME}"),
+        (("show", "resnet20-picked-n33-k16"), f"did you mean '{NAME}'"),
         (("list", "bert-*"), "no instance matches 'bert-*'"),
         (("list", "--form", "sparse"), "no instance has the form 'sparse'; there are dense, low-rank"),
         (("list", "--source", "bert"), "there are mlpnet, resnet20, llama"),
