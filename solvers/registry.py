@@ -49,26 +49,25 @@ def solve(
 ) -> dimod.SampleSet:
     """Solve a block problem with the backend of a name; see :meth:`solvers.Solver.solve` for what comes back.
 
-        Args:
-            problem: the block problem.
-            backend: a name such as "sa", text such as "sa?restarts=8", or a solver.
-            seed: where randomness starts.
-            time_limit: seconds of search; None for the backend's fixed amount of work.
-            target: an energy at which to stop.
-            initial_states: feasible states to start from [n] or [s, n].
-            stop: a function that returns True to end early.
-            options: settings of the backend.
+    Args:
+        problem: the block problem.
+        backend: a name such as "sa", text such as "sa?restarts=8", or a solver.
+        seed: where randomness starts.
+        time_limit: seconds of search; None for the backend's fixed amount of work.
+        target: an energy at which to stop.
+        initial_states: feasible states to start from [n] or [s, n].
+        stop: a function that returns True to end early.
+        options: settings of the backend.
 
-        Raises:
-            OptionError: an unknown backend or option (the message names the nearest one), or see the method.
-            SolverError, UnavailableError: see the method.
+    Raises:
+        OptionError: an unknown backend or option (the message names the nearest one), or see the method.
+        SolverError, UnavailableError: see the method.
 
-        Example:
-            >>> from problems import BlockProblem
-    from problems.names import suggestion
-            >>> problem = BlockProblem([[0, 2, 1], [0, 0, 1], [0, 0, 0]], cardinality=2)
-            >>> solve(problem, backend="exact").first.energy
-            1.0
+    Example:
+        >>> from problems import BlockProblem
+        >>> problem = BlockProblem([[0, 2, 1], [0, 0, 1], [0, 0, 0]], cardinality=2)
+        >>> solve(problem, backend="exact").first.energy
+        1.0
     """
     solver = get_solver(backend, **options)
     return solver.solve(
