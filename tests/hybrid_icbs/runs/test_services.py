@@ -96,8 +96,10 @@ def killed_and_resumed() -> Iterator[Callable[..., list[str]]]:
 
 @pytest.mark.parametrize(
     ("when", "stage", "number"),
-    [("before", "labelled", 1), ("after", "labelled", 1), ("before", "uploaded", 2), ("after", "uploaded", 1),
-     ("before", "accepted", 1), ("after", "accepted", 2), ("before", "answered", 1), ("after", "answered", 3)],
+    [("before", "uploaded", 2), ("before", "accepted", 1), ("after", "answered", 3),
+     *(pytest.param(*case, marks=pytest.mark.slow) for case in (
+         ("before", "labelled", 1), ("after", "labelled", 1), ("after", "uploaded", 1), ("after", "accepted", 2),
+         ("before", "answered", 1)))],
 )  # fmt: skip
 def test_a_run_that_is_killed_at_a_stage_sends_no_job_twice(
     sapi: SapiServer,
