@@ -1,24 +1,35 @@
-"""The settings of a pruning run: one validated type, read from keywords, TOML and JSON alike."""
+"""The settings of a pruning run: each is written once, with its description, group and command-line flag.
+
+The options of the command line, the help, the table of settings in the documentation and the files of settings are all
+made from the fields of :class:`Config`.
+"""
 
 from __future__ import annotations
 
-import difflib
 import json
 import tomllib
+import typing
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
 
 from hybrid_icbs.errors import PruningError
 from hybrid_icbs.models.patterns import Pattern
-from hybrid_icbs.selection.scores import Comparison, Score
+from problems.names import nearest
+
+Score: TypeAlias = Literal["magnitude", "wanda", "gradient", "random"]
+Comparison: TypeAlias = Literal["global", "layer", "output", "input"]
 
 PRESETS: dict[str, dict[str, Any]] = {
-    # Ours; how its defaults were chosen, and on what, stands in benchmarks/README.md.
+    # The defaults of Config; benchmarks/README.md says how they were chosen.
     "icbs": {},
-    # The paper's classifier runs (Rosenberg et al. 2024, arXiv 2411.17796): blocks within a layer, no guard, absolute
-    # damping, part of the weights fixed for good.
+    # The classifier runs of the paper (Rosenberg et al. 2024, arXiv 2411.17796): blocks within a layer, no guard,
+    # absolute damping, a share of the weights fixed for the whole run.
     "icbs-paper": {
         "scope": "layer",
         "init_comparison": "layer",
@@ -34,125 +45,150 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 
+BY_LAYER_UNDISPATCHED = "dispatch is for blocks; runs by layer solve the rows of a layer in one call: leave it out"
 
-BY_LAYER_UNDISPATCHED = "dispatch is for blocks: runs by layer solve the rows of a layer in one call; leave it out"
-
-OF_BLOCKS = (
-    "steps", "block_size", "cut_steps", "cut_from", "round_size", "init", "init_comparison", "gamma", "rho",
-    "relative_rho", "adapt_rho", "hold_back", "fixed_pruned", "fixed_kept", "recalibrate_bn", "backend",
-    "backend_options", "time_limit", "max_calls", "max_charge",
+GOAL, BLOCKS, OBJECTIVE, START, MODEL, GUARD, SOLVING, SERVICES = (
+    "Density", "Blocks", "Objective, method, pattern", "Initial masks", "Quadratic model", "Guard", "Solver",
+    "Paid services",
 )  # fmt: skip
-"""Settings that mean nothing to a run by layer."""
+"""Groups of settings, in the order of the help and the documentation."""
+GROUPS = (GOAL, OBJECTIVE, BLOCKS, START, MODEL, GUARD, SOLVING, SERVICES)
+
+
+def setting(
+    default: Any, description: str, group: str, *, metavar: str = "", by_layer: bool = False, **limits: Any
+) -> Any:
+    """A field of :class:`Config`.
+
+    Args:
+        default: its value if neither the preset nor the user sets it.
+        description: one sentence for the help and the documentation, without a full stop.
+        group: one of GROUPS.
+        metavar: the value's name in the help; empty for the type's name.
+        by_layer: whether the setting has an effect in runs by layer.
+        limits: constraints of :func:`pydantic.Field`.
+    """
+    extra: dict[str, Any] = {"group": group, "metavar": metavar, "by_layer": by_layer}
+    return Field(default, description=description, json_schema_extra=extra, **limits)
 
 
 class Config(BaseModel):
     """How a model is pruned.
 
-    Settings that are not given come from the preset, then from the defaults here.
+    A setting that is not given comes from the preset, and if the preset does not set it, from the default here.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    density: float = Field(gt=0, lt=1, description="share of weights kept")
-    method: Literal["icbs", "magnitude", "wanda", "sparsegpt"] = Field(
-        "icbs", description="how weights are chosen: icbs, or one of the field's baselines, layer by layer"
+    density: float = setting(..., "share of weights to keep", GOAL, by_layer=True, gt=0, lt=1)
+    preset: str = setting("icbs", "named settings to start from: icbs, or icbs-paper, the published method", GOAL,
+                          metavar="NAME", by_layer=True)  # fmt: skip
+    include: tuple[str, ...] | None = setting(
+        None, "layers in scope: a name, a prefix, a class name, or re:REGEX; by default all linear and convolutional "
+        "layers, of a transformers model those in its blocks", GOAL, metavar="PATTERN", by_layer=True,
+    )  # fmt: skip
+    exclude: tuple[str, ...] = setting((), "layers left out, given likewise", GOAL, metavar="PATTERN", by_layer=True)
+    seed: int = setting(0, "seed of all randomness; the same seed on the same machine gives the same masks", GOAL,
+                        metavar="N", by_layer=True, ge=0, lt=2**31)  # fmt: skip
+
+    method: Literal["icbs", "magnitude", "wanda", "sparsegpt"] = setting(
+        "icbs", "pruning method: icbs, or a baseline that prunes layer by layer", OBJECTIVE, by_layer=True
     )
-    objective: Literal["loss", "layer", "joint"] = Field(
-        "loss",
-        description="what blocks minimise: a model of the loss; the error of each layer's output, row by row; or that "
-        "error weighted by the rows' output gradients, which makes layers comparable",
+    objective: Literal["loss", "layer", "joint"] = setting(
+        "loss", "what block problems minimise: loss, a quadratic model of the loss; layer, the error of each layer's "
+        "output; joint, that error weighted by output gradients, so that layers are comparable",
+        OBJECTIVE, by_layer=True,
+    )  # fmt: skip
+    update: Literal["none", "backsolve"] = setting(
+        "none", "whether surviving weights are refitted: for the loss, or by layer for its output", OBJECTIVE,
+        by_layer=True,
+    )  # fmt: skip
+    pattern: str | None = setting(
+        None, "N:M pattern such as 2:4: keep N of every M consecutive weights along a layer's inputs", OBJECTIVE,
+        metavar="N:M", by_layer=True,
+    )  # fmt: skip
+    scope: Literal["global", "layer"] = setting(
+        "global", "global: density may move between layers; layer: each layer keeps its density", OBJECTIVE,
+        by_layer=True,
+    )  # fmt: skip
+
+    steps: int = setting(60, "number of blocks to solve", BLOCKS, metavar="N", ge=0)
+    block_size: int = setting(1024, "weights in a block, n", BLOCKS, metavar="N", ge=2)
+    batch_size: int | None = setting(
+        None, "samples for the gradients of a round, N; by default 1,000, of text 32 sequences, by layer 64", BLOCKS,
+        metavar="N", by_layer=True, ge=1,
+    )  # fmt: skip
+    round_size: int = setting(
+        1, "blocks of a round: measured on one batch, and merged or refused together", BLOCKS, metavar="N", ge=1
     )
-    update: Literal["none", "backsolve"] = Field(
-        "none",
-        description="whether surviving weights are refitted: by layer for its outputs, by blocks for the loss",
+    cut_steps: int | None = setting(
+        None, "number of first steps that lower the density to the final one; by default a sixth of the steps if scope "
+        "is global and that many blocks can halve the model, else 0", BLOCKS, metavar="N", ge=0,
+    )  # fmt: skip
+    cut_from: float = setting(2.0, "initial density in multiples of the final one, if the blocks can prune so much",
+                              BLOCKS, ge=1)  # fmt: skip
+    hold_back: float = setting(0.0, "share of a layer's weights that are held back after use in a block", BLOCKS,
+                               ge=0, lt=1)  # fmt: skip
+    fixed_pruned: float = setting(0.0, "share of the initially pruned weights that stay pruned", BLOCKS, ge=0, lt=1)
+    fixed_kept: float = setting(0.0, "share of the initially kept weights that stay kept", BLOCKS, ge=0, lt=1)
+
+    init: Score = setting("magnitude", "score that chooses the initial masks", START)
+    init_comparison: Comparison | None = setting(
+        None, "weights whose initial scores are compared: all, or those of a layer, an output or an input; by default "
+        "as scope", START,
+    )  # fmt: skip
+
+    gamma: float = setting(0.75, "weight of the first-order term", MODEL, ge=0)
+    rho: float = setting(0.1, "damping: weight of the squared change of the weights", MODEL, ge=0)
+    relative_rho: bool = setting(True, "rho in units of the block's mean curvature; if not, absolute", MODEL)
+    adapt_rho: bool = setting(True, "double rho when the guard refuses a round, halve it when it accepts one", MODEL)
+
+    guard: Literal["refuse", "watch", "off"] = setting(
+        "refuse", "refuse: undo a round that raises the loss on held-back samples; watch: keep it, and return to the "
+        "best masks at the end; off: no samples are held back", GUARD, by_layer=True,
+    )  # fmt: skip
+    guard_size: int | None = setting(
+        None, "samples that the guard holds back; by default a third of the data, at most 5,000 or 64 sequences, by "
+        "layer 64", GUARD, metavar="N", by_layer=True, ge=1,
+    )  # fmt: skip
+    recalibrate_bn: bool | None = setting(
+        None, "recompute batch-norm statistics of the result; by default if that does not raise the guard's loss", GUARD
     )
-    pattern: str | None = Field(
-        None, description="N:M, such as 2:4: of each M weights along a layer's inputs N are kept"
-    )
-    preset: str = Field("icbs", description="named settings that the others start from")
-    scope: Literal["global", "layer"] = Field(
-        "global", description="whether a block's candidates come from all layers, moving budget between them"
-    )
-    steps: int = Field(60, ge=0, description="blocks to solve")
-    block_size: int = Field(1024, ge=2, description="weights in a block, n")
-    cut_steps: int | None = Field(
+
+    backend: str = setting(
+        "auto", 'solver of the block problems, such as tabu or "sa?restarts=4"; auto takes the fastest local one',
+        SOLVING, metavar="NAME[?KEY=VALUE&...]",
+    )  # fmt: skip
+    backend_options: dict[str, Any] = setting({}, "settings of the backend, by name", SOLVING)
+    time_limit: float | None = setting(
         None,
-        ge=0,
-        description="of the steps, those that lower the density: the run starts denser, and each of these blocks cuts "
-        "its part; by default a sixth where scope is global and so many blocks can halve the model, else none",
-    )
-    cut_from: float = Field(
-        2.0,
-        ge=1,
-        description="density at which cutting starts, in multiples of the final one, if blocks can cut so much",
-    )
-    batch_size: int | None = Field(
-        None,
-        ge=1,
-        description="samples for the gradients of a round, N; by default 1,000, of text 32 sequences, by layer 64",
-    )
-    round_size: int = Field(
-        1, ge=1, description="blocks asked together, from one batch, and merged or refused together"
-    )
-    init: Score = Field("magnitude", description="score that chooses the masks with which the run starts")
-    init_comparison: Comparison | None = Field(
-        None, description="among which weights initial scores are compared; by default as the scope"
-    )
-    gamma: float = Field(0.75, ge=0, description="weight of the first-order term")
-    rho: float = Field(0.1, ge=0, description="damping of the change of the weights")
-    relative_rho: bool = Field(True, description="rho in units of the block's mean curvature, not absolute")
-    adapt_rho: bool = Field(
-        True, description="double rho when the guard refuses a round and halve it when it accepts one"
-    )
-    hold_back: float = Field(0.0, ge=0, lt=1, description="share of a layer's weights that wait after use")
-    fixed_pruned: float = Field(0.0, ge=0, lt=1, description="share of the first pruned weights that stay pruned")
-    fixed_kept: float = Field(0.0, ge=0, lt=1, description="share of the first kept weights that stay kept")
-    guard: Literal["refuse", "watch", "off"] = Field(
-        "refuse",
-        description="measure the loss on held-back data after each round and take a harmful round back (refuse), "
-        "or only remember the best state (watch)",
-    )
-    guard_size: int | None = Field(
-        None,
-        ge=1,
-        description="samples that the guard holds back; by default a third of the data, at most 5,000 or 64 sequences, "
-        "by layer 64",
-    )
-    recalibrate_bn: bool | None = Field(
-        None,
-        description="recompute batch-norm statistics of the result; by default where there are any and the loss on "
-        "the guard's samples does not rise by it",
-    )
-    backend: str = Field("auto", description="solver of the block problems: NAME[?key=value&key=value]")
-    backend_options: dict[str, Any] = Field(default_factory=dict, description="settings of the backend")
-    time_limit: float | None = Field(
-        None,
+        "seconds for each block; by default a fixed, reproducible amount of work",
+        SOLVING,
+        metavar="SECONDS",
         gt=0,
-        description="seconds for each block; by default a solver does a fixed amount of work, which can be repeated",
     )
-    dispatch: str | None = Field(
-        None,
-        description="where the blocks of a round are solved: serial, threads?workers=4, processes?workers=2, "
-        "ray?address=auto; by default as the solver's capabilities say. It changes no answer",
+    dispatch: str | None = setting(
+        None, "where the blocks of a round are solved, which does not change answers: serial, threads?workers=4, "
+        "processes?workers=2, ray?address=HOST:PORT; by default as the solver's capabilities say", SOLVING,
+        metavar="WAY[?workers=N]",
+    )  # fmt: skip
+
+    max_calls: int | None = setting(
+        None, "largest number of calls to services in the whole run, resumes included", SERVICES, metavar="N", ge=0
     )
-    max_calls: int | None = Field(
-        None, ge=0, description="calls to services that the run may make, those before a resume included"
-    )
-    max_charge: float | None = Field(
-        None, ge=0, allow_inf_nan=False, description="seconds that services may bill the run, likewise"
-    )
-    include: tuple[str, ...] | None = Field(None, description="patterns of layers in scope")
-    exclude: tuple[str, ...] = Field((), description="patterns of layers left out")
-    seed: int = Field(0, ge=0, lt=2**31, description="where all randomness of the run starts")
+    max_charge: float | None = setting(
+        None, "largest number of seconds that services may bill the whole run, resumes included", SERVICES,
+        metavar="SECONDS", ge=0, allow_inf_nan=False,
+    )  # fmt: skip
 
     @classmethod
     def of(cls, **settings: Any) -> Config:
-        """Make a config of keywords: `density` or `sparsity`, a `preset`, and whatever differs from it.
+        """A config from keywords: `density` or `sparsity`, a `preset`, and settings that differ from it.
 
-        None stands for "not given".
+        A value of None means that the setting is not given.
 
         Raises:
-            PruningError: an unknown setting (the nearest is named) or a value that it cannot have.
+            PruningError: an unknown setting, or a value that is not allowed.
         """
         given = {key: value for key, value in settings.items() if value is not None}
         try:
@@ -162,7 +198,7 @@ class Config(BaseModel):
 
     @classmethod
     def read(cls, file: str | Path, **overrides: Any) -> Config:
-        """Read a .toml or .json file of settings; keywords that are not None go over it.
+        """Read a .toml or .json file of settings; keywords that are not None take precedence.
 
         Raises:
             PruningError: the file cannot be read, or a setting is wrong.
@@ -174,8 +210,12 @@ class Config(BaseModel):
         except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, json.JSONDecodeError) as error:
             raise PruningError(f"settings {path}: {error}") from error
         if not isinstance(settings, dict):
-            raise PruningError(f"settings {path}: a table of names and values is needed")
-        return cls.of(**{**settings, **{k: v for k, v in overrides.items() if v is not None}})
+            raise PruningError(f"settings {path}: the file must hold a table of names and values")
+        given = {key: value for key, value in overrides.items() if value is not None}
+        for one, other in (("density", "sparsity"), ("sparsity", "density")):
+            if one in given:
+                settings.pop(other, None)
+        return cls.of(**settings | given)
 
     @model_validator(mode="before")
     @classmethod
@@ -184,13 +224,13 @@ class Config(BaseModel):
             return given
         settings = dict(given)
         preset = settings.get("preset", "icbs")
-        by_layer = settings.get("method", "icbs") != "icbs" or settings.get("objective", "loss") != "loss"
-        if settings.get("pattern") is not None:
-            settings.setdefault("density", Pattern.read(str(settings["pattern"])).density)
-        if by_layer and (settings.get("objective") != "joint" or settings.get("pattern") is not None):
-            settings.setdefault("scope", "layer")  # costs of different layers compare by the joint objective only
         if preset not in PRESETS:
             raise ValueError(f"preset {preset!r} does not exist; there are {', '.join(PRESETS)}")
+        settings = PRESETS[preset] | settings
+        by_layer = settings.get("method", "icbs") != "icbs" or settings.get("objective", "loss") != "loss"
+        comparable = settings.get("objective") == "joint" and settings.get("pattern") is None
+        if by_layer and not comparable and "scope" not in given:
+            settings["scope"] = "layer"
         if "sparsity" in settings:
             if "density" in settings:
                 raise ValueError("give density or sparsity (= 1 - density), not both")
@@ -199,9 +239,11 @@ class Config(BaseModel):
                 settings["density"] = 1.0 - float(sparsity)
             except (TypeError, ValueError):
                 raise ValueError(f"sparsity = {sparsity!r} must be a number between 0 and 1") from None
+        elif settings.get("pattern") is not None:
+            settings.setdefault("density", Pattern.read(str(settings["pattern"])).density)
         elif "density" not in settings:
             raise ValueError("give density, the share of weights to keep, or sparsity (= 1 - density)")
-        return {**PRESETS[preset], **settings}
+        return settings
 
     @model_validator(mode="after")
     def _go_together(self) -> Config:
@@ -210,35 +252,37 @@ class Config(BaseModel):
             self._check_pattern(Pattern.read(self.pattern))
         if self.update != "none" and not by_layer and self.guard == "off":
             raise ValueError(
-                'update = "backsolve" with objective = "loss" needs a guard, which measures how far a step may go: '
-                'guard = "refuse" or "watch"'
+                'update = "backsolve" with objective = "loss" needs a guard, which chooses the step length: '
+                'set guard = "refuse" or "watch"'
             )
         if by_layer and self.scope == "global" and self.objective != "joint":
-            raise ValueError(
-                'scope = "global" needs objective = "joint": by it alone costs of different layers compare'
-            )
+            raise ValueError('scope = "global" needs objective = "joint" here: only then are layers comparable')
         return self
 
     def _check_pattern(self, pattern: Pattern) -> None:
         if abs(self.density - pattern.density) > 1e-9:
-            raise ValueError(f"pattern {pattern} keeps {pattern.density:.4g} of the weights, not {self.density:g}")
+            raise ValueError(
+                f"pattern {pattern} keeps {pattern.density:.4g} of the weights, and density is {self.density:g}; leave "
+                "density and sparsity out, or make them agree"
+            )
         if self.by_layer:
             return
         if self.cut_steps:
             raise ValueError(f"cut_steps = {self.cut_steps} cannot go with pattern {pattern}, which fixes the density")
         if self.fixed_pruned or self.fixed_kept:
             raise ValueError(
-                f"fixed_pruned and fixed_kept choose single weights, and pattern {pattern} whole groups: set both to 0"
+                f"fixed_pruned and fixed_kept fix single weights, and pattern {pattern} needs whole groups: set both "
+                "to 0"
             )
         if self.block_size < pattern.of:
-            raise ValueError(f"block_size = {self.block_size} holds no group of pattern {pattern}")
+            raise ValueError(f"block_size = {self.block_size} is smaller than a group of pattern {pattern}")
 
     @model_validator(mode="after")
     def _dispatched(self) -> Config:
         if self.dispatch is not None:
             from solvers.dispatch import get_dispatch
 
-            get_dispatch(self.dispatch)  # says what is wrong with it
+            get_dispatch(self.dispatch)  # raises if it is wrong
             if self.by_layer:
                 raise ValueError(BY_LAYER_UNDISPATCHED)
         return self
@@ -246,39 +290,117 @@ class Config(BaseModel):
     @model_validator(mode="after")
     def _cut_globally(self) -> Config:
         if self.cut_steps and self.scope == "layer":
-            raise ValueError('cut_steps needs scope = "global": by layer the density of each is kept as it starts')
+            raise ValueError('cut_steps needs scope = "global": with scope = "layer" each layer keeps its density')
         if self.cut_steps and self.cut_steps >= self.steps:
             raise ValueError(f"cut_steps = {self.cut_steps} must be less than steps = {self.steps}")
         return self
 
     @property
     def by_layer(self) -> bool:
-        """Whether the run goes through the layers once, instead of through blocks and rounds."""
+        """Whether the run prunes layer by layer, instead of by blocks and rounds."""
         return self.method != "icbs" or self.objective != "loss"
 
-    def refuse_what_does_not_count(self) -> None:
-        """Refuse settings of blocks that were chosen for a run by layer, where they would change nothing.
+    @property
+    def start_comparison(self) -> Comparison:
+        """Which weights' initial scores are compared."""
+        return self.init_comparison or self.scope
+
+    def refuse_without_effect(self) -> None:
+        """Refuse settings of blocks and solvers in a run by layer, where they would have no effect.
 
         Raises:
-            PruningError: there are some; it names them.
+            PruningError: there are some; the message names them.
         """
         if not self.by_layer:
             return
         plain = Config(density=self.density, preset=self.preset)
         chosen = [
-            f"{name} = {getattr(self, name)!r}" for name in OF_BLOCKS if getattr(self, name) != getattr(plain, name)
+            f"{each.name} = {getattr(self, each.name)!r}"
+            for each in settings()
+            if not each.by_layer and getattr(self, each.name) != getattr(plain, each.name)
         ]
         if chosen:
             way = f'method = "{self.method}"' if self.method != "icbs" else f'objective = "{self.objective}"'
             raise PruningError(
-                f"{', '.join(chosen)}: of no effect with {way}, which goes through the layers once, without blocks and "
-                'their solvers; leave out what it does not use, or choose method = "icbs" with objective = "loss"'
+                f"{', '.join(chosen)}: no effect with {way}, which prunes layer by layer; leave these out, or choose "
+                'method = "icbs" with objective = "loss"'
             )
 
+
+@dataclass(frozen=True)
+class Setting:
+    """What the help and the documentation show of a field of :class:`Config`.
+
+    Attributes:
+        name: the keyword; the command-line flag is made of it.
+        kind: its Python type, without None.
+        default: its default.
+        description: one sentence.
+        group: heading in the help and the documentation.
+        metavar: the value's name in the help.
+        by_layer: whether it has an effect in runs by layer.
+    """
+
+    name: str
+    kind: Any
+    default: Any
+    description: str
+    group: str
+    metavar: str
+    by_layer: bool
+
     @property
-    def start_comparison(self) -> Comparison:
-        """Among which weights initial scores are compared."""
-        return self.init_comparison or self.scope
+    def flag(self) -> str:
+        """The option of the command line."""
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def values(self) -> str:
+        """The values that are allowed, in a few characters."""
+        if typing.get_origin(self.kind) is Literal:
+            return " | ".join(typing.get_args(self.kind))
+        return {bool: "true | false", int: "whole number", float: "number", str: "text"}.get(
+            self.kind, "texts" if typing.get_origin(self.kind) is tuple else "names and values"
+        )
+
+    @property
+    def default_text(self) -> str:
+        """The default; empty where there is none, or where the description says what applies."""
+        if self.default in (None, PydanticUndefined, (), {}):
+            return ""
+        return str(self.default).lower() if isinstance(self.default, bool) else f"{self.default}"
+
+
+def settings() -> Iterator[Setting]:
+    """All settings, in the order of the help."""
+    fields = {name: _setting(name, field) for name, field in Config.model_fields.items()}
+    for group in GROUPS:
+        yield from (each for each in fields.values() if each.group == group)
+
+
+def _setting(name: str, field: FieldInfo) -> Setting:
+    extra = field.json_schema_extra
+    assert isinstance(extra, dict)
+    kinds = [kind for kind in typing.get_args(field.annotation) if kind is not type(None)]
+    kind = kinds[0] if type(None) in typing.get_args(field.annotation) else field.annotation
+    return Setting(
+        name, kind, field.default, str(field.description), str(extra["group"]), str(extra["metavar"]),
+        bool(extra["by_layer"]),
+    )  # fmt: skip
+
+
+def settings_table() -> str:
+    """The settings as Markdown: a table for each group, with keyword, flag, values, default and meaning."""
+    lines: list[str] = []
+    for group in GROUPS:
+        lines += [f"**{group}**", "", "| keyword | values | default | meaning |", "|---|---|---|---|"]
+        for each in settings():
+            if each.group == group:
+                values = each.values.replace("|", "\\|")
+                meaning = each.description.replace("|", "\\|")
+                lines.append(f"| `{each.name}` | {values} | {each.default_text} | {meaning} |")
+        lines.append("")
+    return "\n".join(lines)
 
 
 def _explained(error: ValidationError) -> str:
@@ -286,9 +408,8 @@ def _explained(error: ValidationError) -> str:
     for problem in error.errors():
         name = ".".join(str(part) for part in problem["loc"])
         if problem["type"] == "extra_forbidden":
-            close = difflib.get_close_matches(name, list(Config.model_fields), n=1)
-            meant = f"; did you mean {close[0]!r}?" if close else f". Known: {', '.join(Config.model_fields)}"
-            lines.append(f"no setting {name!r}{meant}")
+            known = [*Config.model_fields, "sparsity"]
+            lines.append(f"no setting {name!r}{nearest(name, known)}")
         elif not name:
             lines.append(str(problem["msg"]).removeprefix("Value error, "))
         else:

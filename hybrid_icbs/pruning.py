@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from torch import nn
 
@@ -18,7 +18,6 @@ from hybrid_icbs.errors import PruningError
 from hybrid_icbs.layerwise.run import prune_by_layer, resume_by_layer
 from hybrid_icbs.result import PruneResult
 from hybrid_icbs.runs.journal import Journal
-from hybrid_icbs.selection.scores import Score
 from solvers.dispatch import Dispatch, get_dispatch
 
 
@@ -28,21 +27,12 @@ def prune(
     *,
     density: float | None = None,
     sparsity: float | None = None,
-    backend: str | solvers.Solver = "auto",
-    backend_options: dict[str, Any] | None = None,
-    preset: str = "icbs",
-    scope: Literal["global", "layer"] | None = None,
-    steps: int | None = None,
-    block_size: int = 1024,
-    batch_size: int | None = None,
-    init: Score = "magnitude",
+    preset: str | None = None,
+    backend: str | solvers.Solver | None = None,
     dispatch: str | Dispatch | None = None,
     loss: Loss | None = None,
     tokenizer: Any = None,
     seq_len: int | None = None,
-    include: Sequence[str] | None = None,
-    exclude: Sequence[str] | None = None,
-    seed: int = 0,
     out: str | Path | None = None,
     progress: bool = True,
     inplace: bool = False,
@@ -51,75 +41,58 @@ def prune(
     """Prune a trained model by combinatorial optimisation.
 
     Args:
-        model: any torch module; its Linear, Conv2d and Hugging Face Conv1D weights are pruned.
+        model: a torch module; its Linear, Conv2d and transformers Conv1D weights are pruned.
         data: calibration data: a pair of tensors (inputs, labels), a DataLoader, or an iterable of batches; for a
-            transformers model also keyword dicts as it takes them, or texts with a tokenizer. A third of it, 5,000
-            samples or 64 sequences at most, is held back to measure the loss (see `guard_size`).
+            transformers model also keyword dicts, or texts with a tokenizer. The guard holds part of it back (see
+            `guard_size`).
         density: share of weights to keep.
         sparsity: 1 - density; give one of the two.
-        backend: what solves the block problems: "sa", "tabu", "exact", "qaoa", "leap?solver=cqm",
-            "dimod:package.Sampler", a solver of your own, or "auto" for the fastest local one. Blocks larger than it
-            takes are decomposed.
-        backend_options: settings of the backend.
-        preset: "icbs", or "icbs-paper" for the method as published.
-        scope: "global" lets budget move between layers, "layer" keeps each layer's density; None: the preset's.
-        steps: how many blocks to solve; None: the preset's number.
-        block_size: weights in a block, n.
-        batch_size: samples on which the gradients of a block are measured, N; None for 1,000, of text 32
-            sequences, by layer 64 (by preset "icbs-paper" 200 samples).
-        init: score of the masks with which the run starts: "magnitude", "wanda", "gradient" or "random".
-        dispatch: where the blocks of a round (`round_size`) are solved: "serial", "threads?workers=4",
-            "processes?workers=2", "ray?address=auto", or a :class:`solvers.dispatch.Dispatch`, which is left open; None
-            for what the solver's capabilities say. It changes no answer.
-        loss: (outputs, targets) -> losses of each sample [N]; None for cross entropy, of a language model the mean over
-            a sequence's own tokens.
-        tokenizer: makes texts into token ids, and is saved with the model.
-        seq_len: tokens of a sequence, for texts; None for 512, or the model's context where that is shorter.
-        include: patterns of layers in scope (a name, a prefix, a class name, or "re:" and a regular expression).
-        exclude: patterns of layers left out.
-        seed: where all randomness starts; the same seed on the same machine gives the same masks.
-        out: a new run folder: journal, masks, model, metrics and report; a run that is stopped resumes from there.
-        progress: show a progress bar (on standard error).
+        preset: named settings that the others start from; None for "icbs".
+        backend: solver of the block problems: "sa", "tabu", "exact", "qaoa", "leap?solver=cqm",
+            "dimod:package.Sampler", or a solver of your own. None for the preset's, which is the fastest local one.
+            Blocks larger than it takes are decomposed.
+        dispatch: where the blocks of a round are solved: "serial", "threads?workers=4", "processes?workers=2",
+            "ray?address=auto", or an open :class:`solvers.dispatch.Dispatch`, which stays open. None for what the
+            solver's capabilities say. It does not change answers.
+        loss: (outputs, targets) -> losses of each sample [N]; None for cross entropy, and for a language model the mean
+            over each sequence's own tokens.
+        tokenizer: converts texts to token ids, and is saved with the model.
+        seq_len: tokens of a sequence, for texts; None for 512, or the model's context if that is shorter.
+        out: a new run folder for journal, masks, model, metrics and report; a stopped run resumes from it.
+        progress: report progress on standard error.
         inplace: prune the given model, not a copy.
-        settings: `method` and `objective` prune layer by layer (see :mod:`hybrid_icbs.layerwise.run`); `update` refits the
-            weights that survive, `pattern` keeps N of every M; any other setting of
-            :class:`~hybrid_icbs.config.Config`, such as `max_charge`, the seconds that a service may bill the run.
+        settings: any other field of :class:`~hybrid_icbs.config.Config`, such as `steps`, `block_size`, `pattern` or
+            `max_charge`; a setting that is not given comes from the preset.
 
     Returns:
-        The pruned model with masks, history and report.
+        The pruned model with masks and history.
 
     Raises:
-        PruningError: a setting, the data or a layer cannot be used; the message says what and what to do.
+        PruningError: a setting, the data or a layer cannot be used; the message says why and what to do.
         RunFolderError: `out` holds a run already, or cannot be written.
         OptionError: the backend does not exist or has no such option.
         UnavailableError: the backend lacks something; the message says what.
-        RemoteError, ServiceError: a service failed for now, or refused a call; with `out`, :func:`resume` goes on.
+        RemoteError, ServiceError: a call to a service failed; with `out`, :func:`resume` continues.
     """
     solver = backend if isinstance(backend, solvers.Solver) else None
+    for name in ("include", "exclude"):
+        if settings.get(name) is not None:
+            settings[name] = tuple(settings[name])
     config = Config.of(
         density=density,
         sparsity=sparsity,
-        backend=solver.name if solver else backend,
-        backend_options=backend_options,
         preset=preset,
-        scope=scope,
-        steps=steps,
-        block_size=block_size,
-        batch_size=batch_size,
-        init=init,
-        include=tuple(include) if include is not None else None,
-        exclude=tuple(exclude) if exclude is not None else None,
-        seed=seed,
+        backend=solver.name if solver else backend,
         dispatch=dispatch if isinstance(dispatch, str) else None,
         **settings,
     )
-    config.refuse_what_does_not_count()
+    config.refuse_without_effect()
     if isinstance(dispatch, Dispatch) and config.by_layer:
         raise PruningError(BY_LAYER_UNDISPATCHED)
     get_dispatch(dispatch).refuse_what_is_missing()
     if config.backend != "auto":
         solvers.checked(solver or config.backend, **config.backend_options)
-    data = data_for(model, data, tokenizer, seq_len=seq_len, seed=seed)
+    data = data_for(model, data, tokenizer, seq_len=seq_len, seed=config.seed)
     if config.by_layer:
         return prune_by_layer(model, data, config, loss=loss, inplace=inplace, out=out, progress=progress)
     pruner = Pruner(model, data, config, loss=loss, inplace=inplace, out=out)

@@ -16,3 +16,14 @@ def suggestion(given: str, known: Iterable[str], count: int = 1) -> str:
 
     close = difflib.get_close_matches(given, list(known), n=count, cutoff=0.5)
     return f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
+
+
+def nearest(given: str, known: Iterable[str]) -> str:
+    """The text of :func:`suggestion`, followed by all known names.
+
+    Example:
+        >>> nearest("taboo", ["sa", "tabu"])
+        "; did you mean 'tabu'? Known: sa, tabu"
+    """
+    names = list(known)
+    return f"{suggestion(given, names) or '.'} Known: {', '.join(names)}"

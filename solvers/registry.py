@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Union
 
 from problems import BlockProblem
-from problems.names import suggestion
+from problems.names import nearest
 from solvers.base import Availability, InitialStates, Solver
 from solvers.errors import OptionError, SolverError
 
@@ -229,11 +229,6 @@ def value_of(key: str, text: str, hint: Any) -> Any:
     if typing.get_origin(hint) is typing.Literal or str in kinds or any(k not in (int, float, bool) for k in kinds):
         return text
     raise OptionError(f"option {key}={text!r} must be {' or '.join(getattr(k, '__name__', str(k)) for k in kinds)}")
-
-
-def nearest(given: str, known: list[str]) -> str:
-    """The end of a message on an unknown name: which one may have been meant, and which there are."""
-    return f"{suggestion(given, known) or '.'} Known: {', '.join(known)}"
 
 
 def _entry_points() -> dict[str, importlib.metadata.EntryPoint]:

@@ -72,7 +72,7 @@ def configure(file: Path | None, pairs: Sequence[str] | None, *, solving: bool =
             raise WrongUse(f"{key} is given twice, by --set {pair!r} and by another option")
         options[key] = _value(text)
     config = Config.of(**options) if file is None else Config.read(file, **options)
-    config.refuse_what_does_not_count()
+    config.refuse_without_effect()
     if config.backend != "auto":
         solvers.checked(config.backend, ready=solving, **config.backend_options)
     if solving:

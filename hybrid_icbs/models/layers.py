@@ -6,7 +6,6 @@ once and their gradients summed.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Literal, TypeAlias
 from torch import nn
 
 from hybrid_icbs.errors import PruningError, UnsupportedLayerError
+from problems.names import suggestion
 
 Kind: TypeAlias = Literal["linear", "conv1d", "conv2d"]
 
@@ -201,8 +201,8 @@ def _check_pattern(pattern: str, owners: dict[str, nn.Module]) -> None:
             raise PruningError(f"pattern {pattern!r} is not a regular expression: {error}") from error
     if not any(_matches(pattern, name, module) for name, module in owners.items()):
         known = [*owners, *{type(module).__name__ for module in owners.values()}]
-        close = difflib.get_close_matches(pattern, known, n=1)
-        meant = f"; did you mean {close[0]!r}?" if close else ""
         more = f" and {len(owners) - _TOLD} more" if len(owners) > _TOLD else ""
         layers = ", ".join(list(owners)[:_TOLD]) + more
-        raise PruningError(f"pattern {pattern!r} matches no layer{meant}. The layers are {layers}")
+        raise PruningError(
+            f"pattern {pattern!r} matches no layer{suggestion(pattern, known)}. The layers are {layers}"
+        )

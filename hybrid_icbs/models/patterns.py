@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-
-import torch
+from typing import TYPE_CHECKING
 
 from hybrid_icbs.errors import PruningError
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,8 @@ class Pattern:
 
     def lowest(self, scores: torch.Tensor) -> torch.Tensor:
         """What the pattern prunes by scores [..., d]: the lowest of each group, of equal ones the first; bool."""
+        import torch
+
         grouped = scores.unflatten(-1, (-1, self.of))
         order = torch.argsort(grouped, dim=-1, stable=True)[..., : self.pruned]
         return torch.zeros_like(grouped, dtype=torch.bool).scatter_(-1, order, True).flatten(-2)

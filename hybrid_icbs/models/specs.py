@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import re
 import traceback
@@ -11,6 +10,7 @@ from types import ModuleType
 from typing import Any
 
 from hybrid_icbs.errors import PruningError
+from problems.names import suggestion
 
 _SPEC = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
@@ -40,9 +40,7 @@ def load_function(spec: str, what: str) -> Callable[..., Any]:
     module = _imported(name, f"{what} {spec!r}")
     if not hasattr(module, attribute):
         names = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-        close = difflib.get_close_matches(attribute, names, n=1)
-        meant = f"; did you mean {close[0]!r}?" if close else ""
-        raise PruningError(f"{what} {spec!r}: module {name} has no {attribute!r}{meant}")
+        raise PruningError(f"{what} {spec!r}: module {name} has no {attribute!r}{suggestion(attribute, names)}")
     function = getattr(module, attribute)
     if not callable(function):
         raise PruningError(f"{what} {spec!r} is of type {type(function).__name__}; a function is needed")

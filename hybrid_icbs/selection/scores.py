@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import nn
 
+from hybrid_icbs.config import Comparison, Score
 from hybrid_icbs.data.calibration import Batch
 from hybrid_icbs.data.forward import evaluation_mode, run_model, samples_per_pass
 from hybrid_icbs.data.losses import Loss
 from hybrid_icbs.gradients.passes import measure_gradients
 from hybrid_icbs.models.layers import Layer
 from hybrid_icbs.models.masks import Masks, shares
-
-Score: TypeAlias = Literal["magnitude", "wanda", "gradient", "random"]
-Comparison: TypeAlias = Literal["global", "layer", "output", "input"]
 
 
 def initial_masks(

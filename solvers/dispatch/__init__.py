@@ -11,13 +11,14 @@ import inspect
 from collections.abc import Iterator
 from typing import Any
 
+from problems.names import nearest
 from solvers.dispatch.base import Dispatch, Handle, told_to_stop
 from solvers.dispatch.errors import WorkerLost
 from solvers.dispatch.local import ByCapabilities, Serial, Threads
 from solvers.dispatch.processes import Processes
 from solvers.dispatch.ray_cluster import RayCluster
 from solvers.errors import OptionError
-from solvers.registry import nearest, parse, value_of
+from solvers.registry import parse, value_of
 
 __all__ = [
     "WAYS", "ByCapabilities", "Dispatch", "Handle", "Processes", "RayCluster", "Serial", "Threads", "WorkerLost",

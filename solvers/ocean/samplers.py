@@ -6,7 +6,6 @@ local optima; `.info` tells how many rows were repaired and what the toolkit had
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import importlib.util
 import inspect
@@ -21,6 +20,7 @@ import numpy as np
 
 from problems import BlockProblem
 from problems.forms import StateArray
+from problems.names import nearest
 from solvers.base import Availability, Capabilities, Estimate
 from solvers.checks import at_least
 from solvers.errors import OptionError, SolverError
@@ -260,10 +260,7 @@ class DimodSampler(Penalised):
             if key in _FOR_SOLVE:
                 raise OptionError(f"{key} is no option of {self.backend}: solve(..., {key}=...) passes it on")
             if key not in known:
-                close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-                meant = f"; did you mean {close[0]!r}?" if close else "."
-                names = ", ".join([*known, "penalty", "polish"])
-                raise OptionError(f"{self.backend} has no option {key!r}{meant} Known: {names}")
+                raise OptionError(f"{self.backend} has no option {key!r}{nearest(key, [*known, 'penalty', 'polish'])}")
 
     @property
     def backend(self) -> str:

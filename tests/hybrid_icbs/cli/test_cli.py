@@ -195,8 +195,8 @@ def test_settings_come_from_a_file_and_options_go_over_them(folder):
         (["--model", "nets:trained", "--data", "absent:data", "--density", "0.5"], "no module 'absent'"),
         (["--model", "org/name", "--data", "nets:calibration", "--density", "0.5"], "(no such folder here"),
         ([*MODEL, "--density", "0.5", "--loss", "nets:mean"], "loss of each sample"),
-        ([*MODEL, "--density", "0.5", "--objective", "layer", "--backend", "leap"], "backend = 'leap': of no effect"),
-        ([*MODEL, "--density", "0.5", "--method", "wanda", "--steps", "9"], "steps = 9: of no effect with method"),
+        ([*MODEL, "--density", "0.5", "--objective", "layer", "--backend", "leap"], "backend = 'leap': no effect"),
+        ([*MODEL, "--density", "0.5", "--method", "wanda", "--steps", "9"], "steps = 9: no effect with method"),
         ([*MODEL, "--density", "0.5", "--objective", "layer", "--dry-run"], "--dry-run estimates what backends take"),
     ],
 )
