@@ -29,11 +29,12 @@ PRESETS: dict[str, dict[str, Any]] = {
     # The defaults of Config; benchmarks/README.md says how they were chosen.
     "icbs": {},
     # The classifier runs of the paper (Rosenberg et al. 2024, arXiv 2411.17796): blocks within a layer, no guard,
-    # absolute damping, a share of the weights fixed for the whole run.
+    # absolute damping, gradients of 200 samples, a share of the weights fixed for the whole run.
     "icbs-paper": {
         "scope": "layer",
         "init_comparison": "layer",
         "steps": 3000,
+        "batch_size": 200,
         "cut_steps": 0,
         "guard": "off",
         "rho": 0.001,

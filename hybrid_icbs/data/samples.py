@@ -12,9 +12,9 @@ from hybrid_icbs.config import Config
 from hybrid_icbs.data.calibration import Batch, CalibrationData
 from hybrid_icbs.errors import PruningError
 
-BATCH_SAMPLES = {"icbs": 1000, "icbs-paper": 200}
-"""Samples on which the gradients of a round are measured, by preset. Ours is measured: no other setting, and no solver,
-lowers the loss of a classifier by as much (`energy_vs_loss.py` in benchmarks/README.md)."""
+BATCH_SAMPLES = 1000
+"""Samples for the gradients of a round, if the settings give no number: no other setting, and no solver, lowers the loss
+of a classifier by as much (`energy_vs_loss.py` in benchmarks/README.md)."""
 
 BATCH_SEQUENCES = 32
 """The same where the samples are text."""
@@ -62,7 +62,7 @@ class Samples:
                 f"a guard of {size} samples leaves none of {len(data)} for gradients; give more calibration data, a "
                 'smaller guard_size, or guard="off"'
             )
-        batch_size = config.batch_size or (BATCH_SEQUENCES if data.sequences else BATCH_SAMPLES[config.preset])
+        batch_size = config.batch_size or (BATCH_SEQUENCES if data.sequences else BATCH_SAMPLES)
         return cls(data, *split(len(data), size, config.seed), batch_size, config.seed)
 
     def batch(self, number: int, device: torch.device | str = "cpu", *, stream: int = BLOCKS) -> Batch:

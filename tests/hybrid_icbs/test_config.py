@@ -65,9 +65,9 @@ def test_a_pattern_agrees_with_density_and_with_sparsity() -> None:
     assert Config.of(pattern="2:4").density == 0.5
     assert Config.of(pattern="2:4", density=0.5).density == 0.5
     assert Config.of(pattern="1:4", sparsity=0.75).density == pytest.approx(0.25)
-    for settings in ({"density": 0.3}, {"sparsity": 0.3}):
+    for density in ({"density": 0.3}, {"sparsity": 0.3}):
         with pytest.raises(PruningError, match=r"pattern 2:4 keeps 0\.5 of the weights, and density is 0\.[37]"):
-            Config.of(pattern="2:4", **settings)
+            Config.of(pattern="2:4", **density)
 
 
 def test_a_preset_can_set_any_setting(monkeypatch: pytest.MonkeyPatch) -> None:
