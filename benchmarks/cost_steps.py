@@ -36,7 +36,7 @@ from hybrid_icbs.selection.candidates import HoldBack, choose_candidates
 from hybrid_icbs.selection.scores import initial_masks
 from problems import BlockProblem
 from solvers.local.tabu import TabuSearch
-from solvers.rows.batch import elimination_costs, grow_rows, solve_refitted_rows, solve_rows
+from solvers.rows import elimination_costs, grow_rows, solve_refitted_rows, solve_rows
 
 LADDER = (256, 512, 1024, 2048, 3072)
 """Widths at which steps are measured; the last also tells how well it is predicted from those before."""

@@ -24,7 +24,7 @@ from torch import nn
 
 import solvers
 from problems import BlockProblem
-from solvers.rows.batch import solve_rows
+from solvers.rows import solve_rows
 
 GAMMA, RHO = 0.75, 0.1
 LAYERS = (

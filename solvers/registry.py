@@ -24,7 +24,7 @@ ENTRY_POINTS = "hybrid_icbs.solvers"
 BUILT_IN = {
     "sa": "solvers.local.sa:SimulatedAnnealing",
     "tabu": "solvers.local.tabu:TabuSearch",
-    "exact": "solvers.exact.solver:Exact",
+    "exact": "solvers.exact:Exact",
     "qaoa": "solvers.qaoa:Qaoa",
     "ocean-sa": "solvers.ocean.samplers:OceanSA",
     "ocean-tabu": "solvers.ocean.samplers:OceanTabu",

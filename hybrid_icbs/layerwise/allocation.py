@@ -118,7 +118,7 @@ def _costs(
     threads: int | None,
 ) -> npt.NDArray[np.float64]:
     """What each further weight of a row costs, in the order in which they go [R, d]."""
-    from solvers.rows.batch import elimination_costs, grow_rows
+    from solvers.rows import elimination_costs, grow_rows
 
     rows, d = W.shape
     if method == "magnitude":

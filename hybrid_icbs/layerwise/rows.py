@@ -149,7 +149,7 @@ def _search_plain(
     seed: int,
     threads: int | None,
 ) -> torch.Tensor:
-    from solvers.rows.batch import solve_rows
+    from solvers.rows import solve_rows
 
     start = baselines.wanda(W, gram, counts, pattern)
     group = pattern.of if pattern else None
@@ -161,7 +161,7 @@ def _search_plain(
 def _search_refitted(
     W: torch.Tensor, H: torch.Tensor, counts: Sequence[int], pattern: Pattern | None, threads: int | None
 ) -> torch.Tensor:
-    from solvers.rows.batch import solve_refitted_rows
+    from solvers.rows import solve_refitted_rows
 
     group, most = (pattern.of, pattern.pruned) if pattern else (None, 0)
     inverse = inverted(H)

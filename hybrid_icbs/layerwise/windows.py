@@ -1,6 +1,6 @@
 """Masks of wide layers by the refitted error, some columns of a row at a time.
 
-The exact search of :func:`solvers.rows.batch.solve_refitted_rows` costs the cube of a row's width. For wide rows the columns
+The exact search of :func:`solvers.rows.solve_refitted_rows` costs the cube of a row's width. For wide rows the columns
 are taken in windows from left to right, as SparseGPT does with single columns (Frantar and Alistarh 2023, arXiv
 2301.00774): columns to the left are final, those to the right make up for what is cut. With the inverse C of the
 curvature of the window S and all to its right, and C_SS its corner,
@@ -50,7 +50,7 @@ def search_windows(
         What is pruned, bool [R, d], and weights that make up for it, zero there [R, d]; a refit on the mask lowers
         the error further, as it may change columns that were final here.
     """
-    from solvers.rows.batch import solve_refitted_rows
+    from solvers.rows import solve_refitted_rows
 
     d = W.shape[1]
     group, most = (pattern.of, pattern.pruned) if pattern else (None, 0)

@@ -1,4 +1,4 @@
-"""Depth-first branch and bound over the variables in a fixed order, with a bound read from tables."""
+"""Branch and bound, depth first over the variables in a fixed order, with a bound from precomputed tables."""
 
 from __future__ import annotations
 
@@ -9,30 +9,34 @@ import numpy.typing as npt
 
 from problems.compiling import compiled
 
+_NOT_EXPANDED = -1
+"""Stands in `untried` of the root before it is expanded."""
+
 
 class Tree(NamedTuple):
-    """A search in progress: everything that the kernel reads and writes, so that it can stop and go on.
+    """The state of a search: all that the kernel reads and writes, so that it can stop and continue.
 
-    Variables are in branching order: all of a group, then all of the next. Attributes marked * change.
+    Variables are in branching order: all of one group, then all of the next. Attributes marked * change. A node at
+    depth d has variables 0..d-1 fixed; its two children fix variable d to 0 or 1.
 
     Attributes:
         doubled: 2 Q, float64 [n, n].
         ends: one past the last variable of each group [g].
         counts: demanded ones of each group [g].
         group: group of each variable [n].
-        cheapest: [d, i, m]: the least that couplings to variables from d on can add to i (each coupling is
-            shared by its two ends), when the group of d still needs m ones.
+        cheapest: [d, i, m]: the least that couplings to variables d, d+1, ... can add to the cost of i when the
+            group of d still needs m ones; half of each coupling is charged to either end [n, n, m].
         fields: * [K + 1, n]: local fields, by the number of ones fixed so far.
         energy: * [n + 1]: energy of the ones fixed above depth d.
         needed: * [n + 1]: ones that the group of d still needs.
         ones: * [n + 1]: ones fixed above depth d.
-        bounds: * [n, 2]: bound of either child of the node at depth d; infinite where it cannot be.
-        untried: * [n]: children of the node at depth d that are still to be tried.
-        x: * [n]: the decisions.
-        best: * [1]: energy below which a leaf is wanted.
+        bounds: * [n, 2]: lower bound of each child of the node at depth d; infinite where the child is infeasible.
+        untried: * [n]: children of the node at depth d not visited yet, 0 to 2.
+        x: * [n]: values of the fixed variables.
+        best: * [1]: energy of the best leaf or of the state given; only leaves below it are kept.
         best_x: * [n]: the best leaf.
         scratch: * [n].
-        place: * [depth, nodes, leaves taken]; a depth of -1 says that the tree is done.
+        place: * [depth, nodes expanded, leaves kept]; depth is -1 when the search is complete.
     """
 
     doubled: Any
@@ -53,30 +57,30 @@ class Tree(NamedTuple):
     place: Any
 
 
-def plant(
+def new_tree(
     matrix: npt.NDArray[np.float64],
     linear: npt.NDArray[np.float64],
     counts: npt.NDArray[np.int64],
     sizes: npt.NDArray[np.int64],
     best: float,
 ) -> Tree:
-    """A tree with its root expanded.
+    """Create a tree whose root is expanded.
 
     Args:
         matrix: Q, symmetric with a zero diagonal, in branching order [n, n].
         linear: energy of each variable alone [n].
         counts: demanded ones of each group, in order; feasible [g].
         sizes: variables of each group; every group has some [g].
-        best: energy of the best state known; only lower ones are looked for.
+        best: energy of the best state known; only lower ones are searched for.
     """
     n = len(linear)
-    group = np.repeat(np.arange(len(counts)), sizes)
+    counts, ends = counts.astype(np.int64), np.cumsum(sizes)
     tree = Tree(
         doubled=np.ascontiguousarray(2.0 * matrix),
-        ends=np.cumsum(sizes),
-        counts=counts.astype(np.int64),
-        group=group,
-        cheapest=_tables(matrix, np.cumsum(sizes), counts.astype(np.int64), group),
+        ends=ends,
+        counts=counts,
+        group=np.repeat(np.arange(len(counts)), sizes),
+        cheapest=_cheapest_couplings(matrix, ends, counts),
         fields=np.empty((int(counts.sum()) + 1, n)),
         energy=np.zeros(n + 1),
         needed=np.zeros(n + 1, np.int64),
@@ -91,36 +95,39 @@ def plant(
     )
     tree.fields[0] = linear
     tree.needed[0] = counts[0]
-    _expand(tree, 0)
+    tree.untried[0] = _NOT_EXPANDED
+    branch(tree, 0.0, 0)
     return tree
 
 
-@compiled(nogil=True)
-def lower_bound(tree):  # type: ignore[no-untyped-def]
-    """The least energy that any leaf could have: the best known, or the least bound among the open nodes."""
-    bound = tree.best[0]
+def lower_bound(tree: Tree) -> float:
+    """The lowest energy that any state could have: the best known, or the lowest bound of the nodes still open."""
+    bound = float(tree.best[0])
     for d in range(tree.place[0] + 1):
         if tree.untried[d] == 2:
-            bound = min(bound, tree.bounds[d, 0], tree.bounds[d, 1])
+            bound = min(bound, *tree.bounds[d])
         elif tree.untried[d] == 1:
             bound = min(bound, tree.bounds[d, 1 - tree.x[d]])
-    return bound
+    return float(bound)
 
 
 @compiled(nogil=True)
 def branch(tree, tolerance, most):  # type: ignore[no-untyped-def]
-    """Expand the next nodes, depth first, the child of the lower bound first.
+    """Expand the next nodes, depth first, the child with the lower bound first.
 
     Args:
-        tree: the search; moved on.
-        tolerance: a node is left out unless its bound is lower than the best energy by more than this.
-        most: expand this many nodes at most.
+        tree: the search; updated.
+        tolerance: a node is pruned unless its bound is below the best energy by more than this.
+        most: expand this many nodes at most; the root does not count.
 
     Returns:
         How many nodes were expanded; tree.place[0] is -1 when none is left.
     """
+    # Each pass of the loop either backs up one level, prunes a child, reaches a leaf, or expands a child.
     n = len(tree.x)
     d = tree.place[0]
+    if d == 0 and tree.untried[0] == _NOT_EXPANDED:
+        _expand(tree, d)  # not _expand(tree, 0): numba would compile it once more for the literal
     nodes = 0
     while d >= 0 and nodes < most:
         if tree.untried[d] == 0:
@@ -128,16 +135,17 @@ def branch(tree, tolerance, most):  # type: ignore[no-untyped-def]
             continue
         v = 0 if tree.bounds[d, 0] <= tree.bounds[d, 1] else 1
         if tree.untried[d] == 1:
-            v = 1 - tree.x[d]
+            v = 1 - tree.x[d]  # x[d] still holds the first child's value
         tree.untried[d] -= 1
         tree.x[d] = v
         if not tree.bounds[d, v] < tree.best[0] - tolerance:
             continue
-        _descend(tree, d, v)
+        _fix(tree, d, v)
         if d + 1 == n:
             if tree.energy[n] < tree.best[0] - tolerance:
                 tree.best[0] = tree.energy[n]
-                tree.best_x[:] = tree.x
+                for i in range(n):  # slices compile numba's texts of errors too, which takes two seconds
+                    tree.best_x[i] = tree.x[i]
                 tree.place[2] += 1
             continue
         d += 1
@@ -149,8 +157,8 @@ def branch(tree, tolerance, most):  # type: ignore[no-untyped-def]
 
 
 @compiled(nogil=True)
-def _descend(tree, d, v):  # type: ignore[no-untyped-def]
-    """Write what holds below depth d when its variable is v."""
+def _fix(tree, d, v):  # type: ignore[no-untyped-def]
+    """Fix variable d to v: ones, energy, fields and demanded ones of depth d + 1."""
     level = tree.ones[d]
     tree.ones[d + 1] = level + v
     tree.energy[d + 1] = tree.energy[d]
@@ -158,6 +166,7 @@ def _descend(tree, d, v):  # type: ignore[no-untyped-def]
         tree.energy[d + 1] += tree.fields[level, d]
         for i in range(d + 1, len(tree.x)):
             tree.fields[level + 1, i] = tree.fields[level, i] + tree.doubled[d, i]
+    # Fields are stored by the number of ones: a variable fixed to 0 changes none, so nothing is copied.
     g = tree.group[d]
     tree.needed[d + 1] = tree.needed[d] - v
     if d + 1 == tree.ends[g] and d + 1 < len(tree.x):
@@ -166,22 +175,27 @@ def _descend(tree, d, v):  # type: ignore[no-untyped-def]
 
 @compiled(nogil=True)
 def _expand(tree, d):  # type: ignore[no-untyped-def]
-    """Bound both children of the node at depth d."""
+    """Compute the bounds of both children of the node at depth d, which are infinite where a child is infeasible."""
     needed, left = tree.needed[d], tree.ends[tree.group[d]] - d
     above = -np.inf
     if d > 0:
         above = tree.bounds[d - 1, tree.x[d - 1]]
     tree.untried[d] = 2
-    tree.bounds[d, 0] = np.inf if needed == left else max(above, _bound(tree, d, 0))
-    tree.bounds[d, 1] = np.inf if needed == 0 else max(above, _bound(tree, d, 1))
+    for v in range(2):  # a loop, so that the bound is compiled into this once
+        bound = np.inf
+        if needed - v >= 0 and needed - v < left:
+            bound = _bound(tree, d, v)
+            if bound < above:  # a child's bound is at least its parent's
+                bound = above
+        tree.bounds[d, v] = bound
 
 
 @compiled(nogil=True)
 def _bound(tree, d, v):  # type: ignore[no-untyped-def]
-    """A lower bound on the energy of every state below depth d whose variable d is v.
+    """A lower bound on the energy of every state below this node whose variable d is v.
 
-    Each free variable i costs at least r_i = its field by the ones fixed, plus the couplings to those free
-    variables that add least; the cheapest choice of r in each group bounds the whole.
+    Setting a free variable i to 1 costs at least r_i: its field from the fixed ones, plus the smallest couplings to
+    as many other free variables as are still demanded. The sum of each group's smallest r is the bound.
     """
     n = len(tree.x)
     level, g = tree.ones[d], tree.group[d]
@@ -214,7 +228,7 @@ def _bound(tree, d, v):  # type: ignore[no-untyped-def]
 
 @compiled(nogil=True)
 def _sum_of_smallest(values, begin, end, count):  # type: ignore[no-untyped-def]
-    """The sum of the smallest `count` of values[begin:end], which are reordered (Hoare's selection)."""
+    """The sum of the smallest `count` of values[begin:end], which are reordered (Hoare's quickselect)."""
     if count == 0:
         return 0.0
     low, high, kth = begin, end - 1, begin + count - 1
@@ -242,31 +256,26 @@ def _sum_of_smallest(values, begin, end, count):  # type: ignore[no-untyped-def]
     return total
 
 
-@compiled(nogil=True)
-def _tables(matrix, ends, counts, group):  # type: ignore[no-untyped-def]
-    """Tree.cheapest [n, n, most ones of a group + 1], for d <= i."""
-    n = len(group)
-    table = np.zeros((n, n, counts.max() + 2))
-    for i in range(n):
-        later = 0.0  # what the couplings to the groups behind the present one add at least
-        for g in range(len(ends) - 1, -1, -1):
-            begin = ends[g - 1] if g > 0 else 0
-            own = 1 if group[i] == g else 0
-            order = begin + np.argsort(matrix[i, begin : ends[g]])
-            for d in range(begin, min(i + 1, ends[g])):
-                total, taken = 0.0, 0
-                table[d, i, own] = later
-                for j in order:
-                    if taken + own >= counts[g]:
-                        break
-                    if j < d or j == i:
-                        continue
-                    total += matrix[i, j]
-                    taken += 1
-                    table[d, i, taken + own] = later + total
-            wanted = counts[g] - own
-            for j in order:
-                if j != i and wanted > 0:
-                    later += matrix[i, j]
-                    wanted -= 1
+def _cheapest_couplings(
+    matrix: npt.NDArray[np.float64], ends: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float64]:
+    """Tree.cheapest [n, n, most ones of a group + 2], for d <= i; the rest is not read."""
+    n = len(matrix)
+    table = np.zeros((n, n, int(counts.max()) + 2))
+    later = np.zeros(n)  # least that couplings to the groups after the present one add [n]
+    for end, begin, count in zip(ends[::-1], [*ends[-2::-1], 0], counts[::-1], strict=True):
+        order = begin + np.argsort(matrix[:, begin:end], axis=1, kind="stable")
+        others = order != np.arange(n)[:, None]
+        for d in range(begin, end):
+            # Variables i of the group itself count among its ones; those of later groups do not.
+            for rows, own in ((np.arange(d, end), 1), (np.arange(end, n), 0)):
+                taken = max(0, min(count - own, end - d - own))
+                chosen = order[rows][(order[rows] >= d) & others[rows]].reshape(len(rows), end - d - own)[:, :taken]
+                table[d, rows, own] = later[rows]
+                sums = np.cumsum(matrix[rows[:, None], chosen], axis=1)
+                table[d, rows, own + 1 : own + 1 + taken] = later[rows, None] + sums
+        for i in range(n):
+            wanted = count - (begin <= i < end)
+            chosen = order[i][others[i]][: max(0, wanted)]
+            later[i] = np.cumsum([later[i], *matrix[i, chosen]])[-1]  # in this order, as floats do not associate
     return table

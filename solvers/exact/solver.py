@@ -1,4 +1,4 @@
-"""Proven optima of small blocks, and for larger ones a proof as far as it goes: branch and bound, enumeration."""
+"""The exact solver: branch and bound and enumeration, with a proof of optimality or the remaining gap."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from problems import BlockProblem
 from problems.forms import StateArray
@@ -22,33 +21,33 @@ LARGEST = 256
 """Most variables: the bound's tables hold n * n * k numbers, 67 MB for n = 256, k = n / 2."""
 
 MOST_STATES = math.comb(30, 15)
-"""Enumerated are blocks of at most so many feasible states, whatever n is: about 2 seconds."""
+"""Blocks with at most this many feasible states are enumerated, whatever n is: about 2 seconds."""
 
 KEPT = 10
-"""How many of the best states come back."""
+"""How many of the best states are returned."""
 
-_STATES_PER_NODE = 500  # a fifth of an enumeration's time, at about 100 states a node, goes to the tree before it
-_RELAXATION_STEPS = 300  # 10 ms at n = 256; what more steps would gain is small beside the relaxation's own gap
-_RANDOM_STARTS = 20  # descents for a first incumbent: enough to start with the optimum on most blocks of n = 60
+_STATES_PER_NODE = 500  # a node costs as much as 100 states: the tree gets a fifth of an enumeration's time
+_RELAXATION_STEPS = 300  # 10 ms at n = 256; more steps gain little beside the gap of the relaxation itself
+_RANDOM_STARTS = 20  # descents for a first incumbent: enough to start at the optimum on most blocks of n = 60
 
 
 @dataclass(frozen=True)
 class Exact(Solver):
-    """The best state, with the proof, or with the gap that is left between it and a lower bound.
+    """Exact search: the best state with a proof of optimality, or with the gap to a lower bound.
 
-    Branch and bound, depth first over variables in a fixed order (strongest couplings first, group by group); the
-    bound is the one that Gilmore and Lawler's linearisation gives: each free variable is charged the
-    couplings to those others that cost least. Blocks of one cardinality and at most `MOST_STATES` feasible
-    states (every n up to 30) are enumerated in revolving-door order where the tree is not done early, so their
-    proof takes seconds whatever their coefficients. Proofs hold up to rounding, about 1e-13 of the sum of all |Q_ij|.
+    Branch and bound, depth first over the variables in a fixed order (strongest couplings first, group by group),
+    with the bound of Gilmore and Lawler's linearisation: each free variable is charged its smallest couplings to the
+    other free ones. Blocks with one cardinality and at most `MOST_STATES` feasible states (every n up to 30) are
+    enumerated in revolving-door order if the tree does not finish early, so their proof takes seconds whatever their
+    coefficients. Proofs hold up to rounding, about 1e-13 of the sum of all |Q_ij|.
 
-    `.info` says `proven`, `lower_bound`, `gap` (best energy minus bound, 0 when proven), `visited` ({"nodes",
-    "states"}) and `method` ("branch", "enumerate" or "single": only one state is feasible).
+    `.info` has `proven`, `lower_bound`, `gap` (best energy minus bound, 0 when proven), `visited` ({"nodes",
+    "states"}) and `method` ("branch", "enumerate", or "single" where only one state is feasible).
 
     Args:
-        max_nodes: nodes of the tree after which to give up the proof, about a microsecond each. With a time limit
+        max_nodes: nodes of the tree after which the proof is given up, about a microsecond each. With a time limit,
             the limit counts instead.
-        method: "branch" or "enumerate" to use only this one; "auto" as told above.
+        method: "branch" or "enumerate" to use only this one; "auto" chooses as described above.
     """
 
     name: ClassVar[str] = "exact"
@@ -64,11 +63,11 @@ class Exact(Solver):
 
     @property
     def capabilities(self) -> Capabilities:
-        """Up to `LARGEST` variables, any form (low-rank problems are made dense), groups."""
+        """Up to `LARGEST` variables, every form (low-rank problems are made dense), groups."""
         return Capabilities(max_variables=LARGEST, low_rank=False, best_variables=24, side_by_side=True)
 
     def estimate(self, problem: BlockProblem) -> Estimate:
-        """The time of an enumeration, or of `max_nodes` nodes; trees often end much earlier."""
+        """Time of an enumeration, or of `max_nodes` nodes; most trees finish much earlier."""
         if problem.n > LARGEST:
             return Estimate(math.inf, fits=False, note=f"n = {problem.n} is more than {LARGEST} variables")
         nodes = 3e-8 * (problem.n + 10) * self.max_nodes
@@ -78,7 +77,7 @@ class Exact(Solver):
         return Estimate(1e-3 + 1.2e-8 * states, note=f"at most: all {states} feasible states")
 
     def _warm_up(self, problem: BlockProblem) -> None:
-        _compile()
+        _compile(self.method != "branch" and _can_enumerate(problem, feasible_states(problem)))
 
     def _search(self, problem: BlockProblem, run: Run) -> Outcome:
         dense, count = problem.to_dense(), feasible_states(problem)
@@ -96,7 +95,7 @@ class Exact(Solver):
         states = _first_states(dense, run)
         best = float(problem.energy(states).min())
         run.record(best)
-        relaxed = None if enumerable else _convex_bound(dense)  # before the tree takes all the time
+        relaxed = None if enumerable else _convex_bound(dense)  # now, as the tree may use all the time
         tree = _Tree(dense, best)
         method = "branch"
         if self.method != "enumerate":
@@ -120,17 +119,17 @@ class Exact(Solver):
 
 
 @functools.cache
-def _compile() -> None:
+def _compile(enumeration: bool) -> None:
+    """Compile the kernels that a search may call."""
     small = BlockProblem(np.ones((3, 3)), cardinality=1)
     polish(small, repair(small, np.zeros(3))[0])
-    tree = _Tree(small, math.inf)
-    tree.lower_bound()
-    tree.step(8)
-    _Enumeration(small).step(8)
+    _Tree(small, math.inf).step(8)
+    if enumeration:
+        _Enumeration(small).step(8)
 
 
 def feasible_states(problem: BlockProblem) -> int:
-    """How many feasible states a problem has."""
+    """Number of feasible states of a problem."""
     constraint = problem.constraint
     return math.prod(math.comb(int(m), int(k)) for m, k in zip(constraint.sizes, constraint.counts, strict=True))
 
@@ -152,7 +151,7 @@ def _verdict(best: float, bound: float, method: str, nodes: int, states: int) ->
 
 
 def _first_states(problem: BlockProblem, run: Run) -> StateArray:
-    """Local optima to begin with: what the caller gave, the greedy state from either end, and random ones."""
+    """Local optima to start from: the caller's states, the greedy states from all zeros and all ones, random ones."""
     ends = np.stack([np.zeros(problem.n, np.int8), np.ones(problem.n, np.int8)])
     starts = [repair(problem, ends)[0], problem.random_states(_RANDOM_STARTS, run.generator())]
     if run.initial_states is not None:
@@ -161,15 +160,15 @@ def _first_states(problem: BlockProblem, run: Run) -> StateArray:
 
 
 def _convex_bound(problem: BlockProblem) -> float:
-    """A lower bound from the continuous relaxation, made convex: what a tree that was cut off falls back on.
+    """A lower bound from a convex continuous relaxation, for trees that were not finished.
 
     As x_i = x_i^2, E(x) = x^T (Q + D) x + (c - D 1).x + offset for any diagonal D, convex where Q + D is positive
     semidefinite (Hammer and Rubin 1970). D is a multiple of the rows' squared norms, so that it does not depend on
-    how single variables are scaled. The minimum over 0 <= x <= 1 with the demanded sums is approached by Frank and
-    Wolfe's steps, each of which proves a lower bound.
+    the scale of single variables. Frank-Wolfe steps approach the minimum over 0 <= x <= 1 with the demanded sums;
+    each step gives a lower bound.
     """
     Q, single, constraint = problem.form.dense(), problem.single_energies, problem.constraint
-    # By a power of two, which loses no digit: squares of what is very large or small would leave the range of float64.
+    # Scaled by a power of two, which is exact: the squares of very large or small numbers leave the range of float64.
     unit = math.ldexp(1.0, math.frexp(max(np.abs(Q).max(initial=0.0), np.abs(single).max(initial=0.0)))[1] - 1)
     Q, single = Q / unit, single / unit
     weights = np.square(Q).sum(axis=1)
@@ -198,7 +197,7 @@ def _convex_bound(problem: BlockProblem) -> float:
 
 
 class _Tree:
-    """Branch and bound on a dense problem, in pieces."""
+    """Branch and bound on a dense problem, a number of nodes at a time."""
 
     def __init__(self, problem: BlockProblem, best: float) -> None:
         from solvers.exact import branching
@@ -207,12 +206,12 @@ class _Tree:
         self._offset = problem.offset
         Q = problem.form.dense()
         strength = np.abs(Q).sum(axis=1) + np.abs(problem.single_energies)
-        # Strong variables first: their decisions raise the bound most. Groups in the order of their strongest.
+        # Strong variables first: fixing them raises the bound most. Groups in the order of their strongest variable.
         members = [group[np.argsort(-strength[group])] for group in problem.constraint.members()]
         filled = sorted((g for g, group in enumerate(members) if len(group)), key=lambda g: -strength[members[g][0]])
         self._order = np.concatenate([members[g] for g in filled])
         self._tolerance = 1e-13 * float(strength.sum())
-        self._tree = branching.plant(
+        self._tree = branching.new_tree(
             np.ascontiguousarray(Q[np.ix_(self._order, self._order)]),
             problem.single_energies[self._order],
             problem.constraint.counts[filled],
@@ -222,7 +221,7 @@ class _Tree:
 
     @property
     def done(self) -> bool:
-        """Whether no node is left open."""
+        """Whether no node is open."""
         return bool(self._tree.place[0] < 0)
 
     @property
@@ -231,17 +230,17 @@ class _Tree:
         return int(self._tree.place[1])
 
     def lower_bound(self) -> float:
-        """What no feasible state can be below; infinite when done, as no state better than the best known is left."""
-        return math.inf if self.done else float(self._kernels.lower_bound(self._tree)) + self._offset
+        """Lower bound on the energy of every feasible state; infinite when done, as the best known state is optimal."""
+        return math.inf if self.done else self._kernels.lower_bound(self._tree) + self._offset
 
     def step(self, most: int) -> int:
-        """Expand `most` nodes at most; how many were."""
+        """Expand at most `most` nodes; return how many were expanded."""
         before = self.nodes
         self._kernels.branch(self._tree, self._tolerance, most)
         return self.nodes - before
 
     def grow(self, problem: BlockProblem, run: Run, nodes: int | None) -> StateArray:
-        """Expand nodes until done, `nodes` at most (None: no limit), or told to end; the better states found [s, n]."""
+        """Expand at most `nodes` nodes (None: no limit) or until the run ends; the better states found [s, n]."""
         found: list[StateArray] = []
         pace, leaves = Pace(), 0
         while not self.done and not run.should_end() and (nodes is None or self.nodes < nodes):
@@ -256,49 +255,42 @@ class _Tree:
 
 
 class _Enumeration:
-    """All feasible states of a dense problem with one cardinality, in pieces."""
+    """Enumeration of a dense problem with one cardinality, a number of states at a time."""
 
     def __init__(self, problem: BlockProblem) -> None:
         from solvers.exact import enumeration
 
         self._kernels = enumeration
-        self._doubled = 2.0 * problem.form.dense()
-        self._linear = problem.single_energies
-        self._k = problem.constraint.total
-        self._place = enumeration.start(self._k, problem.n)
-        self._fields, self._current = np.empty(problem.n), np.empty(1)
-        self._masks: npt.NDArray[np.int64] = np.zeros(KEPT, np.int64)
-        self._energies = np.full(KEPT, np.inf)
+        self._enumeration = enumeration.new_enumeration(
+            problem.form.dense(), problem.single_energies, problem.constraint.total, KEPT
+        )
 
     @property
     def done(self) -> bool:
         """Whether every state was visited."""
-        return bool(self._place[1])
+        return bool(self._enumeration.place[1])
 
     @property
     def visited(self) -> int:
         """States visited so far."""
-        return int(self._place[0])
+        return int(self._enumeration.place[0])
 
     def step(self, most: int) -> int:
-        """Visit `most` states at most; how many were."""
-        visited: int = self._kernels.enumerate_states(
-            self._doubled, self._linear, self._k, self._place, self._fields, self._current, self._masks,
-            self._energies, most,
-        )  # fmt: skip
+        """Visit at most `most` states; return how many were visited."""
+        visited: int = self._kernels.enumerate_states(self._enumeration, most)
         return visited
 
     def walk(self, problem: BlockProblem, run: Run) -> StateArray:
-        """Visit states until done or told to end; the best of them [s, n]."""
+        """Visit states until done or until the run ends; the best of them [s, n]."""
         pace = Pace(100_000)
         best = math.inf
         while not self.done and not run.should_end():
             pace.done(self.step(pace.begin(1 << 40)))
-            if self._energies[0] < best:
-                best = self._energies[0]
+            if self._enumeration.energies[0] < best:
+                best = self._enumeration.energies[0]
                 run.record(float(problem.energy(self._states(problem.n)[0])))
         return self._states(problem.n)
 
     def _states(self, n: int) -> StateArray:
-        masks = self._masks[np.isfinite(self._energies)]
+        masks = self._enumeration.masks[np.isfinite(self._enumeration.energies)]
         return np.asarray((masks[:, None] >> np.arange(n)) & 1, np.int8)

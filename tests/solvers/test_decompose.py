@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from problems import BlockProblem
 from solvers import Capabilities, Decompose, Estimate, OptionError, Outcome, Solver, get_solver, solve
 from solvers.decompose import _sub_block
-from solvers.exact.solver import Exact
+from solvers.exact import Exact
 from solvers.local.repair import polish
 
 ASKED: list[BlockProblem] = []

@@ -13,7 +13,7 @@ import pytest
 
 from problems import BlockProblem
 from solvers import OptionError, Solver, available, backends, get_solver, solve
-from solvers.exact.solver import Exact
+from solvers.exact import Exact
 from solvers.registry import BUILT_IN, ENTRY_POINTS, parse, solver_class
 
 PROBLEM = BlockProblem(np.arange(16.0).reshape(4, 4), cardinality=2)

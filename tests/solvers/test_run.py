@@ -16,7 +16,7 @@ import pytest
 from problems import BlockProblem
 from solvers import OptionError, Run, UnavailableError, get_solver
 from solvers.base import Availability
-from solvers.exact.solver import Exact
+from solvers.exact import Exact
 from solvers.run import LONGEST, MAX_SEED, Pace
 
 RNG = np.random.default_rng(0)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from problems import BlockProblem, SharedMatrix
 from solvers import OptionError
-from solvers.rows.batch import elimination_costs, grow_rows, solve_refitted_rows, solve_rows
+from solvers.rows import elimination_costs, grow_rows, solve_refitted_rows, solve_rows
 
 some = settings(max_examples=30, deadline=None, derandomize=True)
 
