@@ -18,7 +18,7 @@ from problems import (
     save_set,
 )
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parent / "formats"))
 
 from file_cases import assert_same, full, little_memory
 

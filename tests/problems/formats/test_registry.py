@@ -13,7 +13,7 @@ import pytest
 from problems import BlockProblem, FileFormatError, ProblemError, formats, instances, load, save
 
 THIRD_PARTY = Path(__file__).parent / "third_party"
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 MDPLIB = "3 2\n0 1 1.5\n0 2 2.0\n1 2 4.0\n"
 
 

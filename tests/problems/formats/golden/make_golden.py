@@ -1,4 +1,4 @@
-"""Make the golden files of the format: `python tests/problems/golden/make_golden.py`, once for each version.
+"""Make the golden files of the format: `python tests/problems/formats/golden/make_golden.py`, once for each version.
 
 The coefficients are dyadic fractions, so that every machine writes the same bytes.
 """

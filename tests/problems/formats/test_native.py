@@ -227,7 +227,7 @@ def test_a_kill_at_any_moment_leaves_a_whole_block_or_an_error(tmp_path: Path) -
         with subprocess.Popen(
             [sys.executable, "-c", writer, str(tmp_path / "block")],
             stdout=subprocess.PIPE,
-            cwd=Path(__file__).parents[2],
+            cwd=Path(__file__).parents[3],
         ) as process:
             assert process.stdout is not None
             process.stdout.readline()

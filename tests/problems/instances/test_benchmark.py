@@ -17,7 +17,7 @@ from problems import BlockProblem, DenseForm, FileFormatError, LowRankForm, Prob
 from problems.instances import benchmark
 from problems.instances.compact import MOST_COLUMNS, Compact
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 DATA = Path(os.environ.get("HYBRID_ICBS_DATA", REPOSITORY.parent / "shared" / "data"))
 NAMES = instances.names()
 
