@@ -183,16 +183,17 @@ def _prune(prune: Any, model: Any, ids: Any, settings: Settings, threads: int, f
 
 def _one_layer(rows: int, d: int, settings: Settings, threads: int) -> dict[str, float]:
     from hybrid_icbs.layerwise.grams import Gram
-    from hybrid_icbs.layerwise.rows import prune_matrix
+    from hybrid_icbs.layerwise.method import LayerwiseSettings, prune_matrix
+    from hybrid_icbs.methods import get_layer_method
 
-    how = {"method": settings.method, "update": settings.update, "threads": threads}
-    prune_matrix(torch.randn(2, 64), torch.eye(64), [32] * 2, **how)  # compiled
+    how = LayerwiseSettings(get_layer_method(settings.method), 0.5, update=settings.update, threads=threads)
+    prune_matrix(torch.randn(2, 64), torch.eye(64), [32] * 2, how)  # compiled
     W = torch.randn(rows, d)
     gram = Gram(inputs_like_a_models(d).to(torch.float32 if d > 1024 else torch.float64), 1)
     watch = Watch()
     watch.start()
     begun = clock()
-    prune_matrix(W, gram.mean(), [d // 2] * rows, **how)
+    prune_matrix(W, gram.mean(), [d // 2] * rows, how)
     return {"seconds": clock() - begun, "peak": watch.end()}
 
 

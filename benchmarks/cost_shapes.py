@@ -20,7 +20,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from hybrid_icbs.data.losses import Loss, next_token_loss, token_loss
-from hybrid_icbs.models.pretrained import block_layers
+from hybrid_icbs.models.layers import modules_in_blocks
 from hybrid_icbs.models.tasks import Task, task_of_class
 
 _LLAMA: dict[str, Any] = {
@@ -196,7 +196,7 @@ def shapes_of(
 
 
 def _measured(name: str, model: nn.Module, dtype: torch.dtype, ids: torch.Tensor, loss: Loss) -> Shapes:
-    inside = block_layers(model) or frozenset()
+    inside = modules_in_blocks(model) or frozenset()
     linear = {key: module for key, module in model.named_modules() if key in inside and _matrix(module)}
     homes = {key: _home(model, key) for key in linear}
     matrices: dict[str, list[Matrix]] = {}

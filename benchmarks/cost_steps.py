@@ -24,10 +24,18 @@ from cost_shapes import shapes_of
 from hybrid_icbs.blockwise.merge import apply, moves_of, write_masks
 from hybrid_icbs.data.losses import next_token_loss
 from hybrid_icbs.gradients.entries import add_entries
-from hybrid_icbs.layerwise.grams import damped, inverted
-from hybrid_icbs.layerwise.refit import EXACT_UP_TO, TOLERANCE, TOLERANCE_HALF, refit_exactly, refit_iteratively
+from hybrid_icbs.layerwise.refit import (
+    EXACT_UP_TO,
+    TOLERANCE,
+    TOLERANCE_HALF,
+    damped,
+    inverted,
+    refit_exactly,
+    refit_iteratively,
+)
 from hybrid_icbs.layerwise.windows import COLUMNS
-from hybrid_icbs.methods import baselines
+from hybrid_icbs.methods.sparsegpt import sparsegpt
+from hybrid_icbs.methods.wanda import wanda
 from hybrid_icbs.models.layers import Layer, find_layers
 from hybrid_icbs.models.masks import Masks
 from hybrid_icbs.models.restore import mapped_tensors
@@ -308,7 +316,7 @@ class _Layers:
     def sparsegpt(self, d: int) -> Measured:
         """Without the factorisation, which is a step of its own."""
         W, G = _weights(ROWS, d), self._gram(d)
-        whole = timed(lambda: baselines.sparsegpt(W, G, W.numel() // 2))
+        whole = timed(lambda: sparsegpt(W, G, W.numel() // 2))
         return d, max(whole - self.factorise(d)[1], 0.05 * whole) / ROWS
 
     def grow(self, d: int) -> Measured:
@@ -338,7 +346,7 @@ def _weights(rows: int, d: int) -> torch.Tensor:
 
 
 def _half(W: torch.Tensor, G: torch.Tensor) -> torch.Tensor:
-    return baselines.wanda(W, G, [W.shape[1] // 2] * len(W))
+    return wanda(W, G, [W.shape[1] // 2] * len(W))
 
 
 def _layer(d: int) -> tuple[torch.nn.Module, Layer]:

@@ -28,7 +28,10 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
+from hybrid_icbs.layerwise.method import LayerwiseSettings
 from hybrid_icbs.layerwise.passes import LayerwiseResult, prune_layerwise
+from hybrid_icbs.methods import get_layer_method
+from hybrid_icbs.models.patterns import Pattern
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("HYBRID_ICBS_DATA", REPOSITORY.parent / "shared" / "data"))
@@ -107,8 +110,11 @@ def table(name: str, model: nn.Module, text: Text, arguments: argparse.Namespace
 
 
 def prune(model: nn.Module, text: Text, point: str, seed: int, threads: int, **settings: Any) -> LayerwiseResult:
-    how = {"pattern": point} if ":" in point else {"density": 1 - float(point)}
-    return prune_layerwise(model, text.calibration(seed), seed=seed, threads=threads, **how, **settings)
+    how = {"pattern": Pattern.read(point)} if ":" in point else {"density": 1 - float(point)}
+    method = get_layer_method(settings.pop("method", "icbs"))
+    return prune_layerwise(
+        model, text.calibration(seed), LayerwiseSettings(method, seed=seed, threads=threads, **how, **settings)
+    )
 
 
 def verdict(model: str, label: str, point: str, score: float) -> str:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from hybrid_icbs.config import Config
     from hybrid_icbs.data.evaluation import evaluate
     from hybrid_icbs.errors import PruningError, RunFolderError, StaleBlock, UnsupportedLayerError
-    from hybrid_icbs.models.masks import Masks
+    from hybrid_icbs.models.masks import Masks, apply_masks, load_masks
     from hybrid_icbs.pruning import prune, resume
     from hybrid_icbs.result import PruneResult
 
@@ -24,7 +24,9 @@ _HOMES = {
     "RunFolderError": "errors",
     "StaleBlock": "errors",
     "UnsupportedLayerError": "errors",
+    "apply_masks": "models.masks",
     "evaluate": "data.evaluation",
+    "load_masks": "models.masks",
     "prune": "pruning",
     "resume": "pruning",
 }
@@ -38,7 +40,9 @@ __all__ = [
     "RunFolderError",
     "StaleBlock",
     "UnsupportedLayerError",
+    "apply_masks",
     "evaluate",
+    "load_masks",
     "prune",
     "resume",
 ]

@@ -92,9 +92,10 @@ class Config(BaseModel):
     seed: int = setting(0, "seed of all randomness; the same seed on the same machine gives the same masks", GOAL,
                         metavar="N", by_layer=True, ge=0, lt=2**31)  # fmt: skip
 
-    method: Literal["icbs", "magnitude", "wanda", "sparsegpt"] = setting(
-        "icbs", "pruning method: icbs, or a baseline that prunes layer by layer", OBJECTIVE, by_layer=True
-    )
+    method: str = setting(
+        "icbs", "pruning method: icbs, a baseline that prunes layer by layer (magnitude, wanda, sparsegpt), or a "
+        "registered method", OBJECTIVE, metavar="NAME", by_layer=True,
+    )  # fmt: skip
     objective: Literal["loss", "layer", "joint"] = setting(
         "loss", "what block problems minimise: loss, a quadratic model of the loss; layer, the error of each layer's "
         "output; joint, that error weighted by output gradients, so that layers are comparable",

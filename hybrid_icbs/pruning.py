@@ -15,7 +15,8 @@ from hybrid_icbs.config import BY_LAYER_UNDISPATCHED, Config
 from hybrid_icbs.data.losses import Loss
 from hybrid_icbs.data.model_data import data_for
 from hybrid_icbs.errors import PruningError
-from hybrid_icbs.layerwise.run import prune_by_layer, resume_by_layer
+from hybrid_icbs.methods import get_method
+from hybrid_icbs.methods.run import prune_by_method, resume_by_method
 from hybrid_icbs.result import PruneResult
 from hybrid_icbs.runs.journal import Journal
 from solvers.dispatch import Dispatch, get_dispatch
@@ -87,6 +88,7 @@ def prune(
         **settings,
     )
     config.refuse_without_effect()
+    get_method(config.method)  # refuses an unknown one before anything is loaded
     if isinstance(dispatch, Dispatch) and config.by_layer:
         raise PruningError(BY_LAYER_UNDISPATCHED)
     get_dispatch(dispatch).refuse_what_is_missing()
@@ -94,7 +96,7 @@ def prune(
         solvers.checked(solver or config.backend, **config.backend_options)
     data = data_for(model, data, tokenizer, seq_len=seq_len, seed=config.seed)
     if config.by_layer:
-        return prune_by_layer(model, data, config, loss=loss, inplace=inplace, out=out, progress=progress)
+        return prune_by_method(model, data, config, loss=loss, inplace=inplace, out=out, progress=progress)
     pruner = Pruner(model, data, config, loss=loss, inplace=inplace, out=out)
     return complete(pruner, solver, dispatch=dispatch, progress=progress)
 
@@ -144,7 +146,7 @@ def resume(
             raise PruningError(BY_LAYER_UNDISPATCHED)
         if max_calls is not None or max_charge is not None:
             raise PruningError("max_calls and max_charge are for services, and runs by layer call none; leave them out")
-        return resume_by_layer(out, model, data, loss=loss, inplace=inplace, progress=progress)
+        return resume_by_method(out, model, data, loss=loss, inplace=inplace, progress=progress)
     pruner = Pruner.resume(out, model, data, loss=loss, inplace=inplace, max_calls=max_calls, max_charge=max_charge)
     return complete(pruner, dispatch=dispatch, progress=progress)
 

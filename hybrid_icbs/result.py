@@ -10,11 +10,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import save_file, save_model
+from safetensors.torch import save_model
 from torch import nn
 
 from hybrid_icbs.config import Config
 from hybrid_icbs.errors import RunFolderError
+from hybrid_icbs.models.masks import Masks
 from hybrid_icbs.models.pretrained import quiet_transformers
 from hybrid_icbs.report.model_card import write_card
 
@@ -75,8 +76,8 @@ class PruneResult:
         """Write the model, its masks, the settings and the history.
 
         The folder gets `model/` (what `save_pretrained` writes for a transformers model, its tokenizer with it, else
-        `model.safetensors`), `masks.safetensors` (booleans by parameter name), `config.json`, `metrics.csv` and a model
-        card, `README.md`, beside the model too.
+        `model.safetensors`), `masks.safetensors` (see `load_masks`), `config.json`, `metrics.csv` and a
+        model card, `README.md`, beside the model too.
 
         Raises:
             RunFolderError: the folder cannot be written.
@@ -92,7 +93,7 @@ class PruneResult:
                     self.tokenizer.save_pretrained(folder / "model")
             else:
                 save_model(self.model, str(folder / "model" / "model.safetensors"))
-            save_file(self.masks, folder / "masks.safetensors", metadata={"true": "kept"})
+            Masks.of(self.masks).save(folder / "masks.safetensors")
             (folder / "config.json").write_text(
                 json.dumps(self.config.model_dump(mode="json"), indent=2) + "\n", "utf-8"
             )

@@ -20,7 +20,8 @@ from hybrid_icbs.config import BY_LAYER_UNDISPATCHED, Config
 from hybrid_icbs.data.evaluation import Evaluation
 from hybrid_icbs.data.losses import Loss
 from hybrid_icbs.errors import RunFolderError
-from hybrid_icbs.layerwise.run import prune_by_layer, resume_by_layer
+from hybrid_icbs.methods import get_method
+from hybrid_icbs.methods.run import prune_by_method, resume_by_method
 from hybrid_icbs.pruning import complete
 from hybrid_icbs.report.model_card import write_card
 from hybrid_icbs.report.record import RunRecord
@@ -207,12 +208,13 @@ def prune_layers(sources: Sources, config: Config, out: Path | None, *, quiet: b
     begun = time.perf_counter()
     _refuse_run(out)
     with wrong_use(), _goes_on(out):
+        get_method(config.method)  # refuses an unknown one before anything is loaded
         with working("loading model and data", not quiet):
             model, data, loss, test_data = sources.load()
         scores: Scores = {}
         if test_data is not None:
             scores["dense"] = test_data.score(model, loss)
-        result = prune_by_layer(
+        result = prune_by_method(
             model, data, config, loss=loss, inplace=True, out=out, progress=not quiet,
             notes={"sources": asdict(sources), "test_scores": scores},
         )  # fmt: skip
@@ -241,7 +243,7 @@ def resume_layers(folder: Path, dispatch: str | None = None, *, quiet: bool, as_
     with _goes_on(folder):
         with working("loading model and data", not quiet):
             model, data, loss, test_data = sources.load()
-        result = resume_by_layer(folder, model, data, loss=loss, inplace=True, progress=not quiet)
+        result = resume_by_method(folder, model, data, loss=loss, inplace=True, progress=not quiet)
     _show_layers(result, None if test_data is None else Test(test_data, scores or {}), loss, begun, quiet, as_json)
     return True
 

@@ -91,9 +91,12 @@ Samples = Annotated[
 ]  # fmt: skip
 
 Method = Annotated[
-    Literal["icbs", "magnitude", "wanda", "sparsegpt"] | None,
+    str | None,
     typer.Option(
-        rich_help_panel=_BY_LAYER, help="How weights are chosen: icbs, or a baseline of the field.", show_default=False
+        metavar="NAME",
+        rich_help_panel=_BY_LAYER,
+        show_default=False,
+        help="How weights are chosen: icbs, the baselines magnitude, wanda, sparsegpt, or a registered method.",
     ),
 ]
 Objective = Annotated[

@@ -13,8 +13,8 @@ from hybrid_icbs.data.calibration import Batch, CalibrationData
 from hybrid_icbs.errors import PruningError
 
 BATCH_SAMPLES = 1000
-"""Samples for the gradients of a round, if the settings give no number: no other setting, and no solver, lowers the loss
-of a classifier by as much (`energy_vs_loss.py` in benchmarks/README.md)."""
+"""Default number of samples for the gradients of a round. No other setting, and no solver, lowers the loss of a
+classifier as much (`energy_vs_loss.py` in benchmarks/README.md)."""
 
 BATCH_SEQUENCES = 32
 """The same where the samples are text."""

@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from hybrid_icbs.errors import PruningError
-from hybrid_icbs.gradients.entries import IndexArray, add_entries
+from hybrid_icbs.gradients.entries import add_products
+from hybrid_icbs.models.kinds import IndexArray
 from hybrid_icbs.models.layers import Layer
 
 FloatArray = npt.NDArray[np.float32]
@@ -32,7 +33,7 @@ class Call:
         """Add this call's part to per-sample gradients of chosen weights [n, N], changed in place."""
         if self.output_grad is not None:  # else the loss does not depend on this output
             own = gradients[:, self.first : self.first + len(self.inputs)]
-            add_entries(self.module, layer.kind, self.inputs, self.output_grad, index, own)
+            add_products(layer.kind.products(self.module, self.inputs, self.output_grad, index), own)
 
 
 @contextmanager

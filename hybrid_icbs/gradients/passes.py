@@ -25,8 +25,8 @@ from hybrid_icbs.data.calibration import Batch
 from hybrid_icbs.data.forward import evaluation_mode, samples_per_pass
 from hybrid_icbs.data.losses import Loss, sample_losses
 from hybrid_icbs.errors import PruningError
-from hybrid_icbs.gradients.entries import IndexArray
 from hybrid_icbs.gradients.hooks import Call, bytes_of, only_weights_require_grad, watching
+from hybrid_icbs.models.kinds import IndexArray
 from hybrid_icbs.models.layers import Layer
 from hybrid_icbs.models.restore import IN_MEMORY, mapped_tensors
 

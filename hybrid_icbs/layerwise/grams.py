@@ -19,7 +19,7 @@ from torch import nn
 from hybrid_icbs.data.forward import evaluation_mode
 from hybrid_icbs.errors import PruningError, UnsupportedLayerError
 from hybrid_icbs.gradients.hooks import recomputable
-from hybrid_icbs.layerwise.prefix import Inputs, Prefix, Reached, keywords_of, padding_of, removed, run
+from hybrid_icbs.layerwise.cached_prefix import CachedPrefix, Inputs, Reached, keywords_of, padding_of, removed, run
 from hybrid_icbs.models.layers import Layer
 
 SummedLoss: TypeAlias = Callable[[Any, Any], torch.Tensor]
@@ -64,13 +64,12 @@ def matrix_of(layer: Layer, weight: torch.Tensor | None = None) -> torch.Tensor:
     Raises:
         UnsupportedLayerError: a convolution, which is no matrix of one input vector.
     """
-    if layer.kind == "conv2d":
+    if not layer.kind.by_layer:
         raise UnsupportedLayerError(
-            f"layer {layer.name!r} is a convolution; the layer-wise objective takes Linear and Hugging Face Conv1D "
-            f"layers. Leave it out with exclude=[{layer.name.removesuffix('.weight')!r}] or take objective='loss'"
+            f"layer {layer.name!r} is a {layer.kind.title}, for which the layer-wise objective is not implemented. "
+            f"Leave it out with exclude=[{layer.name.removesuffix('.weight')!r}] or take objective='loss'"
         )
-    tensor = layer.weight.detach() if weight is None else weight
-    return tensor.T if layer.kind == "conv1d" else tensor
+    return layer.kind.matrix(layer.weight.detach() if weight is None else weight)
 
 
 @torch.no_grad()
@@ -102,7 +101,7 @@ def layer_groups(model: nn.Module, layers: Sequence[Layer], batch: Inputs) -> li
 
 @torch.no_grad()
 def gather_grams(
-    model: nn.Module, group: Group, batches: Sequence[Inputs], prefix: Prefix | None = None
+    model: nn.Module, group: Group, batches: Sequence[Inputs], cached: CachedPrefix | None = None
 ) -> dict[int, Gram]:
     """The Gram matrices of a group's layers at the model's present weights, by layer number.
 
@@ -112,14 +111,14 @@ def gather_grams(
         model: the model.
         group: the layers.
         batches: calibration data.
-        prefix: what is remembered of the blocks before; None to run the model from its start.
+        cached: outputs of the blocks before; None to run the model from its start.
     """
-    prefix = prefix or Prefix(model, batches)
+    cached = cached or CachedPrefix(model, batches)
     grams: dict[int, Gram] = {}
     kept: list[torch.Tensor | None] = [None]  # the tokens of the present batch that are no padding
 
     def note(module: nn.Module, args: tuple[torch.Tensor, ...], layer: Layer) -> None:
-        x = args[0]
+        x = layer.kind.rows(module, args[0])
         if layer.number not in grams:
             twin = next((gram for gram in grams.values() if gram.source() is x), None)
             if twin is not None:
@@ -150,7 +149,7 @@ def gather_grams(
     with removed(handles), evaluation_mode(model):
         for number, batch in enumerate(batches):
             kept[0] = padding_of(batch)
-            prefix.run(number)
+            cached.run(number)
     for layer in group.layers:
         if layer.number not in grams:
             raise PruningError(f"no calibration token reaches layer {layer.name!r}; give more data or leave it out")
@@ -213,25 +212,6 @@ def next_token_loss(outputs: Any, batch: Inputs) -> torch.Tensor:
     mask = given.get("attention_mask")
     targets = tokens if mask is None else tokens.masked_fill(mask[:, 1:] == 0, -100)
     return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten().to(logits.device), reduction="sum")
-
-
-def damped(gram: torch.Tensor, damping: float) -> torch.Tensor:
-    """G + damping * mean(diag G) I in float64; of a matrix of zeros, damping * I."""
-    gram = gram.double()
-    mean = gram.diagonal().mean().item() or 1.0
-    return gram + damping * mean * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
-
-
-def inverted(H: torch.Tensor) -> torch.Tensor:
-    """inv(H) of a symmetric positive definite matrix [d, d].
-
-    Raises:
-        PruningError: H is not positive definite in float64.
-    """
-    factor, failed = torch.linalg.cholesky_ex(H)
-    if failed:
-        raise PruningError(f"a Gram matrix {list(H.shape)} is not positive definite; raise the damping")
-    return torch.cholesky_inverse(factor)
 
 
 def _container(modules: Mapping[str, nn.Module], name: str) -> str:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import torch
 
+from hybrid_icbs.errors import PruningError
+
 EXACT_UP_TO = 1024
 """Inputs up to which a factorisation of each row's own sub-matrix is affordable."""
 
@@ -93,6 +95,25 @@ def refit_iteratively(
     for found, w, k, s in zip(*(each.split(at_once) for each in (out, W, kept, start)), strict=True):
         found.copy_(_descended(w, k, s, H, scale, tolerance))
     return out
+
+
+def damped(gram: torch.Tensor, damping: float) -> torch.Tensor:
+    """G + damping * mean(diag G) I in float64; of a matrix of zeros, damping * I."""
+    gram = gram.double()
+    mean = gram.diagonal().mean().item() or 1.0
+    return gram + damping * mean * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+
+
+def inverted(H: torch.Tensor) -> torch.Tensor:
+    """inv(H) of a symmetric positive definite matrix [d, d].
+
+    Raises:
+        PruningError: H is not positive definite in float64.
+    """
+    factor, failed = torch.linalg.cholesky_ex(H)
+    if failed:
+        raise PruningError(f"a Gram matrix {list(H.shape)} is not positive definite; raise the damping")
+    return torch.cholesky_inverse(factor)
 
 
 def _batch_bytes(W: torch.Tensor) -> int:

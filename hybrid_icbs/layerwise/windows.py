@@ -1,15 +1,15 @@
-"""Masks of wide layers by the refitted error, some columns of a row at a time.
+"""Masks of wide layers by the refitted error, in windows of columns.
 
-The exact search of :func:`solvers.rows.solve_refitted_rows` costs the cube of a row's width. For wide rows the columns
-are taken in windows from left to right, as SparseGPT does with single columns (Frantar and Alistarh 2023, arXiv
-2301.00774): columns to the left are final, those to the right make up for what is cut. With the inverse C of the
-curvature of the window S and all to its right, and C_SS its corner,
+The exact search, `solvers.rows.solve_refitted_rows`, costs the cube of a row's width. In wide layers the columns
+are searched in windows from left to right, as SparseGPT does with single columns (Frantar and Alistarh 2023, arXiv
+2301.00774): columns to the left are final, columns to the right compensate for the cuts. With C the inverse of H
+restricted to the window S and the columns R to its right,
 
-    the refitted error of a mask within S is that of a curvature inv(C_SS), for the search to find;
+    the refitted error of a mask within S is that of the Gram matrix inv(C_SS);
     a change d_S of the window's weights moves the weights to its right by  d_S inv(C_SS) C_SR.
 
 With the upper Cholesky factor U of the whole inverse, inv(H) = U^T U, these are C_SS = U_SS^T U_SS and
-inv(C_SS) C_SR = inv(U_SS) U_SR, so no matrix but U is ever factorised.
+inv(C_SS) C_SR = inv(U_SS) U_SR, so that only U is factorised.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from hybrid_icbs.layerwise.grams import inverted
+from hybrid_icbs.layerwise.refit import inverted
 from hybrid_icbs.models.patterns import Pattern
 
 COLUMNS = 256
@@ -35,20 +35,20 @@ def search_windows(
     columns: int | None = None,
     threads: int | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Search every row's mask window by window.
+    """Search each row's mask window by window.
 
     Args:
         W: the dense weights, float64 [R, d].
-        H: damped curvature, positive definite, float64 [d, d].
-        counts: weights to prune of each row [R]; how many fall in a window follows from what pruning each weight alone
+        H: damped Gram matrix, positive definite, float64 [d, d].
+        counts: weights to prune in each row [R]; they are divided among the windows by what pruning each weight alone
             would cost.
         pattern: N:M.
-        columns: width of a window (None: 256), made a multiple of the pattern's M.
+        columns: width of a window (None: 256), rounded down to a multiple of the pattern's M.
         threads: of the search.
 
     Returns:
-        What is pruned, bool [R, d], and weights that make up for it, zero there [R, d]; a refit on the mask lowers
-        the error further, as it may change columns that were final here.
+        What is pruned, bool [R, d], and the new weights, zero there [R, d]. A refit on the mask lowers the error
+        further, as it can change columns that were final here.
     """
     from solvers.rows import solve_refitted_rows
 

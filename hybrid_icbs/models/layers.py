@@ -1,7 +1,7 @@
-"""Which weights of a model are pruned: its Linear, Conv2d and Hugging Face Conv1D layers, chosen by name.
+"""The layers of a model in scope of a run, chosen by name.
 
-A layer here is one weight parameter together with every module that uses it, so that tied weights are pruned
-once and their gradients summed.
+A layer is one weight parameter with all modules that use it, so that tied weights are pruned once and their gradients
+are summed.
 """
 
 from __future__ import annotations
@@ -9,16 +9,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
 
 from torch import nn
 
 from hybrid_icbs.errors import PruningError, UnsupportedLayerError
+from hybrid_icbs.models.kinds import LayerKind, kind_of, titles
+from hybrid_icbs.models.pretrained import check_weights, is_pretrained
 from problems.names import suggestion
 
-Kind: TypeAlias = Literal["linear", "conv1d", "conv2d"]
-
-_TOLD = 12  # layers that an error names
+_LISTED = 12  # layers that an error lists
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
@@ -28,16 +27,16 @@ class Layer:
     """One weight parameter in scope.
 
     Attributes:
-        number: place among the layers in scope, 0, 1, ...
+        number: position among the layers in scope, 0, 1, ...
         name: name of the parameter, such as "fc1.weight".
-        kind: "linear" (weight [out, in]), "conv1d" (Hugging Face's, weight [in, out]) or "conv2d".
+        kind: how it is viewed as a matrix, and how its gradients are formed.
         modules: the modules that use the weight, at least one.
-        weight: the parameter itself.
+        weight: the parameter.
     """
 
     number: int
     name: str
-    kind: Kind
+    kind: LayerKind
     modules: tuple[nn.Module, ...]
     weight: nn.Parameter
 
@@ -51,15 +50,19 @@ def find_layers(
     model: nn.Module,
     include: Sequence[str] | None = None,
     exclude: Sequence[str] | None = None,
+    *,
+    in_blocks: bool = False,
 ) -> list[Layer]:
     """List the layers of a model whose weights are in scope.
 
     Args:
         model: any torch module.
-        include: patterns; a layer is in scope when one matches (None: every layer, of a transformers model those
-            inside its repeated blocks: no embeddings and no head). A pattern is a module's name, a prefix of names up
-            to a dot, a class name, or `re:` and a regular expression matched from the start of the module's name.
-        exclude: patterns of what is left out, stronger than `include`.
+        include: patterns; a layer is in scope if one matches (None: all layers, of a transformers model those in its
+            repeated blocks, without embeddings and head). A pattern is a module's name, a prefix of names up to a dot,
+            a class name, or `re:` and a regular expression that is matched from the start of the module's name.
+        exclude: patterns of layers that are left out; they override `include`.
+        in_blocks: whether None for `include` stands for the layers in repeated blocks in all models that have any, not
+            only in transformers models.
 
     Returns:
         The layers in the model's own order, a shared weight once.
@@ -68,13 +71,11 @@ def find_layers(
         UnsupportedLayerError: a layer in scope has weights but is of another type, quantised, or not in memory.
         PruningError: a pattern matches nothing, or nothing is in scope.
     """
-    from hybrid_icbs.models.pretrained import block_layers, check_weights
-
     check_weights(model)
     owners = {
         name: module for name, module in model.named_modules(remove_duplicate=False) if _owns_weights(module)
     }  # fmt: skip
-    default = block_layers(model) if include is None else None
+    default = modules_in_blocks(model) if include is None and (in_blocks or is_pretrained(model)) else None
     for pattern in [*(include or ()), *(exclude or ())]:
         _check_pattern(pattern, owners)
     wanted = {
@@ -100,12 +101,28 @@ def find_layers(
         weight = modules[0].weight
         assert isinstance(weight, nn.Parameter)
         name = f"{uses[0][0]}.weight" if uses[0][0] else "weight"
-        layers.append(Layer(len(layers), name, _kind(modules[0]), modules, weight))
+        kind = kind_of(modules[0])
+        assert kind is not None  # others were refused above
+        layers.append(Layer(len(layers), name, kind, modules, weight))
     if not layers:
         raise PruningError(
             f"no layer is in scope (include={include}, exclude={exclude}); the model has {', '.join(owners) or 'none'}"
         )
     return layers
+
+
+def modules_in_blocks(model: nn.Module) -> frozenset[str] | None:
+    """Names of the modules in a model's repeated blocks, the elements of its ModuleLists; None where it has none.
+
+    Embeddings, heads and poolers are outside; embeddings inside (of relative positions) are left out too.
+    """
+    lists = [name for name, module in model.named_modules() if isinstance(module, nn.ModuleList)]
+    inside = frozenset(
+        name
+        for name, module in model.named_modules(remove_duplicate=False)
+        if not isinstance(module, nn.Embedding) and any(name.startswith(f"{each}.") for each in lists)
+    )
+    return inside or None
 
 
 def has_batch_norm(model: nn.Module) -> bool:
@@ -148,10 +165,10 @@ def _fault(name: str, module: nn.Module) -> str | None:
         fault = _fault_of_weight(module, weight)
         if fault:
             return f"weight {f'{name}.{key}'!r} {fault}"
-    if _kind_or_none(module) is None or list(matrices) != ["weight"]:
+    if kind_of(module) is None or list(matrices) != ["weight"]:
         return (
-            f"layer {name!r} is a {type(module).__name__} with weights {', '.join(matrices)}, and only Linear, Conv2d "
-            "and Hugging Face's Conv1D can be pruned"
+            f"layer {name!r} is a {type(module).__name__} with weights {', '.join(matrices)}, and only {titles()} "
+            "can be pruned"
         )
     return None
 
@@ -169,24 +186,6 @@ def _fault_of_weight(module: nn.Module, weight: nn.Parameter) -> str | None:
     return None
 
 
-def _kind(module: nn.Module) -> Kind:
-    kind = _kind_or_none(module)
-    assert kind is not None
-    return kind
-
-
-def _kind_or_none(module: nn.Module) -> Kind | None:
-    # By exact class: a subclass may compute something else (quantised, low-rank adapters, attention projections
-    # whose forward is never called), which the formulas of gradients.py would get wrong without a word.
-    if type(module) is nn.Linear:
-        return "linear"
-    if type(module) is nn.Conv2d:
-        return "conv2d"
-    if type(module).__name__ == "Conv1D" and type(module).__module__.startswith("transformers."):
-        return "conv1d"
-    return None
-
-
 def _matches(pattern: str, name: str, module: nn.Module) -> bool:
     if pattern.startswith("re:"):
         return re.match(pattern[3:], name) is not None
@@ -201,8 +200,6 @@ def _check_pattern(pattern: str, owners: dict[str, nn.Module]) -> None:
             raise PruningError(f"pattern {pattern!r} is not a regular expression: {error}") from error
     if not any(_matches(pattern, name, module) for name, module in owners.items()):
         known = [*owners, *{type(module).__name__ for module in owners.values()}]
-        more = f" and {len(owners) - _TOLD} more" if len(owners) > _TOLD else ""
-        layers = ", ".join(list(owners)[:_TOLD]) + more
-        raise PruningError(
-            f"pattern {pattern!r} matches no layer{suggestion(pattern, known)}. The layers are {layers}"
-        )
+        more = f" and {len(owners) - _LISTED} more" if len(owners) > _LISTED else ""
+        layers = ", ".join(list(owners)[:_LISTED]) + more
+        raise PruningError(f"pattern {pattern!r} matches no layer{suggestion(pattern, known)}. The layers are {layers}")

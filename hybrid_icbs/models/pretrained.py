@@ -16,23 +16,6 @@ def is_pretrained(model: nn.Module) -> bool:
     return any(base.__module__.startswith("transformers.") for base in type(model).__mro__)
 
 
-def block_layers(model: nn.Module) -> frozenset[str] | None:
-    """Names of the modules inside the repeated blocks of a transformers model, where its weights are pruned by default.
-
-    Embeddings, heads and poolers stand outside; embeddings inside (of relative positions) are left out too. None where
-    the model is no transformers model, or has no blocks.
-    """
-    if not is_pretrained(model):
-        return None
-    lists = [name for name, module in model.named_modules() if isinstance(module, nn.ModuleList)]
-    inside = frozenset(
-        name
-        for name, module in model.named_modules(remove_duplicate=False)
-        if not isinstance(module, nn.Embedding) and any(name.startswith(f"{each}.") for each in lists)
-    )
-    return inside or None
-
-
 def check_weights(model: nn.Module) -> None:
     """Refuse a model whose weights are quantised or not in memory.
 

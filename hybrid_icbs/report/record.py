@@ -13,8 +13,8 @@ import numpy as np
 
 import solvers
 from hybrid_icbs.config import Config
+from hybrid_icbs.layerwise.history import layer_history
 from hybrid_icbs.layerwise.journal import layers_done
-from hybrid_icbs.layerwise.run import layer_history
 from hybrid_icbs.result import TOOLKITS, PruneResult
 from hybrid_icbs.runs.journal import Journal, RoundRecord
 

@@ -20,8 +20,6 @@ from hybrid_icbs.selection.candidates import Chosen, HoldBack
 
 IndexArray = npt.NDArray[np.int64]
 
-_AXES = {"linear": (0, 1), "conv1d": (1, 0), "conv2d": (0, 2, 3, 1)}  # inputs last
-
 
 def pattern_masks(scores: Sequence[torch.Tensor], layers: Sequence[Layer], pattern: Pattern) -> Masks:
     """Masks that keep the weights of largest score in every group.
@@ -36,17 +34,17 @@ def pattern_masks(scores: Sequence[torch.Tensor], layers: Sequence[Layer], patte
     """
     masks = Masks.like(layers)
     for layer, score in zip(layers, scores, strict=True):
-        along = _along_inputs(layer, score.detach().float().cpu())
+        along = layer.kind.along_inputs(score.detach().float().cpu())
         pattern.check(layer.name, along.shape[-1])
         kept = torch.empty(layer.weight.shape, dtype=torch.bool)
-        _along_inputs(layer, kept).copy_(~pattern.lowest(along))
+        layer.kind.along_inputs(kept).copy_(~pattern.lowest(along))
         masks.set_flat(layer.name, kept.reshape(-1).numpy())
     return masks
 
 
 def holds(masks: Mapping[str, torch.Tensor], layers: Sequence[Layer], pattern: Pattern) -> bool:
     """Whether the masks of all layers keep exactly N of every group."""
-    return all(pattern.holds(_along_inputs(layer, masks[layer.name])) for layer in layers)
+    return all(pattern.holds(layer.kind.along_inputs(masks[layer.name])) for layer in layers)
 
 
 def choose_groups(
@@ -95,7 +93,7 @@ def _gains(
     """Largest score of a pruned weight minus the smallest of a kept one, by group; -inf for groups held back."""
     free = torch.from_numpy(held.eligible(layer.number, kept, True) | held.eligible(layer.number, kept, False))
     s, k, f = (
-        _along_inputs(layer, tensor.reshape(layer.weight.shape)).reshape(-1, pattern.of)
+        layer.kind.along_inputs(tensor.reshape(layer.weight.shape)).reshape(-1, pattern.of)
         for tensor in (score.detach().float().cpu(), torch.from_numpy(kept), free)
     )
     gain = s.masked_fill(k, -torch.inf).amax(1) - s.masked_fill(~k, torch.inf).amin(1)
@@ -119,13 +117,8 @@ def _block(
 
 def _members(layer: Layer, groups: IndexArray, of: int) -> IndexArray:
     """Flat indices of the weights of groups [g, of]."""
-    axes, shape = _AXES[layer.kind], layer.weight.shape
+    axes, shape = layer.kind.axes, layer.weight.shape
     position = groups[:, None] * of + np.arange(of)
     places = np.unravel_index(position, [shape[axis] for axis in axes])
     by_axis = [places[axes.index(axis)] for axis in range(len(shape))]
     return np.ravel_multi_index(by_axis, tuple(shape)).astype(np.int64)
-
-
-def _along_inputs(layer: Layer, tensor: torch.Tensor) -> torch.Tensor:
-    """A view of a tensor of the weight's shape with the inputs as its last axis."""
-    return tensor.permute(_AXES[layer.kind])

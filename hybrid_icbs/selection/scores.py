@@ -43,12 +43,19 @@ def initial_masks(
         return _largest_of_all(scores, layers, total)
     counts = shares(total, [density * size for size in sizes], sizes)
     for layer, score, count in zip(layers, scores, counts, strict=True):
-        matrix = score.detach().float().cpu().reshape(1 if comparison == "layer" else score.shape[0], -1)
-        # Transposed if the compared scores are columns: inputs of [out, in], outputs of Conv1D's [in, out].
-        turned = comparison != "layer" and (layer.kind == "conv1d") != (comparison == "input")
-        kept = _largest_of_each_row(matrix.T if turned else matrix, count)
-        masks.set_flat(layer.name, (kept.T if turned else kept).reshape(-1).numpy())
+        kept = torch.empty(layer.weight.shape, dtype=torch.bool)
+        found = _largest_of_each_row(_compared(layer, score.detach().float().cpu(), comparison), count)
+        _compared(layer, kept, comparison).copy_(found)
+        masks.set_flat(layer.name, kept.reshape(-1).numpy())
     return masks
+
+
+def _compared(layer: Layer, tensor: torch.Tensor, comparison: Comparison) -> torch.Tensor:
+    """A view of a tensor shaped like a layer's weight, with the weights that are compared in one row."""
+    if comparison == "layer":
+        return tensor.reshape(1, -1)
+    matrix = layer.kind.matrix(tensor)
+    return matrix.T if comparison == "input" else matrix
 
 
 def score_weights(
@@ -78,7 +85,7 @@ def score_weights(
         scores = measure_gradients(model, layers, batch, loss).scores(layers, [layer.weight for layer in layers])
         return _Formed(len(layers), lambda n: scores[layers[n].number])
     norms = _input_norms(model, layers, batch)
-    return _Formed(len(layers), lambda n: weights[n].abs() * _by_input(layers[n], norms[n]))
+    return _Formed(len(layers), lambda n: weights[n].abs() * layers[n].kind.by_input(weights[n], norms[n]))
 
 
 @dataclass(frozen=True)
@@ -165,7 +172,7 @@ def _input_norms(model: nn.Module, layers: Sequence[Layer], batch: Batch) -> lis
     squares: dict[int, torch.Tensor] = {}
     handles = []
     for layer in layers:
-        feature = 1 if layer.kind == "conv2d" else -1
+        feature = layer.kind.input_axis
 
         def note(
             module: nn.Module, args: tuple[torch.Tensor, ...], n: int = layer.number, feature: int = feature
@@ -182,17 +189,6 @@ def _input_norms(model: nn.Module, layers: Sequence[Layer], batch: Batch) -> lis
         for handle in handles:
             handle.remove()
     return [squares[layer.number].sqrt().float() for layer in layers]
-
-
-def _by_input(layer: Layer, norm: torch.Tensor) -> torch.Tensor:
-    """Norms of input features, shaped to multiply a weight."""
-    if layer.kind == "conv1d":
-        return norm[:, None]
-    if layer.kind == "linear":
-        return norm[None, :]
-    outputs, within = layer.weight.shape[:2]
-    groups = len(norm) // within
-    return norm.reshape(groups, within).repeat_interleave(outputs // groups, 0)[:, :, None, None]
 
 
 def _largest_of_each_row(matrix: torch.Tensor, count: int) -> torch.Tensor:

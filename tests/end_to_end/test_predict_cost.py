@@ -60,10 +60,10 @@ def test_shapes_are_those_of_the_model_that_is_pruned(shapes: ModuleType) -> Non
     from transformers import AutoConfig, AutoModelForCausalLM
 
     from hybrid_icbs.layerwise.grams import layer_groups, matrix_of
-    from hybrid_icbs.layerwise.passes import layers_of_blocks
+    from hybrid_icbs.models.layers import find_layers
 
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**TINY)).eval()
-    groups = layer_groups(model, layers_of_blocks(model), {"input_ids": torch.zeros(1, 8, dtype=torch.long)})
+    groups = layer_groups(model, find_layers(model, in_blocks=True), {"input_ids": torch.zeros(1, 8, dtype=torch.long)})
     found = shapes.shapes_of("tiny", TINY, length=8)
     assert [block.name for block in found.blocks] == [group.name for group in groups]
     for block, group in zip(found.blocks, groups, strict=True):

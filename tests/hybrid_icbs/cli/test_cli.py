@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 import problems
 import problems.instances
 import solvers
-from hybrid_icbs import Config, Pruner, prune
+from hybrid_icbs import Config, Pruner, load_masks, prune
 from hybrid_icbs.cli import console
 from hybrid_icbs.cli.app import app
 from hybrid_icbs.cli.demo import _unused
@@ -114,7 +114,7 @@ def test_prune_writes_a_run_folder_and_tells_as_json_what_came_of_it(folder):
     assert told["steps"] == 4
     assert told["density"] == pytest.approx(0.2, abs=1 / 1184)
     assert told["scores"]["dense"]["loss"] < told["scores"]["result"]["loss"] <= told["scores"]["start"]["loss"]
-    state, masks = load_file("runs/x/model/model.safetensors"), load_file("runs/x/masks.safetensors")
+    state, masks = load_file("runs/x/model/model.safetensors"), load_masks("runs/x/masks.safetensors")
     for name, mask in masks.items():
         assert torch.all(state[name][~mask] == 0)
     assert sum(int(mask.sum()) for mask in masks.values()) == round(0.2 * 1184)
@@ -126,7 +126,7 @@ def test_prune_does_what_the_library_does(folder):
     import nets
 
     result = prune(nets.trained(), nets.calibration(), sparsity=0.8, progress=False, **SETTINGS)
-    masks = load_file("x/masks.safetensors")
+    masks = load_masks("x/masks.safetensors")
     assert all(torch.equal(masks[name], result.masks[name]) for name in result.masks)
 
 
@@ -169,7 +169,7 @@ def test_settings_come_from_a_file_and_options_go_over_them(folder):
     config = Config.read("x/config.json")
     assert (config.density, config.guard, config.steps, config.hold_back) == (0.5, "watch", 1, 0.25)
     assert config.exclude == ("0",)
-    assert list(load_file("x/masks.safetensors")) == ["2.weight"]
+    assert list(load_masks("x/masks.safetensors")) == ["2.weight"]
 
 
 @pytest.mark.parametrize(
@@ -286,7 +286,7 @@ def test_resume_ends_as_a_run_that_was_never_stopped(folder):
     resumed = answer("resume", "x", "-q")
     for key in ("scores", "test_scores", "densities", "steps", "rounds_accepted"):
         assert resumed[key] == whole[key]
-    ours, theirs = load_file("x/masks.safetensors"), load_file("whole/masks.safetensors")
+    ours, theirs = load_masks("x/masks.safetensors"), load_masks("whole/masks.safetensors")
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
@@ -353,7 +353,7 @@ def test_ctrl_c_keeps_the_best_so_far_and_ends_cleanly(folder):
     assert "Traceback" not in err
     record = RunRecord.read("x")
     assert 0 < record.steps < 100_000
-    masks = load_file("x/masks.safetensors")
+    masks = load_masks("x/masks.safetensors")
     assert [int(masks[layer.name].sum()) for layer in record.layers] == [layer.kept for layer in record.layers]
 
 

@@ -16,8 +16,9 @@ from transformers.pytorch_utils import Conv1D
 from hybrid_icbs import PruningError
 from hybrid_icbs.data.calibration import Batch
 from hybrid_icbs.data.losses import cross_entropy
-from hybrid_icbs.gradients.entries import _products, _products_torch
+from hybrid_icbs.gradients.entries import add_products, products_by_torch
 from hybrid_icbs.gradients.passes import measure_gradients
+from hybrid_icbs.models.kinds import Products
 from hybrid_icbs.models.layers import Layer, find_layers
 
 
@@ -160,11 +161,13 @@ def test_the_torch_form_for_other_devices_agrees_with_the_compiled_one() -> None
     row, column, shift = rng.integers(0, 4, 30), rng.integers(0, 5, 30), rng.integers(0, 3, 30)
     D, X = torch.randn(6, 4, 8), torch.randn(6, 5, 12)
     compiled = np.zeros((30, 6), np.float32)
-    _products(D, X, row, column, shift, compiled)
-    np.testing.assert_allclose(_products_torch(D, X, row, column, shift).numpy(), compiled, atol=1e-5)
+    products = Products(D, X, row, column, shift)
+    add_products(products, compiled)
+    np.testing.assert_allclose(products_by_torch(products).numpy(), compiled, atol=1e-5)
     compiled[:] = 0
-    _products(D[:, :, 0], X[:, :, 0], row, column, None, compiled)
-    np.testing.assert_allclose(_products_torch(D[:, :, 0], X[:, :, 0], row, column, None).numpy(), compiled, atol=1e-6)
+    products = Products(D[:, :, 0], X[:, :, 0], row, column)
+    add_products(products, compiled)
+    np.testing.assert_allclose(products_by_torch(products).numpy(), compiled, atol=1e-6)
 
 
 def test_samples_shared_out_to_threads_give_the_same_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,7 +177,7 @@ def test_samples_shared_out_to_threads_give_the_same_gradients(monkeypatch: pyte
     batch = Batch(torch.randn(9, 4, 8, 8), torch.arange(9) % 3, 9)
     index = np.arange(layer.size)
     alone = measure_gradients(model, [layer], batch, cross_entropy).per_sample(layer, index)
-    monkeypatch.setattr("hybrid_icbs.gradients.entries._PARALLEL_PRODUCTS", 0)
+    monkeypatch.setattr("hybrid_icbs.gradients.entries.PARALLEL_PRODUCTS", 0)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
     shared = measure_gradients(model, [layer], batch, cross_entropy).per_sample(layer, index)
     np.testing.assert_array_equal(alone, shared)

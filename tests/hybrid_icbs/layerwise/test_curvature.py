@@ -9,16 +9,8 @@ import torch
 from torch import nn
 
 from hybrid_icbs.errors import PruningError, UnsupportedLayerError
-from hybrid_icbs.layerwise.grams import (
-    damped,
-    gather_grams,
-    inverted,
-    layer_groups,
-    matrix_of,
-    next_token_loss,
-    output_importances,
-)
-from hybrid_icbs.layerwise.passes import layers_of_blocks
+from hybrid_icbs.layerwise.grams import gather_grams, layer_groups, matrix_of, next_token_loss, output_importances
+from hybrid_icbs.layerwise.refit import damped, inverted
 from hybrid_icbs.models.layers import find_layers
 
 
@@ -75,7 +67,7 @@ def inputs_of(model: nn.Module, module: nn.Module, batches: list[dict[str, torch
 @pytest.mark.parametrize("make", [tiny_llama, tiny_gpt2])
 def test_gram_matrices_are_means_over_all_tokens(make: Any) -> None:
     model, batches = make(), tokens(0, 3)
-    for group in layer_groups(model, layers_of_blocks(model), batches[0]):
+    for group in layer_groups(model, find_layers(model, in_blocks=True), batches[0]):
         grams = gather_grams(model, group, batches)
         for layer in group.layers:
             X = inputs_of(model, layer.modules[0], batches)
@@ -87,7 +79,7 @@ def test_gram_matrices_are_means_over_all_tokens(make: Any) -> None:
 
 def test_layers_that_are_given_one_tensor_share_one_matrix() -> None:
     model, batches = tiny_llama(), tokens(0, 2)
-    group = layer_groups(model, layers_of_blocks(model), batches[0])[1]
+    group = layer_groups(model, find_layers(model, in_blocks=True), batches[0])[1]
     grams = gather_grams(model, group, batches)
     by_name = {layer.name.split(".")[-2]: grams[layer.number] for layer in group.layers}
     assert by_name["q_proj"] is by_name["k_proj"] is by_name["v_proj"]
@@ -103,7 +95,7 @@ def test_padding_does_not_count() -> None:
     mask[1, 7:] = 0
     apart = [{"input_ids": batch[:1]}, {"input_ids": batch[1:, :7]}]
     padded = [{"input_ids": batch, "attention_mask": mask}]
-    layers = layers_of_blocks(model)
+    layers = find_layers(model, in_blocks=True)
     group = layer_groups(model, layers, padded[0])[1]
     one, other = gather_grams(model, group, padded), gather_grams(model, group, apart)
     for layer in group.layers:
@@ -117,7 +109,7 @@ def test_padding_does_not_count() -> None:
 def test_micro_batches_of_any_size_give_the_same() -> None:
     model, batches = tiny_llama(), tokens(2, 4)
     whole = [{"input_ids": torch.cat([batch["input_ids"] for batch in batches])}]
-    layers = layers_of_blocks(model)
+    layers = find_layers(model, in_blocks=True)
     group = layer_groups(model, layers, batches[0])[0]
     one, other = gather_grams(model, group, batches), gather_grams(model, group, whole)
     importance, again = (output_importances(model, layers, given) for given in (batches, whole))
@@ -131,7 +123,7 @@ def test_micro_batches_of_any_size_give_the_same() -> None:
 @pytest.mark.parametrize("make", [tiny_llama, tiny_gpt2])
 def test_importances_are_mean_squared_output_gradients(make: Any, checkpointing: str | None) -> None:
     model, batches = make(), tokens(3, 2)
-    layers = layers_of_blocks(model)
+    layers = find_layers(model, in_blocks=True)
     expected: dict[int, torch.Tensor] = {}
     for batch in batches:
         outputs: dict[int, torch.Tensor] = {}
@@ -165,7 +157,7 @@ def test_no_gradient_of_a_weight_is_formed_and_the_model_is_left_as_it_was() -> 
     frozen = next(model.parameters())
     frozen.requires_grad_(False)
     model.train()
-    layers = layers_of_blocks(model)
+    layers = find_layers(model, in_blocks=True)
     output_importances(model, layers, batches)
     group = layer_groups(model, layers, batches[0])[0]
     gather_grams(model, group, batches)
@@ -195,7 +187,7 @@ def test_what_cannot_be_measured_is_refused_by_name() -> None:
     with pytest.raises(PruningError, match=r"inputs of layer 'first\.weight' .* not finite"):
         gather_grams(model, groups[0], [{"x": torch.full((4, 8), torch.inf)}])
     convolution = find_layers(nn.Sequential(nn.Conv2d(1, 2, 3)))[0]
-    with pytest.raises(UnsupportedLayerError, match=r"'0\.weight' is a convolution"):
+    with pytest.raises(UnsupportedLayerError, match=r"'0\.weight' is a Conv2d"):
         matrix_of(convolution)
 
 

@@ -11,10 +11,13 @@ import torch
 from torch import nn
 
 import solvers
-from hybrid_icbs.layerwise import allocation, rows
-from hybrid_icbs.layerwise.grams import damped
-from hybrid_icbs.layerwise.rows import prune_matrix, row_problems
+from hybrid_icbs.layerwise import allocation
+from hybrid_icbs.layerwise.method import LayerProblem, LayerwiseSettings, PrunedMatrix
+from hybrid_icbs.layerwise.method import prune_matrix as prune_by
+from hybrid_icbs.layerwise.refit import damped, refit
+from hybrid_icbs.layerwise.rows import row_problems
 from hybrid_icbs.layerwise.windows import search_windows
+from hybrid_icbs.methods import get_layer_method
 from hybrid_icbs.models.layers import find_layers
 from hybrid_icbs.models.patterns import Pattern
 from problems import ScaledForm, load_set, save_set
@@ -25,6 +28,16 @@ def layer(seed: int = 0, count: int = 5, d: int = 12) -> tuple[torch.Tensor, tor
     X = torch.randn(4 * d, d, generator=generator) @ torch.randn(d, d, generator=generator)
     gram = X.T @ X / len(X)
     return torch.randn(count, d, generator=generator), (gram + gram.T) / 2
+
+
+def by(method: str = "icbs", pattern: Pattern | None = None, **how: Any) -> LayerwiseSettings:
+    return LayerwiseSettings(get_layer_method(method), None if pattern else 0.5, pattern=pattern, **how)
+
+
+def prune_matrix(
+    W: torch.Tensor, gram: torch.Tensor, counts: list[int], method: str = "icbs", **how: Any
+) -> PrunedMatrix:
+    return prune_by(W, gram, counts, by(method, **how))
 
 
 def error(W: torch.Tensor, new: torch.Tensor, gram: torch.Tensor) -> float:
@@ -54,7 +67,7 @@ def test_rows_are_block_problems_of_the_weights_they_name(kind: str) -> None:
 
 def rows_of(found: Any) -> torch.Tensor:
     weight: torch.Tensor = found.weight.detach()
-    return weight.T if found.kind == "conv1d" else weight
+    return weight.T if found.kind.name == "conv1d" else weight
 
 
 def test_all_rows_share_one_matrix_in_memory() -> None:
@@ -86,7 +99,7 @@ def test_searching_the_refitted_error_beats_refitting_a_search(text: str | None)
     H = damped(gram, 0.01)
     searched = prune_matrix(W, gram, [16] * 30, update="backsolve", pattern=pattern)
     plain = prune_matrix(W, gram, [16] * 30, pattern=pattern)
-    refitted = rows.refit(W, H, plain.kept)
+    refitted = refit(W, H, plain.kept)
     assert error(W, searched.weights, H) < 0.95 * error(W, refitted, H)
 
 
@@ -97,7 +110,7 @@ def test_wide_rows_are_searched_in_windows_and_beat_sparsegpt(
     W, gram = layer(3, count=40, d=64)
     H, pattern = damped(gram, 0.01), Pattern.read(text) if text else None
     exact = prune_matrix(W, gram, [32] * 40, update="backsolve", pattern=pattern)
-    monkeypatch.setattr(rows, "EXACT_UP_TO", 16)
+    monkeypatch.setattr("hybrid_icbs.methods.icbs.EXACT_UP_TO", 16)
     monkeypatch.setattr("hybrid_icbs.layerwise.refit.EXACT_UP_TO", 16)
     monkeypatch.setattr("hybrid_icbs.layerwise.windows.COLUMNS", 16)
     wide = prune_matrix(W, gram, [32] * 40, update="backsolve", pattern=pattern)
@@ -123,15 +136,17 @@ def test_columns_to_the_right_of_a_window_make_up_for_its_cuts() -> None:
     W[:, 12:] *= 1e6
     pruned, new = search_windows(W.double(), H, counts, columns=12)
     assert not pruned[:, 12:].any()
-    refitted = rows.refit(W.double(), H, ~pruned)
+    refitted = refit(W.double(), H, ~pruned)
     assert torch.allclose(new, refitted, rtol=1e-7, atol=1e-5)
 
 
 def test_wide_layers_have_prices_without_elimination(monkeypatch: pytest.MonkeyPatch) -> None:
     W, gram = layer(4, count=6, d=32)
-    exact = allocation._costs(W.double(), gram.double(), "icbs", True, 0.01, 0.3, 1)
+    settings = by(update="backsolve", threads=1)
+    problem = LayerProblem(W.double(), gram.double(), [16] * len(W), settings)
+    exact = settings.method.costs(problem)
     monkeypatch.setattr(allocation, "EXACT_UP_TO", 16)
-    rough = allocation._costs(W.double(), gram.double(), "icbs", True, 0.01, 0.3, 1)
+    rough = settings.method.costs(problem)
     assert np.allclose(rough[:, 0], exact[:, 0])  # the first to go costs the same
     assert np.all(np.diff(rough, axis=1) >= 0)
 
@@ -140,8 +155,8 @@ def test_wide_layers_have_prices_without_elimination(monkeypatch: pytest.MonkeyP
 def test_thresholds_meet_totals_and_spend_where_prices_are_low(d: int) -> None:
     rng = np.random.default_rng(0)
     costs = np.sort(rng.random((4, d)) * np.array([[1.0], [10.0], [100.0], [1e-3]]), axis=1)
-    prices = {0: allocation._sampled(costs[:2]), 7: allocation._sampled(costs[2:])}
-    plan = allocation._by_threshold(prices, {0: d, 7: d}, 2 * d)
+    prices = {0: allocation.sampled(costs[:2]), 7: allocation.sampled(costs[2:])}
+    plan = allocation.by_threshold(prices, {0: d, 7: d}, 2 * d)
     lost = [*plan[0], *plan[7]]
     assert sum(lost) == 2 * d
     assert lost[3] == d
@@ -150,6 +165,6 @@ def test_thresholds_meet_totals_and_spend_where_prices_are_low(d: int) -> None:
 
 
 def test_weights_that_cost_nothing_go_first() -> None:
-    prices = {0: allocation._sampled(np.array([[0.0, 0.0, 0.0, 0.0], [1.0, 2.0, 3.0, 4.0]]))}
-    assert allocation._by_threshold(prices, {0: 4}, 4) == {0: [4, 0]}
-    assert sum(allocation._by_threshold({0: prices[0][:1]}, {0: 4}, 3)[0]) == 3
+    prices = {0: allocation.sampled(np.array([[0.0, 0.0, 0.0, 0.0], [1.0, 2.0, 3.0, 4.0]]))}
+    assert allocation.by_threshold(prices, {0: 4}, 4) == {0: [4, 0]}
+    assert sum(allocation.by_threshold({0: prices[0][:1]}, {0: 4}, 3)[0]) == 3

@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from hybrid_icbs.layerwise.grams import damped
-from hybrid_icbs.methods.baselines import magnitude, sparsegpt, wanda
+from hybrid_icbs.layerwise.refit import damped
+from hybrid_icbs.methods.magnitude import magnitude
+from hybrid_icbs.methods.sparsegpt import sparsegpt
+from hybrid_icbs.methods.wanda import wanda
 from hybrid_icbs.models.patterns import Pattern
 
 

@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from transformer_models import make, samples
 
-from hybrid_icbs import RunFolderError, prune, resume
+from hybrid_icbs import RunFolderError, load_masks, prune, resume
 from hybrid_icbs.digits import digits_classifier, load_digits
 from hybrid_icbs.runs.fingerprint import fingerprint
 from hybrid_icbs.runs.folder import FILE
@@ -89,7 +89,7 @@ def work(
 
 
 def _checksum(folder: Path) -> str:
-    return fingerprint([load_file(folder / "masks.safetensors"), load_file(folder / "model" / "model.safetensors")])
+    return fingerprint([load_masks(folder / "masks.safetensors"), load_file(folder / "model" / "model.safetensors")])
 
 
 def _holds_a_run(folder: Path) -> bool:

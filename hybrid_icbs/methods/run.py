@@ -1,9 +1,11 @@
-"""Runs of the layer-wise objectives and of the baselines: one pass over the layers instead of blocks and rounds."""
+"""Runs of pruning methods that do not go through blocks: calibration data, journal, scores and result."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -19,21 +21,26 @@ from hybrid_icbs.data.evaluation import Guard
 from hybrid_icbs.data.forward import device_of
 from hybrid_icbs.data.losses import Loss, loss_for
 from hybrid_icbs.errors import PruningError, RunFolderError
+from hybrid_icbs.layerwise.history import described, layer_history
 from hybrid_icbs.layerwise.journal import LayerJournal
-from hybrid_icbs.layerwise.passes import LayerRecord, layers_of_blocks, prune_layerwise
+from hybrid_icbs.layerwise.method import LayerwiseSettings
+from hybrid_icbs.layerwise.passes import LayerRecord, LayerwiseResult, prune_layerwise
+from hybrid_icbs.methods.base import LayerMethod, ModelMethod, ModelProblem
+from hybrid_icbs.methods.registry import get_method
 from hybrid_icbs.models.layers import Layer, find_layers
+from hybrid_icbs.models.masks import apply_masks
+from hybrid_icbs.models.patterns import Pattern
 from hybrid_icbs.result import TOOLKITS, PruneResult
 from hybrid_icbs.runs.fingerprint import fingerprint
 from hybrid_icbs.runs.journal import Journal, check_free
 
 SEQUENCES, SAMPLES = 64, 1000
-"""Calibration samples where nothing is said, if they are text (what the tables of the field take for small models) and
-if not."""
+"""Default numbers of calibration samples: sequences of text (as in the field's tables for small models), and others."""
 
 TOKENS_A_PASS, SAMPLES_A_PASS = 2048, 64
 
 
-def prune_by_layer(
+def prune_by_method(
     model: nn.Module,
     data: CalibrationData,
     config: Config,
@@ -44,20 +51,19 @@ def prune_by_layer(
     progress: bool = True,
     notes: Mapping[str, Any] | None = None,
 ) -> PruneResult:
-    """Prune a model layer by layer, each for its own output on calibration data.
+    """Prune a model with the method that the settings name.
 
     Args:
-        model: a torch or transformers model whose layers in scope are Linear or Conv1D.
-        data: calibration data; a part is held back for the scores that the result tells, as the guard of other runs
-            does.
-        config: settings; of them `density` or `pattern`, `method`, `objective`, `update`, `scope`, `batch_size`,
-            `guard`, `guard_size`, `include`, `exclude` and `seed` count.
+        model: a torch or transformers model.
+        data: calibration data; a part is held back for the scores of the result.
+        config: settings; those used are `density`, `pattern`, `method`, `objective`, `update`, `scope`, `batch_size`,
+            `guard`, `guard_size`, `include`, `exclude` and `seed`.
         loss: per-sample loss of the scores and of the joint objective; None for the model's own.
         inplace: prune the given model itself.
-        out: a new folder for model, masks, metrics, report and the journal of the run, by which :func:`resume_by_layer`
-            goes on after a kill at the decoder block that was not done.
+        out: a new folder for model, masks, metrics, report and the journal of the run; a run that is killed resumes
+            from there with :func:`resume_by_method`, by layer at the first unfinished decoder block.
         progress: show a progress bar.
-        notes: values (JSON) of the caller's that the journal keeps from the start.
+        notes: the caller's values (JSON) for the journal.
 
     Raises:
         PruningError: settings or data that cannot be used.
@@ -80,7 +86,7 @@ def prune_by_layer(
         return run.complete(journal, scores, progress)
 
 
-def resume_by_layer(
+def resume_by_method(
     out: str | Path,
     model: nn.Module,
     data: CalibrationData,
@@ -89,22 +95,22 @@ def resume_by_layer(
     inplace: bool = False,
     progress: bool = True,
 ) -> PruneResult:
-    """Go on with a run by layer at the first decoder block that is not on record.
+    """Resume a run, by layer at the first unfinished decoder block.
 
     Args:
         out: the run's folder.
-        model: the same dense model with which the run began.
+        model: the dense model with which the run began.
         data: the same calibration data.
         loss: the same loss.
         inplace: prune the given model itself.
         progress: show a progress bar.
 
     Returns:
-        The same result as of a run that was never stopped.
+        The same result as from an uninterrupted run.
 
     Raises:
-        RunFolderError: no run is there, it is finished, another process works on it, or model or data are not those
-            of the run.
+        RunFolderError: there is no run, it is finished, another process works on it, or model or data differ from
+            those of the run.
     """
     with closing(Journal.open(out)) as journal:
         if journal.value("end") is not None:
@@ -115,11 +121,12 @@ def resume_by_layer(
 
 
 class _Run:
-    """A model, its data and what has been settled of a run by layer."""
+    """A run: the model, its layers and its data."""
 
     def __init__(
         self, model: nn.Module, data: CalibrationData, config: Config, loss: Loss | None, inplace: bool
     ) -> None:
+        self.method = get_method(config.method)
         self.model = model if inplace else copy.deepcopy(model)
         self.data = data
         self.layers = _layers(self.model, config)
@@ -130,11 +137,11 @@ class _Run:
         self.batches = _batches(self.model, data, config, self.pool)
 
     def dense_scores(self) -> dict[str, dict[str, float | None]]:
-        """Of the model before anything is pruned."""
+        """Scores of the dense model."""
         return {"dense": asdict(self.guard.score())} if self.guard else {}
 
     def identity(self) -> dict[str, Any]:
-        """What must be the same when the run is resumed: the dense model and the data."""
+        """Checksums of the dense model and the data, which must be the same when the run is resumed."""
         return {
             "weights": fingerprint(self.model.state_dict()),
             "samples": len(self.data),
@@ -145,21 +152,18 @@ class _Run:
     def complete(
         self, journal: Journal | None, scores: dict[str, dict[str, float | None]], progress: bool
     ) -> PruneResult:
-        """Prune what is not pruned yet, and gather the result; into the run's folder too, where there is one."""
+        """Prune the layers that are not pruned yet; write the result into the run's folder, if there is one."""
         record = LayerJournal(journal) if journal else None
         config = self.config
         with _progress_bar(len(self.layers), progress) as advance:
-            result = prune_layerwise(
-                self.model, self.batches, config.density, method=config.method,
-                objective="joint" if config.objective == "joint" else "layer", update=config.update,
-                pattern=config.pattern, scope=config.scope, layers=self.layers, seed=config.seed, record=record,
-                loss=lambda outputs, batch: self.loss(outputs, batch.targets).sum(),
-                progress=lambda done: advance(done.name),
-            )  # fmt: skip
+            if isinstance(self.method, LayerMethod):
+                result = self._by_layer(self.method, record, advance)
+            else:
+                result = self._at_once(self.method)
         if self.guard:
             scores["result"] = asdict(self.guard.score())
         done = PruneResult(
-            self.model, dict(result.masks), layer_history(result.records, config), config, way(config), scores,
+            self.model, dict(result.masks), layer_history(result.records, config), config, described(config), scores,
             journal.folder if journal else None, start_densities=dict.fromkeys(result.masks, 1.0),
             tokenizer=self.data.tokenizer,
         )  # fmt: skip
@@ -173,42 +177,47 @@ class _Run:
             record.clear()
         return done
 
+    def _by_layer(
+        self, method: LayerMethod, record: LayerJournal | None, advance: Callable[[str], None]
+    ) -> LayerwiseResult:
+        config = self.config
+        settings = LayerwiseSettings(
+            method, config.density, objective="joint" if config.objective == "joint" else "layer",
+            update=config.update, pattern=Pattern.read(config.pattern) if config.pattern else None,
+            scope=config.scope, seed=config.seed,
+        )  # fmt: skip
+        return prune_layerwise(
+            self.model, self.batches, settings, layers=self.layers, record=record,
+            loss=lambda outputs, batch: self.loss(outputs, batch.targets).sum(),
+            progress=lambda done: advance(done.name),
+        )  # fmt: skip
 
-def layer_history(records: Sequence[LayerRecord], config: Config) -> list[dict[str, Any]]:
-    """The history of a run by layer, a line each, in the columns that a report reads."""
-    return [
-        {
-            "step": number + 1,
-            "round": number,
-            "block": 0,
-            "layers": record.name,
-            "error": record.error,
-            "predicted": record.error,
-            "loss_before": None,
-            "loss_after": None,
-            "accepted": True,
-            "density": record.density,
-            "backend": way(config),
-            "seconds_solve": round(record.seconds, 6),
-        }
-        for number, record in enumerate(records)
-    ]
-
-
-def way(config: Config) -> str:
-    """What prunes by layer, told where other runs name their solver."""
-    parts = [config.method] + ([config.objective] if config.method == "icbs" else [])
-    return ", ".join(parts + ([config.update] if config.update != "none" else []))
+    def _at_once(self, method: ModelMethod) -> LayerwiseResult:
+        begun = time.perf_counter()
+        problem = ModelProblem(self.model, self.layers, self.batches, self.loss, self.config)
+        masks = method.prune(problem)
+        if masks.kept() != problem.kept or set(masks) != {layer.name for layer in self.layers}:
+            raise PruningError(
+                f"method {method.name!r} returned masks that keep {masks.kept()} weights of {len(masks)} layers; "
+                f"{problem.kept} weights of the {len(self.layers)} layers in scope must be kept"
+            )
+        apply_masks(self.model, masks)
+        seconds = time.perf_counter() - begun
+        shares = [seconds * layer.size / sum(each.size for each in self.layers) for layer in self.layers]
+        records = [
+            LayerRecord(layer.name, masks.density(layer.name), math.nan, share)
+            for layer, share in zip(self.layers, shares, strict=True)
+        ]
+        return LayerwiseResult(masks, records, seconds)
 
 
 def _layers(model: nn.Module, config: Config) -> list[Layer]:
-    if config.include or config.exclude:
-        return find_layers(model, config.include, config.exclude or None)
-    return layers_of_blocks(model)
+    given = bool(config.include or config.exclude)
+    return find_layers(model, config.include, config.exclude or None, in_blocks=not given)
 
 
 def _split(data: CalibrationData, config: Config) -> tuple[Any, Any]:
-    """Samples for the scores, and those of calibration."""
+    """Indices of the samples for the scores, and of those for calibration."""
     order = np.random.default_rng([config.seed, 0]).permutation(len(data))
     if config.guard == "off":
         return order[:0], order
@@ -222,7 +231,7 @@ def _split(data: CalibrationData, config: Config) -> tuple[Any, Any]:
 
 
 def _batches(model: nn.Module, data: CalibrationData, config: Config, pool: Any) -> list[Batch]:
-    """The samples of calibration, in passes of some two thousand tokens where they are text."""
+    """The calibration samples, in batches of about two thousand tokens if they are text."""
     first = data.take(pool[:1]).inputs
     text = isinstance(first, Mapping) and "input_ids" in first
     size = max(1, TOKENS_A_PASS // first["input_ids"].shape[-1]) if text else SAMPLES_A_PASS

@@ -9,9 +9,8 @@ import torch
 from torch import nn
 from transformer_models import ALL, make, samples
 
+from hybrid_icbs.layerwise.cached_prefix import CachedPrefix
 from hybrid_icbs.layerwise.grams import Group, gather_grams, layer_groups
-from hybrid_icbs.layerwise.passes import layers_of_blocks
-from hybrid_icbs.layerwise.prefix import Prefix
 from hybrid_icbs.models.layers import find_layers
 
 
@@ -20,9 +19,9 @@ def batches_of(name: str) -> list[dict[str, torch.Tensor]]:
     return [{key: value[at : at + 4] for key, value in whole.items()} for at in (0, 4, 8)]
 
 
-def check(model: nn.Module, groups: list[Group], batches: list[dict[str, torch.Tensor]]) -> Prefix:
+def check(model: nn.Module, groups: list[Group], batches: list[dict[str, torch.Tensor]]) -> CachedPrefix:
     """Go through the groups, change each, and compare its matrices with those of a run from the start."""
-    prefix = Prefix(model, batches)
+    prefix = CachedPrefix(model, batches)
     for number, group in enumerate(groups):
         if number:
             prefix.finish(groups[number - 1].module, group.module)
@@ -37,15 +36,15 @@ def check(model: nn.Module, groups: list[Group], batches: list[dict[str, torch.T
 @pytest.mark.parametrize("limit", [2**30, 0])
 @pytest.mark.parametrize("name", ALL)
 def test_matrices_are_those_of_a_run_from_the_start(name: str, limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hybrid_icbs.layerwise.prefix.IN_MEMORY", limit)
+    monkeypatch.setattr("hybrid_icbs.layerwise.cached_prefix.IN_MEMORY", limit)
     model, batches = make(name), batches_of(name)
-    check(model, layer_groups(model, layers_of_blocks(model), batches[0]), batches)
+    check(model, layer_groups(model, find_layers(model, in_blocks=True), batches[0]), batches)
 
 
 def test_a_block_that_is_done_does_not_run() -> None:
     model, batches = make("llama"), batches_of("llama")
     first, second = model.model.layers
-    prefix = Prefix(model, batches)
+    prefix = CachedPrefix(model, batches)
     prefix.finish(first, second)
     ran: list[Any] = []
     first.mlp.register_forward_hook(lambda *args: ran.append(first))

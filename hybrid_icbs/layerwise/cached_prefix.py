@@ -33,7 +33,7 @@ class Reached(Exception):
     """Ends a forward pass where nothing further is needed; raised by hooks."""
 
 
-class Prefix:
+class CachedPrefix:
     """Runs a model on its batches, and leaves out the decoder blocks that are done.
 
     A block may be left out if it reaches those after it by its output alone. This is tried out on the first sample, for
@@ -75,7 +75,7 @@ class Prefix:
             for number in range(len(self._batches)):
                 self._store(number, self._output(block, number))
             probe = len(self._batches) - 1
-            expected = Prefix(self._model, [self._batches[probe]])._output(following, 0)
+            expected = CachedPrefix(self._model, [self._batches[probe]])._output(following, 0)
             modules = list(home)
             self._done = modules[: next(i for i, each in enumerate(modules) if each is block) + 1]
             if not _alike(expected, self._output(following, probe)):

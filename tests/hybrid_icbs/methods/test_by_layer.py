@@ -8,13 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from torch import nn
 from transformer_models import ALL, byte_tokenizer, make, samples
 from transformers import AutoModelForCausalLM
 from typer.testing import CliRunner
 
-from hybrid_icbs import Config, Pruner, PruningError, RunFolderError, prune, resume
+from hybrid_icbs import Config, Pruner, PruningError, RunFolderError, load_masks, prune, resume
 from hybrid_icbs.cli.app import app
 from hybrid_icbs.models.patterns import Pattern
 
@@ -76,7 +75,7 @@ def test_the_command_writes_a_folder_that_transformers_loads(tmp_path: Path, mon
     assert (told["density"], told["unit"], told["finished"]) == (0.5, "layers", True)
     assert told["test_scores"]["result"]["perplexity"]["train.txt"]["context"] == 16
     model = AutoModelForCausalLM.from_pretrained("run/model")
-    for name, mask in load_file("run/masks.safetensors").items():
+    for name, mask in load_masks("run/masks.safetensors").items():
         assert not model.state_dict()[name][~mask].any()
     card, page = Path("run/README.md").read_text(), Path("run/report.html").read_text()
     assert "## Density by layer" in card
@@ -121,7 +120,7 @@ def test_a_plain_torch_model_and_tensors_go_by_layer_too(
 
 def test_a_convolution_in_scope_is_refused_by_name(digits: Any) -> None:
     model = nn.Sequential(nn.Unflatten(1, (1, 8, 8)), nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(144, 10))
-    with pytest.raises(PruningError, match=r"layer '1\.weight' is a convolution.*exclude=\['1'\]"):
+    with pytest.raises(PruningError, match=r"layer '1\.weight' is a Conv2d.*exclude=\['1'\]"):
         prune(model, digits, density=0.5, objective="layer", progress=False)
     kept = prune(model, digits, density=0.5, objective="layer", exclude=["1"], progress=False)
     assert list(kept.masks) == ["3.weight"]
