@@ -34,7 +34,7 @@ def register(format: Format) -> None:
     """Add a format, so that :func:`problems.load`, :func:`problems.save` and the command line know it.
 
     Raises:
-        ProblemError: it is not a :class:`Format`, or another format has its name.
+        ProblemError: it is not a :class:`Format`, its endings are not texts like ".lp", or another format has its name.
 
     Example:
         >>> from problems.formats import Format, register
@@ -42,6 +42,10 @@ def register(format: Format) -> None:
     """
     if not isinstance(format, Format):
         raise ProblemError(f"{format!r:.100} is not a problems.formats.Format")
+    if isinstance(format.endings, str) or not all(ending.startswith(".") for ending in format.endings):
+        raise ProblemError(
+            f"the endings of format {format.name!r} are {format.endings!r}; give a tuple such as ('.lp',)"
+        )
     if _formats.get(format.name, format) != format:
         raise ProblemError(f"a format named {format.name!r} is registered already; choose another name")
     _formats[format.name] = format
@@ -103,10 +107,11 @@ def located(path: Path, format: str | None = None) -> tuple[Format, Path]:
         found = recognised(path)
         if found is not None:
             return found, path
-    for each in known():
-        for ending in each.endings:
-            if path.name and with_ending(path, ending).is_file():
-                return each, with_ending(path, ending)
+    for formats in (_formats.values, known):  # those of installed distributions take time to load
+        for each in tuple(formats()):
+            for ending in each.endings:
+                if path.name and with_ending(path, ending).is_file():
+                    return each, with_ending(path, ending)
     if path.is_dir():
         raise FileNotFoundError(f"{path} is a folder; name a file in it, such as {path / 'NAME.bqm'}")
     if path.exists():

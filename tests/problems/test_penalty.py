@@ -240,6 +240,25 @@ def test_the_low_rank_form_gives_a_smaller_penalty() -> None:
     assert penalty(low, "sufficient") < penalty(low.to_dense(), "sufficient")
 
 
+@pytest.mark.parametrize(
+    ("n", "cardinality", "rank", "seed", "groups", "kind", "expected"),
+    [
+        (40, 20, 3, 7, None, "sufficient", 7.085330536911154),
+        (40, 20, 3, 2, None, "sufficient", 1.4574994668962478),
+        (40, 6, 3, 0, np.arange(40) % 3, "sufficient", 4.764362326763568),
+        (40, 6, 3, 0, np.arange(40) % 3, "measured", 0.7386921689444891),
+        (40, 6, None, 7, np.arange(40) % 3, "measured", 10.899229337833898),
+        (60, 20, 4, 7, None, "measured", 0.24058463306286698),
+    ],
+)  # fmt: skip
+def test_the_penalty_is_that_of_earlier_versions(
+    n: int, cardinality: int, rank: int | None, seed: int, groups: object, kind: str, expected: float
+) -> None:
+    """The greedy construction and the descents affect how small a penalty is found."""
+    problem = instances.random(n, cardinality, seed, rank=rank, groups=groups)
+    assert penalty(problem, kind) == pytest.approx(expected, rel=1e-7)
+
+
 @pytest.mark.parametrize("kind", ["sufficient", "measured"])
 def test_the_penalty_is_reproducible_to_the_bit(kind: str) -> None:
     problem = instances.random(60, 20, 2)

@@ -82,7 +82,7 @@ def test_files_of_known_endings_are_read_without_looking_for_third_party_formats
         import importlib.metadata, problems
         def fail(**_): raise AssertionError("looked for entry points")
         importlib.metadata.entry_points = fail
-        for name in ("block.bqm", "block.json"):
+        for name in ("block.bqm", "block.json", "block"):
             assert problems.load(name).n == 5
         problems.save(problems.load("block.bqm"), "again")
     """
@@ -142,6 +142,8 @@ def test_several_formats_of_one_ending_are_told_apart_by_content_or_by_name(tmp_
             lambda: problems.save(problems.load("a.toy", 1, format="toy"), "b.toy"),
             lambda: register(dataclasses.replace(other, name="toy")),
             lambda: register("toy"),
+            lambda: register(dataclasses.replace(other, name="lp", endings=".lp")),
+            lambda: register(dataclasses.replace(other, name="lp", endings=("lp",))),
         ):
             try:
                 call()
@@ -153,3 +155,5 @@ def test_several_formats_of_one_ending_are_told_apart_by_content_or_by_name(tmp_
     assert "b.toy: several formats have this ending; pass format='toy' or 'other' or 'third'" in printed
     assert "a format named 'toy' is registered already; choose another name" in printed
     assert "'toy' is not a problems.formats.Format" in printed
+    assert "the endings of format 'lp' are '.lp'; give a tuple such as ('.lp',)" in printed
+    assert "the endings of format 'lp' are ('lp',); give a tuple" in printed
