@@ -1,9 +1,9 @@
-"""Predictions held to runs: small models pruned in processes of their own, which tell their seconds and peak memory.
+"""Compare predictions with runs: small models pruned in separate processes, which report seconds and peak memory.
 
     python benchmarks/cost_check.py '{"model": "small", "settings": {"objective": "layer"}, "threads": 1}'
 
-is such a process; `predict_cost.py --check` starts them. Memory is the most anonymous memory (what is not mapped from
-files) above what the process had before it made the model.
+is such a process; `predict_cost.py --check` starts them. Memory is the peak of anonymous memory (not mapped from files)
+above that before the model was created.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ import torch
 from cost_plan import Settings, bytes_of, layer_bytes, peak, work_of
 from cost_shapes import read_config, shapes_of
 from cost_steps import Rate, clock, inputs_like_a_models
+from cost_tables import row, seconds_of, size
 
-SMALL: dict[str, dict[str, Any]] = {  # random weights, random tokens; the second sums gradients in a file
+SMALL: dict[str, dict[str, Any]] = {  # random weights and tokens; "deep" sums gradients in a file
     "small": {
         "architectures": ["LlamaForCausalLM"], "model_type": "llama", "dtype": "float32", "vocab_size": 2048,
         "hidden_size": 384, "intermediate_size": 1152, "num_hidden_layers": 3, "num_attention_heads": 6,
@@ -34,7 +35,7 @@ SMALL: dict[str, dict[str, Any]] = {  # random weights, random tokens; the secon
         "num_key_value_heads": 8, "max_position_embeddings": 128,
     },
 }  # fmt: skip
-TRAINED = "llama-shakespeare"  # of the measuring data, where there is one
+TRAINED = "llama-shakespeare"  # used if HYBRID_ICBS_DATA has it
 
 _FEW: dict[str, Any] = {"sequences": 64, "length": 128, "guard": 32}
 RUNS: list[tuple[str, dict[str, Any]]] = [
@@ -59,9 +60,7 @@ LAYERS = (  # rows, inputs, settings: the work on one layer alone
 
 
 def check(rates: dict[str, Rate], threads: int) -> None:
-    """Print what was predicted beside what was measured."""
-    from predict_cost import row, seconds_of, size
-
+    """Print predictions and measurements."""
     row(("model", "settings", "predicted s", "measured s", "ratio", "predicted peak", "measured peak", "ratio"))
     row(["---"] * 8)
     for name, given in RUNS:
@@ -73,7 +72,7 @@ def check(rates: dict[str, Rate], threads: int) -> None:
         told = sum(seconds for seconds, _ in seconds_of(work_of(shapes, settings), rates).values())
         found = _in_a_process({"model": name, "settings": given, "threads": threads})
         _line(name, str(settings), told, found, peak(bytes_of(shapes, settings)))
-    print("\nWork on one layer, Gram matrix and weight as they came left out:\n")
+    print("\nMemory for the work on one layer, without its weight and Gram matrix:\n")
     row(("layer", "settings", "predicted peak", "measured peak", "ratio"))
     row(["---"] * 5)
     for rows, d, settings in LAYERS:
@@ -83,8 +82,6 @@ def check(rates: dict[str, Rate], threads: int) -> None:
 
 
 def _line(name: str, settings: str, seconds: float, found: dict[str, float], bytes_: float) -> None:
-    from predict_cost import row, size
-
     row(
         (
             name, settings, f"{seconds:.1f}", f"{found['seconds']:.1f}", f"{seconds / found['seconds']:.2f}",
@@ -94,14 +91,14 @@ def _line(name: str, settings: str, seconds: float, found: dict[str, float], byt
 
 
 def _in_a_process(task: dict[str, Any]) -> dict[str, float]:
-    """Seconds and peak bytes that a process of its own tells.
+    """Run a task in a separate process; its seconds and peak bytes.
 
     Raises:
         ValueError: it failed.
     """
     done = subprocess.run([sys.executable, __file__, json.dumps(task)], capture_output=True, text=True, check=False)
     if done.returncode:
-        raise ValueError(f"a run to check against failed: {done.stderr.strip().splitlines()[-1]}")
+        raise ValueError(f"a run failed: {done.stderr.strip().splitlines()[-1]}")
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return found
 
@@ -117,7 +114,7 @@ def _trained() -> dict[str, Any] | None:
 
 
 class Watch(threading.Thread):
-    """Looks at the anonymous memory every few milliseconds."""
+    """Samples the anonymous memory every few milliseconds."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
@@ -140,7 +137,7 @@ def anonymous() -> int:
 
 
 def run(task: dict[str, Any]) -> dict[str, float]:
-    """Do a task of the command line; its seconds and peak bytes."""
+    """Run a task given on the command line; its seconds and peak bytes."""
     torch.set_num_threads(task["threads"])
     settings = Settings(**task["settings"])
     if "layer" in task:

@@ -1,15 +1,15 @@
-"""What pruning a language model would take, in seconds, memory and disk, told from its config.json alone.
+"""Predict time, memory and disk of pruning a language model from its config.json.
 
-    python benchmarks/predict_cost.py --measure                    measure the steps on this machine, a few minutes
-    python benchmarks/predict_cost.py [MODEL ...] [settings]       parts of a run, for each model
-    python benchmarks/predict_cost.py [MODEL ...] --overview       usual settings side by side
-    python benchmarks/predict_cost.py --check                      predicted beside measured, on runs of small models
+    python benchmarks/predict_cost.py --measure                    measure the steps on this machine; a few minutes
+    python benchmarks/predict_cost.py [MODEL ...] [settings]       the parts of a run, for each model
+    python benchmarks/predict_cost.py [MODEL ...] --overview       compare usual settings
+    python benchmarks/predict_cost.py --check                      compare predictions with runs of small models
 
-MODEL is a config.json, a folder that holds one, or llama-1b, llama-7b, llama-70b, whose shapes are in this script. No
-weight is loaded or made. Seconds rest on measurements of this machine (kept in runs/benchmarks/cost_rates.json), which
-`--measure` prints: each step at a ladder of widths, how it grows, and how well the widest is predicted from the others.
-A part that takes a step to sizes with more than fifty times the work of the largest measured one is marked "far". With
-one thread seconds are those of the processor, so that other work on the machine matters little. Tables are Markdown.
+MODEL is a config.json, a folder that holds one, or llama-1b, llama-7b or llama-70b. No weight is loaded. Times use
+measurements of this machine (kept in runs/benchmarks/cost_rates.json), which `--measure` makes: each step at several
+widths, its growth, and the extrapolation error at the largest width. A part is marked "far" if it extrapolates to more
+than fifty times the work of the largest measured size. With one thread, processor time is measured, so other work on
+the machine matters little. Tables are Markdown.
 """
 
 from __future__ import annotations
@@ -19,19 +19,21 @@ import dataclasses
 import json
 import platform
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args, get_type_hints
 
 import torch
-from cost_plan import Bytes, Settings, Work, bytes_of, peak, work_of
+from cost_check import check
+from cost_plan import Bytes, Settings, bytes_of, peak, work_of
 from cost_shapes import PRESETS, Shapes, read_config, shapes_of
 from cost_steps import LADDER, Rate, Setting, measure
+from cost_tables import duration, row, seconds_of, short, size
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 RATES = REPOSITORY / "runs" / "benchmarks" / "cost_rates.json"
 FAR = 50.0
-"""Times the work of the largest measured piece beyond which a prediction is marked."""
+"""Factor of work beyond the largest measured size from which a prediction is marked."""
 
 DTYPES = ("float32", "bfloat16")
 
@@ -51,8 +53,6 @@ def main(words: Sequence[str]) -> None:
     try:
         rates = read_rates(arguments)
         if arguments.check:
-            from cost_check import check
-
             check(rates, arguments.threads)
         elif arguments.models or not arguments.measure:
             report(rates, arguments)
@@ -73,13 +73,13 @@ def parsed(words: Sequence[str]) -> argparse.Namespace:
             parser.add_argument(name, choices=choices, default=field.default)
         else:
             parser.add_argument(name, type=positive, default=field.default)
-    parser.add_argument("--dtype", choices=DTYPES, help="of the weights; by default the config's own")
-    parser.add_argument("--overview", action="store_true", help="usual settings side by side")
-    parser.add_argument("--measure", action="store_true", help="measure the steps here, instead of reading them")
-    parser.add_argument("--check", action="store_true", help="run small models, and print what was predicted beside it")
-    parser.add_argument("--threads", type=positive, default=1, help="of torch and of the searches")
-    parser.add_argument("--ladder", type=ladder, default=LADDER, help="widths to measure at, with commas")
-    parser.add_argument("--rates", type=Path, default=RATES, help="where measurements are kept")
+    parser.add_argument("--dtype", choices=DTYPES, help="dtype of the weights; by default the one in the config")
+    parser.add_argument("--overview", action="store_true", help="compare usual settings")
+    parser.add_argument("--measure", action="store_true", help="measure the steps on this machine")
+    parser.add_argument("--check", action="store_true", help="run small models and compare with the predictions")
+    parser.add_argument("--threads", type=positive, default=1, help="threads of torch and of the searches")
+    parser.add_argument("--ladder", type=ladder, default=LADDER, help="widths to measure, separated by commas")
+    parser.add_argument("--rates", type=Path, default=RATES, help="file of the measurements")
     arguments = parser.parse_args(words)
     if arguments.objective == "joint" and arguments.method != "icbs":
         parser.error("--objective joint is predicted for --method icbs only")
@@ -96,10 +96,10 @@ def settings_of(arguments: argparse.Namespace) -> Settings:
 
 
 def read_rates(arguments: argparse.Namespace) -> dict[str, Rate]:
-    """Measurements from their file, or made and written there.
+    """Read the measurements from their file, or make and write them.
 
     Raises:
-        ValueError: the file is missing or damaged, or was made with other threads or sequences than are asked.
+        ValueError: the file is missing or damaged.
     """
     file: Path = arguments.rates
     here = {"threads": arguments.threads, "length": arguments.length, "torch": torch.__version__}
@@ -122,12 +122,15 @@ def read_rates(arguments: argparse.Namespace) -> dict[str, Rate]:
         raise ValueError(f"{file} cannot be read ({error}); make it again with --measure") from error
     for key, value in here.items():
         if before.get(key) != value:
-            print(f"Caution: measured with {key} {before.get(key)}, asked for {value}; --measure makes it right.\n")
+            print(
+                f"Caution: the measurements have {key} = {before.get(key)}, the prediction {value}; repeat them with "
+                "--measure.\n"
+            )
     return rates
 
 
 def measured(arguments: argparse.Namespace) -> dict[str, Rate]:
-    """Measure all steps, a line of the table as each is done."""
+    """Measure all steps and print a line of the table after each."""
     heads()
     rates = {}
     types = (arguments.dtype,) if arguments.dtype else DTYPES
@@ -139,31 +142,14 @@ def measured(arguments: argparse.Namespace) -> dict[str, Rate]:
 
 
 def heads() -> None:
-    row(("step", "a unit", "by", "x: measured seconds", "grows", "in theory", "the last from the others"))
+    row(("step", "unit", "size x", "x: measured seconds", "growth", "in theory", "extrapolation"))
     row(["---"] * 7)
 
 
 def line(rate: Rate) -> None:
     points = ", ".join(f"{short(x)}: {seconds:.2g}" for x, seconds in rate.points)
-    held = "" if rate.held_out is None else f"{rate.held_out:.2f} of it"
+    held = "" if rate.held_out is None else f"{rate.held_out:.2f}"
     row((rate.name, rate.unit, rate.size, points, f"x^{rate.slope:.1f}", f"x^{rate.power:g}", held))
-
-
-def seconds_of(work: Iterable[Work], rates: dict[str, Rate]) -> dict[str, tuple[float, float]]:
-    """Seconds of each part, and how many times the work of the largest measured piece its largest piece is.
-
-    Raises:
-        ValueError: a step was never measured.
-    """
-    found: dict[str, tuple[float, float]] = {}
-    for each in work:
-        if each.step not in rates:
-            raise ValueError(f"no measurement of {each.step!r}; make it with --measure (types: float32, bfloat16)")
-        rate = rates[each.step]
-        one = rate.seconds(each.x)
-        seconds, far = found.get(each.part, (0.0, 0.0))
-        found[each.part] = seconds + each.count * one, max(far, one / rate.points[-1][1])
-    return found
 
 
 # Tables
@@ -183,7 +169,7 @@ def report(rates: dict[str, Rate], arguments: argparse.Namespace) -> None:
 
 
 def overview(each: Sequence[Shapes], rates: dict[str, Rate], arguments: argparse.Namespace) -> None:
-    """Time, memory and disk of the usual settings, a column for each model."""
+    """Print time, memory and disk of the usual settings, one column per model."""
     given = {name: getattr(arguments, name) for name in ("sequences", "length", "guard", "steps", "round_size")}
     row(("settings", *(f"{shapes.name}: time, memory, disk" for shapes in each)))
     row(["---"] * (1 + len(each)))
@@ -201,7 +187,7 @@ def overview(each: Sequence[Shapes], rates: dict[str, Rate], arguments: argparse
 
 
 def one(shapes: Shapes, settings: Settings, rates: dict[str, Rate]) -> None:
-    """The parts of one model's run."""
+    """Print the parts of one model's run."""
     print(
         f"\n{shapes.name}: {settings}. {shapes.parameters / 1e9:.3g} B weights, {shapes.scope / 1e9:.3g} B in scope, "
         f"{len(shapes.blocks)} blocks, {kind_of(shapes.dtype)}; {settings.calibration} sequences of {settings.length} "
@@ -209,7 +195,7 @@ def one(shapes: Shapes, settings: Settings, rates: dict[str, Rate]) -> None:
     )
     parts = seconds_of(work_of(shapes, settings), rates)
     total, _ = total_of(parts)
-    row(("part", "time", "share", "beyond what was measured"))
+    row(("part", "time", "share", "extrapolation"))
     row(["---"] * 4)
     for part, (seconds, reach) in parts.items():
         row((part, duration(seconds), f"{seconds / total:.0%}", beyond(reach)))
@@ -229,33 +215,33 @@ def one(shapes: Shapes, settings: Settings, rates: dict[str, Rate]) -> None:
 def remarks(
     shapes: Shapes, settings: Settings, held: Sequence[Bytes], parts: dict[str, tuple[float, float]]
 ) -> list[str]:
-    """What to know beside the figures."""
+    """Cautions about the figures."""
     told = []
     total, _ = total_of(parts)
     far = sum(seconds for seconds, reach in parts.values() if reach > FAR)
     if far > 0.1 * total:
         told.append(
-            f"{far / total:.0%} of the time is told from sizes with less than a {FAR:.0f}th of the work: an order "
-            "of magnitude. A longer --ladder mends it."
+            f"{far / total:.0%} of the time is extrapolated to more than {FAR:.0f} times the measured work: an order "
+            "of magnitude. A longer --ladder helps."
         )
     disk = sum(each.bytes for each in held if each.kind == "disk")
     if disk:
         told.append(
-            f"Files of {size(disk)} in TMPDIR are read and written each round. Times hold where the system can keep "
-            "them in memory it has to spare; a disk adds its own."
+            f"Files of {size(disk)} in TMPDIR are read and written each round. Times assume that the system caches "
+            "them; reading from disk takes longer."
         )
     if settings.update == "backsolve" and max(matrix.inputs for matrix in shapes.matrices) > 1024:
         told.append(
-            "Conjugate gradients take steps by the spectrum of the inputs, here that of 1/i: trained models lie "
-            "between half and two and a half times it."
+            "The iterations of conjugate gradients depend on the spectrum of the inputs, here 1/i: trained models take "
+            "0.5 to 2.5 times as many."
         )
     if settings.by_layer:
-        told.append("Without inplace=True (the command has it) the weights are there twice.")
+        told.append("Without inplace=True (the command line sets it) the weights take memory twice.")
     return told
 
 
 def total_of(parts: dict[str, tuple[float, float]]) -> tuple[float, float]:
-    """Seconds of all parts, and the reach of what makes up most of them."""
+    """Seconds of all parts, and the extrapolation factor of the largest."""
     total, largest = sum(seconds for seconds, _ in parts.values()), max(parts.values())
     return total, largest[1]
 
@@ -264,29 +250,6 @@ def beyond(reach: float) -> str:
     if reach <= 1:
         return ""
     return f"{short(reach)} times" + (", far" if reach > FAR else "")
-
-
-def row(cells: Iterable[str]) -> None:
-    print("| " + " | ".join(cells) + " |", flush=True)
-
-
-def duration(seconds: float) -> str:
-    for unit, of in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * of:
-            return f"{short(seconds / of)} {unit}"
-    return f"{seconds:.2g} s"
-
-
-def size(count: float) -> str:
-    return f"{short(count / 1e9)} GB" if count >= 1e9 else f"{short(count / 1e6)} MB"
-
-
-def short(value: float) -> str:
-    """Two digits, or all that stand before the point; thousands and more as k, M, G."""
-    for letter, of in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if value >= 10 * of:
-            return f"{value / of:.0f}{letter}"
-    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
 
 
 def kind_of(dtype: torch.dtype) -> str:
@@ -313,7 +276,7 @@ def positive(word: str) -> int:
 def ladder(words: str) -> tuple[int, ...]:
     widths = tuple(sorted({positive(word) for word in words.split(",")}))
     if len(widths) < 2 or widths[0] < 16:
-        raise argparse.ArgumentTypeError(f"{words}: two widths of 16 or more are needed at least, with commas")
+        raise argparse.ArgumentTypeError(f"{words}: give two or more widths of at least 16, separated by commas")
     return widths
 
 
