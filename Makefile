@@ -1,11 +1,11 @@
 # make demo: prune a classifier of handwritten digits.  make test: the tests, but for the slowest.  make test-slow: those.
-# make lint: style and types.
+# make lint: style and types.  make docs: the documentation site, into docs/_build/html.
 # Each makes .venv first where it is not there yet; only Python 3.11 or later is needed.
 
 PYTHON ?= $(firstword $(shell command -v python3.11) $(shell command -v python3) python3)
 READY := .venv/.ready
 
-.PHONY: demo test test-slow lint clean
+.PHONY: demo test test-slow lint docs clean
 
 demo: $(READY)
 	.venv/bin/hybrid-icbs demo
@@ -21,6 +21,12 @@ lint: $(READY)
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
 
+# Warnings are errors. The examples of the gallery are run; the doctest builder runs the console blocks of the pages.
+docs: $(READY)
+	.venv/bin/sphinx-build -q -W --keep-going -d docs/_build/doctrees docs docs/_build/html
+	.venv/bin/sphinx-build -q -W --keep-going -d docs/_build/doctrees -b doctest docs docs/_build/doctest
+	@echo "The documentation is in docs/_build/html/index.html"
+
 # Made again when the list of dependencies or their pinned versions change.
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
@@ -34,5 +40,5 @@ $(READY): pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist docs/_build docs/gallery docs/sg_execution_times.rst .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,13 +1,15 @@
-"""A first trial of quantum solvers on real pruning blocks: what it costs, what comes back, and how good it is.
+"""
+Try quantum solvers
+===================
 
-Exports blocks of a pruning run, estimates the cost of each remote solver, solves the blocks with `sa` and `qaoa` (and
-with `leap` where D-Wave credentials are found), and writes a page with energies against the proven optimum.
+Exports blocks of a pruning run, estimates the cost of each remote solver, solves the blocks with ``sa`` and ``qaoa``
+(and with ``leap`` if D-Wave credentials are found), and writes a page that compares energies with the proven optimum.
 
 Run it: python examples/hardware_trial.py --out trial
-        python examples/hardware_trial.py --out trial --leap nl,qpu --max-charge 120
 
-Run again with the same folder, it goes on where it stopped: calls to a service are on record before they are sent, and
-none is paid twice.
+With an account, for example: ``--leap nl,qpu --max-charge 120``. A second run with the same folder continues the
+first. Calls to Leap are recorded before they are sent, so none is paid twice. The documentation shows this example and
+does not run it, because it takes minutes.
 """
 
 import argparse
@@ -33,9 +35,9 @@ ESTIMATED = ("qaoa", "leap?solver=nl", "leap?solver=cqm", "leap?solver=bqm", "le
 
 @dataclass(frozen=True)
 class Row:
-    """One solver on one block. A gap is 0 % at the optimum and 100 % at the mean of random feasible states.
+    """The result of one solver on one block. A gap is 0 % at the optimum and 100 % at the mean of random states.
 
-    `raw` is the best of the samples as measured, `mean` their mean, `final` the answer after repair and polish.
+    `raw` is the best sample as measured, `mean` the mean of the samples, `final` the result after repair and polish.
     """
 
     block: str
@@ -48,12 +50,14 @@ class Row:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("trial"), help="folder for blocks, calls, results and page")
-    parser.add_argument("--blocks", type=int, default=20, help="how many blocks")
-    parser.add_argument("--size", type=int, default=16, help="weights in a block")
-    parser.add_argument("--qaoa", default="reps=3", help="options of qaoa, such as reps=2&mixer=xy-ring")
-    parser.add_argument("--leap", default="nl", help="kinds of Leap solvers, with commas: nl, cqm, bqm, qpu")
-    parser.add_argument("--max-charge", type=float, default=60.0, help="seconds that Leap may bill in all")
+    parser.add_argument(
+        "--out", type=Path, default=Path("trial"), help="folder for blocks, calls, results and the page"
+    )
+    parser.add_argument("--blocks", type=int, default=20, help="number of blocks")
+    parser.add_argument("--size", type=int, default=16, help="weights per block")
+    parser.add_argument("--qaoa", default="reps=3", help="options of qaoa, for example reps=2&mixer=xy-ring")
+    parser.add_argument("--leap", default="nl", help="Leap solvers, separated by commas: nl, cqm, bqm, qpu")
+    parser.add_argument("--max-charge", type=float, default=60.0, help="limit on the seconds that Leap bills in total")
     arguments = parser.parse_args()
     folder = arguments.out
     folder.mkdir(parents=True, exist_ok=True)
@@ -67,7 +71,7 @@ def main() -> None:
     if solvers.available("leap"):
         backends += [f"leap?solver={kind}" for kind in arguments.leap.split(",")]
     else:
-        print(f"leap is left out: {solvers.available('leap').reason}")
+        print(f"leap is skipped: {solvers.available('leap').reason}")
     rows = []
     with (
         FileLedger(folder / "calls.jsonl") as ledger,
@@ -87,7 +91,7 @@ def main() -> None:
 
 
 def real_blocks(folder: Path, count: int, size: int) -> dict[str, BlockProblem]:
-    """Blocks of a pruning run by name: those in the folder, or new ones of a classifier of handwritten digits."""
+    """Blocks by name: those in the folder, or new ones from a pruning run on handwritten digits."""
     if not folder.exists():
         config = Config.of(density=0.1, steps=count, round_size=count, block_size=size, batch_size=500)
         problems.save_set(Pruner(digits_classifier(), load_digits(), config).ask(count), folder)
@@ -96,7 +100,7 @@ def real_blocks(folder: Path, count: int, size: int) -> dict[str, BlockProblem]:
 
 
 def cost(backend: str, blocks: list[BlockProblem]) -> dict[str, str]:
-    """What a backend would take for all blocks, before anything is sent."""
+    """Estimate what a backend needs for all blocks, before anything is sent."""
     estimates = [solvers.get_solver(backend).estimate(block) for block in blocks]
     return {
         "backend": backend,
@@ -108,7 +112,7 @@ def cost(backend: str, blocks: list[BlockProblem]) -> dict[str, str]:
 
 
 def compare(name: str, block: BlockProblem, backends: list[str]) -> list[Row]:
-    """Each backend on a block, and random states with the same repair and polish beside them."""
+    """Solve a block with each backend, and polish random states in the same way for comparison."""
     optimum = float(solvers.solve(block, "exact").first.energy)
     random = block.random_states(1024, seed=0)
     energies = block.energy(random)
@@ -123,7 +127,7 @@ def compare(name: str, block: BlockProblem, backends: list[str]) -> list[Row]:
         try:
             answer = solvers.solve(block, backend, seed=0)
         except solvers.BudgetReached as reached:
-            print(f"{backend} is left out: {reached}")
+            print(f"{backend} is skipped: {reached}")
             continue
         raw = answer.info["raw"]
         rows.append(
@@ -134,7 +138,7 @@ def compare(name: str, block: BlockProblem, backends: list[str]) -> list[Row]:
 
 
 def page(rows: list[Row], costs: list[dict[str, str]]) -> str:
-    """The trial as one page that needs nothing beside it."""
+    """Render the trial as one self-contained HTML page."""
     names = list(dict.fromkeys(row.solver for row in rows))
     heads = ("solver", "raw mean", "raw best", "final", "optimum in raw", "optimum in final", "seconds")
     table = []
@@ -154,20 +158,21 @@ table {{ border-collapse: collapse; display: block; overflow-x: auto }}
 td, th {{ padding: .3rem .8rem; text-align: right; border-bottom: 1px solid #ccc }}
 td:first-child, th:first-child {{ text-align: left }} svg {{ max-width: 100%; height: auto }}</style></head><body>
 <h1>Quantum solvers on {len({row.block for row in rows})} real pruning blocks</h1>
-<p>A gap of 0 % is the proven optimum, 100 % the mean of random feasible states. <b>Raw</b> is what the solver's samples
-were before any repair or polish; <b>final</b> is the answer after both. The row <b>random</b> gives random feasible
-states the same polish: what the quantum part adds shows in the difference. Gaps and seconds are medians.</p>
+<p>A gap of 0 % is the proven optimum, 100 % the mean of random feasible states. <b>Raw</b> is
+the solver's samples before repair and polish, <b>final</b> the result after both. The row <b>random</b> polishes
+random feasible states in the same way: the difference is what the quantum solver contributes. Gaps and seconds are
+medians.</p>
 {_table(heads, table)}
 {plot(rows, names)}
-<h2>What all blocks would take at each service</h2>
+<h2>Estimated cost of all blocks at each service</h2>
 {_table(tuple(costs[0]), [list(line.values()) for line in costs])}
-<p>Estimated before anything was sent; from documented limits where no credentials were found.</p>
+<p>Estimated before anything was sent. Without credentials the estimates use documented limits.</p>
 </body></html>
 """
 
 
 def plot(rows: list[Row], names: list[str]) -> str:
-    """The gap of each solver's raw best (dots) and raw mean (bars) on every block, as an SVG element."""
+    """Plot each solver's best raw gap (dots) and mean raw gap (bars) on every block, as an SVG element."""
     figure = Figure(figsize=(9, 4), layout="constrained")
     axes = figure.subplots()
     blocks = list(dict.fromkeys(row.block for row in rows))

@@ -1,8 +1,11 @@
-"""Prune a language model: train a small Llama on the text of Python's own help, and cut seven weights in ten.
+"""
+Prune a language model
+======================
+
+A small Llama is trained on the text of Python's help pages, then 70 % of its weights are pruned. Nothing is downloaded.
+Training takes about a minute. The documentation shows this example and does not run it.
 
 Run it: python examples/prune_language_model.py
-
-Nothing is downloaded. Training takes about a minute.
 """
 
 import sys
@@ -17,18 +20,24 @@ from hybrid_icbs.data.perplexity import perplexity
 
 CONTEXT, BATCH, STEPS = 128, 16, 180
 
-# Help on some topics to train and prune on, and on others to judge by.
+# %%
+# Help pages for training and calibration, and others for the evaluation.
+
 texts = [text for name, text in sorted(topics.items())]
 train, test = [text for k in range(7) for text in texts[k::8]], texts[7::8]
 
-# A tokenizer of 512 pieces of words, made on the spot.
+# %%
+# A tokenizer with 512 tokens.
+
 pieces = Tokenizer(models.BPE())
 pieces.pre_tokenizer, pieces.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
 alphabet = pre_tokenizers.ByteLevel.alphabet()
 pieces.train_from_iterator(train, trainers.BpeTrainer(vocab_size=512, initial_alphabet=alphabet, show_progress=False))
 tokenizer = PreTrainedTokenizerFast(tokenizer_object=pieces)
 
+# %%
 # A small model of the Llama architecture, trained to predict the next token.
+
 torch.manual_seed(0)
 model = LlamaForCausalLM(
     LlamaConfig(
@@ -59,14 +68,16 @@ for step in range(STEPS):
         print(f"training: step {step} of {STEPS}, loss {loss.item():.2f}", file=sys.stderr)
 model.eval()
 
-# Three in ten of the weights of its blocks stay. Texts go in as they are; they are cut into sequences of one length.
+# %%
+# Keep 30 % of the weights of the decoder blocks. Texts are tokenized and cut into sequences of one length.
+
 settings = {"tokenizer": tokenizer, "seq_len": CONTEXT, "density": 0.3, "progress": False}
 result = prune(model, train, backend="tabu", block_size=4096, batch_size=64, steps=8, **settings)
 magnitude = prune(model, train, steps=0, **settings)
 
 
-def written(model: LlamaForCausalLM) -> str:
-    """How a model goes on with a text, always with the likeliest token."""
+def continuation(model: LlamaForCausalLM) -> str:
+    """Continue a prompt with the most likely token at each step."""
     prompt = tokenizer("The statement ", return_tensors="pt")["input_ids"]
     with torch.no_grad():
         for _ in range(40):
@@ -77,5 +88,5 @@ def written(model: LlamaForCausalLM) -> str:
 for name, each in (("dense", model), ("magnitude", magnitude.model), ("iCBS", result.model)):
     found = perplexity(each, test, tokenizer, context=CONTEXT)
     print(f"{name:<10} perplexity {found}")
-    print(f"{'':<10} {written(each)}")
+    print(f"{'':<10} {continuation(each)}")
 print(f"{result.density:.2f} of the weights in {len(result.masks)} layers are kept")

@@ -1,4 +1,4 @@
-"""What docs/comparing-solvers.md prints is true: its Python runs as it stands, and leaves the files that it names."""
+"""The Python of docs/comparing-solvers.md runs as printed and writes the files that the page names."""
 
 from __future__ import annotations
 

@@ -1,0 +1,115 @@
+"""Configuration of the documentation site: `make docs` builds it into docs/_build."""
+
+from __future__ import annotations
+
+import re
+import sys
+from importlib.metadata import version as installed_version
+from pathlib import Path
+
+from docutils import nodes
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the checkout's packages, not installed ones
+
+project = "hybrid-icbs"
+author = "The hybrid-icbs developers"
+copyright = author
+release = version = installed_version("hybrid-icbs")
+
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.doctest",
+    "sphinx.ext.napoleon",
+    "sphinx_gallery.gen_gallery",
+]
+exclude_patterns = ["_build", "gallery/*.ipynb", "gallery/*.py", "gallery/*.md5"]
+myst_enable_extensions = ["colon_fence"]
+myst_heading_anchors = 4
+default_role = "py:obj"
+python_use_unqualified_type_names = True
+python_maximum_signature_line_length = 90
+autodoc_member_order = "bysource"
+autodoc_typehints_format = "short"
+napoleon_numpy_docstring = False
+doctest_global_setup = "import warnings; warnings.simplefilter('error')"
+doctest_test_doctest_blocks = ""  # docstrings' examples are run by pytest; here run those of the pages (see `pycon`)
+
+# Examples that take longer, or that write a folder, are shown and not run.
+RUN = ("prune_classifier", "ask_tell_by_hand", "bring_your_own_solver")
+sphinx_gallery_conf = {
+    "examples_dirs": "../examples",
+    "gallery_dirs": "gallery",
+    "filename_pattern": f"/({'|'.join(RUN)})",
+    "download_all_examples": False,
+    "abort_on_example_error": True,
+    "remove_config_comments": True,
+    "show_memory": False,
+    "show_signature": False,
+}
+
+html_theme = "pydata_sphinx_theme"
+html_title = "hybrid-icbs"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_copy_source = False
+html_show_sourcelink = False
+html_sidebars = {"index": []}
+html_theme_options = {
+    "navbar_align": "left",
+    "header_links_before_dropdown": 6,
+    "show_toc_level": 2,
+    "secondary_sidebar_items": ["page-toc"],
+    "footer_start": ["copyright"],
+    "footer_end": [],
+}
+
+
+def settings_page() -> str:
+    """The page of the settings; a test holds that the committed file is this text."""
+    from hybrid_icbs.config import settings_table
+
+    table = re.sub(r"^\*\*(.*)\*\*$", r"## \1", settings_table(), flags=re.MULTILINE)
+    return f"""# Settings
+
+The keywords of `prune` and the fields of `Config`. On the command line any setting is given as `--set KEY=VALUE`, most
+also as a flag: `block_size` is `--block-size`. Files of settings (TOML or JSON) use the keywords. `sparsity`
+(1 - density) can replace `density`. This page is written from the code by `make docs`.
+
+{table.rstrip()}
+"""
+
+
+def write_settings_page(app):  # type: ignore[no-untyped-def]
+    """Write the page of the settings, if it differs."""
+    page = Path(app.srcdir) / "reference" / "settings.md"
+    if not page.exists() or page.read_text("utf-8") != settings_page():
+        page.write_text(settings_page(), "utf-8")
+
+
+def escape_prose(app, what, name, obj, options, lines):  # type: ignore[no-untyped-def]
+    """Docstrings are prose: outside backquotes, `|` and `*` stand for themselves, not for markup."""
+    literal = False
+    for number, line in enumerate(lines):
+        if line.strip() and not line.startswith(" "):
+            literal = False
+        if not literal:
+            parts = re.split(r"(`+[^`]*`+)", line)
+            parts[::2] = [re.sub(r"(?<!\\)([|*])", r"\\\1", part) for part in parts[::2]]
+            lines[number] = "".join(parts)
+        if line.rstrip().endswith("::"):
+            literal = True
+
+
+def test_console_blocks(app, doctree):  # type: ignore[no-untyped-def]
+    """Let the doctest builder run the pages' blocks of the language pycon."""
+    for block in doctree.findall(nodes.literal_block):
+        if block.get("language") == "pycon":
+            block["testnodetype"] = "doctest"
+            block["groups"] = ["default"]
+
+
+def setup(app):  # type: ignore[no-untyped-def]
+    app.connect("builder-inited", write_settings_page)
+    app.connect("autodoc-process-docstring", escape_prose)
+    app.connect("doctree-read", test_console_blocks)
