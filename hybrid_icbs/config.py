@@ -110,9 +110,11 @@ class Config(BaseModel):
         metavar="N:M", by_layer=True,
     )  # fmt: skip
     scope: Literal["global", "layer"] = setting(
-        "global", "global: density may move between layers; layer: each layer keeps its density", OBJECTIVE,
+        "global",
+        "whether density may move between layers (global), or each layer keeps its density (layer)",
+        OBJECTIVE,
         by_layer=True,
-    )  # fmt: skip
+    )
 
     steps: int = setting(60, "number of blocks to solve", BLOCKS, metavar="N", ge=0)
     block_size: int = setting(1024, "weights in a block, n", BLOCKS, metavar="N", ge=2)
@@ -142,13 +144,18 @@ class Config(BaseModel):
 
     gamma: float = setting(0.75, "weight of the first-order term", MODEL, ge=0)
     rho: float = setting(0.1, "damping: weight of the squared change of the weights", MODEL, ge=0)
-    relative_rho: bool = setting(True, "rho in units of the block's mean curvature; if not, absolute", MODEL)
+    relative_rho: bool = setting(
+        True, "whether rho is in units of the block's mean curvature; if not, it is absolute", MODEL
+    )
     adapt_rho: bool = setting(True, "double rho when the guard refuses a round, halve it when it accepts one", MODEL)
 
     guard: Literal["refuse", "watch", "off"] = setting(
-        "refuse", "refuse: undo a round that raises the loss on held-back samples; watch: keep it, and return to the "
-        "best masks at the end; off: no samples are held back", GUARD, by_layer=True,
-    )  # fmt: skip
+        "refuse",
+        "how rounds are judged by the loss on held-back samples: one that raises it is undone (refuse), or kept, and "
+        "the best masks are restored at the end (watch); off holds no samples back",
+        GUARD,
+        by_layer=True,
+    )
     guard_size: int | None = setting(
         None, "samples that the guard holds back; by default a third of the data, at most 5,000 or 64 sequences, by "
         "layer 64", GUARD, metavar="N", by_layer=True, ge=1,

@@ -1,9 +1,8 @@
-"""The one call: a trained model in, a pruned model out."""
+"""`prune` and `resume`: a trained model in, a pruned model out."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from hybrid_icbs.data.model_data import data_for
 from hybrid_icbs.errors import PruningError
 from hybrid_icbs.methods import get_method
 from hybrid_icbs.methods.run import prune_by_method, resume_by_method
+from hybrid_icbs.progress import phase, reporting
 from hybrid_icbs.result import PruneResult
 from hybrid_icbs.runs.journal import Journal
 from solvers.dispatch import Dispatch, get_dispatch
@@ -95,10 +95,11 @@ def prune(
     if config.backend != "auto":
         solvers.checked(solver or config.backend, **config.backend_options)
     data = data_for(model, data, tokenizer, seq_len=seq_len, seed=config.seed)
-    if config.by_layer:
-        return prune_by_method(model, data, config, loss=loss, inplace=inplace, out=out, progress=progress)
-    pruner = Pruner(model, data, config, loss=loss, inplace=inplace, out=out)
-    return complete(pruner, solver, dispatch=dispatch, progress=progress)
+    with reporting(progress):
+        if config.by_layer:
+            return prune_by_method(model, data, config, loss=loss, inplace=inplace, out=out)
+        pruner = Pruner(model, data, config, loss=loss, inplace=inplace, out=out)
+        return complete(pruner, solver, dispatch=dispatch)
 
 
 def resume(
@@ -115,7 +116,7 @@ def resume(
     progress: bool = True,
     inplace: bool = False,
 ) -> PruneResult:
-    """Go on with a run that :func:`prune` began in a folder, and that was stopped or killed.
+    """Resume a run that :func:`prune` began in a folder and that was stopped or killed.
 
     Args:
         out: the run folder.
@@ -124,19 +125,19 @@ def resume(
         loss: the same loss.
         tokenizer: the same, for texts.
         seq_len: the same, for texts.
-        dispatch: where blocks are solved from now on; None: as before.
-        max_calls: calls to services that the run may make from now on, those before included; None: as before.
-        max_charge: seconds that services may bill the run, likewise.
-        progress: show a progress bar.
+        dispatch: where blocks are solved from now on; None for as before.
+        max_calls: new limit on the calls of the whole run to services; None keeps the old one.
+        max_charge: new limit on the seconds billed to the whole run; None keeps the old one.
+        progress: report progress on standard error.
         inplace: prune the given model, not a copy.
 
     Returns:
-        The same result as of a run that was never stopped. A run of blocks that is finished is read again.
+        The same result as that of an uninterrupted run. A finished run of blocks is read again.
 
     Raises:
-        RunFolderError: no run is there, another process works on it, model or data are not those of the run, or it is
-            a run by layer that is finished.
-        PruningError: the run used a solver of the caller's own: `Pruner.resume(...).run(solver)` goes on with it.
+        RunFolderError: the folder holds no run, another process has it open, the model or data differ from the run's,
+            or it is a finished run by layer.
+        PruningError: the run used a solver that has no name; `Pruner.resume(...).run(solver)` resumes it.
     """
     with closing(Journal.open(out)) as journal:
         config = journal.config
@@ -146,9 +147,11 @@ def resume(
             raise PruningError(BY_LAYER_UNDISPATCHED)
         if max_calls is not None or max_charge is not None:
             raise PruningError("max_calls and max_charge are for services, and runs by layer call none; leave them out")
-        return resume_by_method(out, model, data, loss=loss, inplace=inplace, progress=progress)
-    pruner = Pruner.resume(out, model, data, loss=loss, inplace=inplace, max_calls=max_calls, max_charge=max_charge)
-    return complete(pruner, dispatch=dispatch, progress=progress)
+        with reporting(progress):
+            return resume_by_method(out, model, data, loss=loss, inplace=inplace)
+    with reporting(progress):
+        pruner = Pruner.resume(out, model, data, loss=loss, inplace=inplace, max_calls=max_calls, max_charge=max_charge)
+        return complete(pruner, dispatch=dispatch)
 
 
 def complete(
@@ -158,18 +161,24 @@ def complete(
     dispatch: str | Dispatch | None = None,
     progress: bool = True,
 ) -> PruneResult:
-    """Run a pruner to the end of its budget and gather the result; into its run folder too, if it has one.
+    """Run a pruner to its last step and return the result, which is also saved in the run folder, if there is one.
 
     Args:
-        pruner: new, or resumed.
-        solver: a solver to use; None for the config's backend.
-        dispatch: where blocks are solved; None: as the config says.
-        progress: show a progress bar.
+        pruner: new or resumed.
+        solver: the solver; None for the config's backend.
+        dispatch: where blocks are solved; None for the config's.
+        progress: report progress on standard error.
     """
     try:
-        with _progress_bar(pruner, progress) as after_round:
-            pruner.run(solver, dispatch=dispatch, after_round=after_round)
-        pruner.finish()
+        with reporting(progress):
+            with phase("pruning", pruner.config.steps, "blocks") as advance:
+
+                def after_round(pruner: Pruner) -> None:
+                    advance(pruner.steps, "" if pruner.guard_loss is None else f"loss {pruner.guard_loss:.4f}")
+
+                pruner.run(solver, dispatch=dispatch, after_round=after_round)
+            with phase("evaluating"):
+                pruner.finish()
         result = pruner.result()
         if result.out is not None:
             result.save(result.out)
@@ -180,32 +189,6 @@ def complete(
         return result
     finally:
         pruner.close()
-
-
-@contextmanager
-def _progress_bar(pruner: Pruner, shown: bool) -> Iterator[Any]:
-    if not shown:
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("pruning"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("blocks"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("", total=pruner.config.steps, completed=pruner.steps, note="")
-
-        def show(pruner: Pruner) -> None:
-            note = "" if pruner.guard_loss is None else f"loss {pruner.guard_loss:.4f}"
-            bar.update(task, completed=pruner.steps, note=note)
-
-        yield show
 
 
 __all__ = ["PruningError", "complete", "prune", "resume"]

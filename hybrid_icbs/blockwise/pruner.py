@@ -36,6 +36,7 @@ from hybrid_icbs.gradients.passes import measure_gradients
 from hybrid_icbs.models.layers import find_layers, has_batch_norm
 from hybrid_icbs.models.masks import Masks
 from hybrid_icbs.models.restore import restore_values
+from hybrid_icbs.progress import phase
 from hybrid_icbs.result import TOOLKITS, PruneResult
 from hybrid_icbs.runs.fingerprint import fingerprint
 from hybrid_icbs.runs.journal import Journal, RoundRecord
@@ -176,14 +177,16 @@ class Pruner:
         self._round: OpenRound | None = None
         guarded = self._samples.guarded
         self.guard = Guard(self.model, self.data, guarded, self.loss) if len(guarded) else None
-        self.dense_score = self.guard.score() if self.guard else None
+        with phase("evaluating the dense model"):
+            self.dense_score = self.guard.score() if self.guard else None
         if self.dense_score and not math.isfinite(self.dense_score.loss):
             raise PruningError(
                 f"the dense model's loss on the guard's samples is {self.dense_score.loss}; the "
                 "calibration data, the weights or the loss hold values that are not finite"
             )
-        scores = score_weights(self.model, self.layers, config.init, self._batch(0), self.loss, config.seed)
-        masks = first_masks(scores, self.layers, config)
+        with phase("choosing the initial masks"):
+            scores = score_weights(self.model, self.layers, config.init, self._batch(0), self.loss, config.seed)
+            masks = first_masks(scores, self.layers, config)
         self.start_densities = {name: masks.density(name) for name in masks}
         write_masks(self.layers, masks, self.restore)
         self.start_score = self.guard.score() if self.guard else None

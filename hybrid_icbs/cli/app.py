@@ -11,39 +11,26 @@ from typing import Annotated, Any, Literal
 import typer
 
 from hybrid_icbs.cli import instances as cli_instances
-from hybrid_icbs.cli.console import WrongUse, command, show, show_json, working, wrong_use
+from hybrid_icbs.cli.console import WrongUse, command, show, show_json, wrong_use
 from hybrid_icbs.cli.options import (
-    BatchSize,
-    BlockSize,
     Data,
-    Density,
     DispatchTo,
-    Exclude,
-    Include,
-    Init,
     Json,
     LossFunction,
     MaxCalls,
     MaxCharge,
-    Method,
     Model,
     ModelFn,
-    NofM,
-    Objective,
-    Preset,
     Quiet,
     RunFolder,
     Samples,
-    Scope,
-    Seed,
     SeqLen,
-    Set,
     SettingsFile,
-    Sparsity,
     TestData,
-    TimeLimit,
-    Update,
-)  # fmt: skip
+    with_settings,
+)
+from hybrid_icbs.config import BLOCKS, GOAL, MODEL, OBJECTIVE, SERVICES, START
+from hybrid_icbs.progress import phase
 
 app = typer.Typer(
     name="hybrid-icbs",
@@ -87,7 +74,7 @@ def demo(
     """
     from hybrid_icbs.cli.demo import demo_table, run_demo
 
-    record = run_demo(out, density=density, seed=seed, backend=backend, progress=not quiet)
+    record = run_demo(out, density=density, seed=seed, backend=backend)
     if as_json:
         show_json(record)
     elif not quiet:
@@ -96,66 +83,39 @@ def demo(
 
 @app.command()
 @command
+@with_settings()
 def prune(
+    given: dict[str, Any],
     model: Model = None,
     data: Data = None,
-    density: Density = None,
-    sparsity: Sparsity = None,
-    backend: Annotated[
-        str | None,
-        typer.Option(
-            help='Solver of the blocks, such as tabu or "sa?restarts=4"; auto (default) picks one.', show_default=False
-        ),
+    out: Annotated[
+        Path | None, typer.Option(help="New run folder: model, masks, journal, report.", show_default=False)
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="New run folder: model, masks, journal, report.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Blocks to solve (60).", show_default=False)] = None,
     model_fn: ModelFn = None,
     loss: LossFunction = None,
     test: TestData = None,
     seq_len: SeqLen = None,
     samples: Samples = None,
-    method: Method = None,
-    objective: Objective = None,
-    update: Update = None,
-    pattern: NofM = None,
-    preset: Preset = None,
-    scope: Scope = None,
-    block_size: BlockSize = None,
-    batch_size: BatchSize = None,
-    init: Init = None,
-    include: Include = None,
-    exclude: Exclude = None,
-    seed: Seed = None,
-    time_limit: TimeLimit = None,
     config: SettingsFile = None,
-    settings: Set = None,
-    dispatch: DispatchTo = None,
-    max_calls: MaxCalls = None,
-    max_charge: MaxCharge = None,
     dry_run: Annotated[
-        bool,
-        typer.Option(
-            "--dry-run",
-            rich_help_panel="Services that bill",
-            help="Solve nothing and send nothing: tell what the run would take.",
-        ),
+        bool, typer.Option("--dry-run", help="Estimate what the run would cost; solve and send nothing.")
     ] = False,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
     r"""Prune a trained model to a density.
 
-    Functions are looked up in the current folder and among the installed
-    packages. To try it on what ships:
+    Functions are looked up in the current folder and among installed packages.
+    An example with the model and data of the package:
 
     [bold]hybrid-icbs prune --model hybrid_icbs.digits:digits_classifier \
       --data hybrid_icbs.digits:load_digits --density 0.05 \
       --backend tabu --out runs/x[/]
 
-    With a saved file, and any setting by name:
+    A saved file of weights:
 
     [bold]hybrid-icbs prune --model net.safetensors --model-fn nets:make \
-      --data nets:calibration --sparsity 0.9 --set rho=0.5 --out runs/y[/]
+      --data nets:calibration --sparsity 0.9 --rho 0.5 --out runs/y[/]
 
     A language model of transformers, by folder or hub name, on text:
 
@@ -167,18 +127,12 @@ def prune(
     [bold]hybrid-icbs prune --model FOLDER --data train.txt --eval test.txt \
       --objective layer --pattern 2:4 --update backsolve --out runs/w[/]
 
-    A run that was stopped goes on by [bold]hybrid-icbs resume runs/x[/].
-    What a service would bill is told by [bold]--dry-run[/].
+    A stopped run is continued by [bold]hybrid-icbs resume runs/x[/].
     """
     from hybrid_icbs.cli.commands import configure, dry_run_of, finish, prune_layers, sources_of, start
 
     with wrong_use():
-        settled = configure(
-            config, settings, solving=not dry_run, density=density, sparsity=sparsity, backend=backend, steps=steps,
-            preset=preset, scope=scope, block_size=block_size, batch_size=batch_size, init=init, include=include,
-            exclude=exclude, seed=seed, time_limit=time_limit, max_calls=max_calls, max_charge=max_charge,
-            method=method, objective=objective, update=update, pattern=pattern, dispatch=dispatch,
-        )  # fmt: skip
+        settled = configure(config, given, solving=not dry_run)
         sources = sources_of(
             model, data, model_fn=model_fn, loss=loss, test=test, seq_len=seq_len, samples=samples, seed=settled.seed
         )  # fmt: skip
@@ -188,7 +142,7 @@ def prune(
         if settled.by_layer:
             prune_layers(sources, settled, out, quiet=quiet, as_json=as_json)
             return
-        pruner, tested = start(sources, settled, out, progress=not quiet)
+        pruner, tested = start(sources, settled, out)
     finish(pruner, tested, quiet=quiet, as_json=as_json)
 
 
@@ -214,7 +168,7 @@ def resume(
     with wrong_use():
         if resume_layers(folder, dispatch, quiet=quiet, as_json=as_json):
             return
-        pruner, tested = reopen(folder, progress=not quiet, max_calls=max_calls, max_charge=max_charge)
+        pruner, tested = reopen(folder, max_calls=max_calls, max_charge=max_charge)
     if pruner is None:
         show_finished(folder, quiet=quiet, as_json=as_json)
     else:
@@ -223,72 +177,77 @@ def resume(
 
 @app.command()
 @command
+@with_settings(GOAL, OBJECTIVE, BLOCKS, START, MODEL, without=("method", "objective", "update", "steps", "round_size"))
 def blocks(
+    given: dict[str, Any],
     out: Annotated[Path, typer.Option(help="Folder for the blocks.")],
-    run: Annotated[
-        Path | None, typer.Option("--from", metavar="FOLDER", help="Run folder: blocks of its present state.")
+    source: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--from",
+            metavar="RUN|BLOCKS",
+            help="Run folder, for blocks of its current state; or block files, folders, MDPLIB files, "
+            "instances:PATTERN, to be copied and converted. May be repeated.",
+            show_default=False,
+        ),
     ] = None,
-    count: Annotated[int, typer.Option(min=1, help="How many blocks; they share no weight.")] = 1,
+    count: Annotated[int, typer.Option(min=1, help="Number of blocks of a model or run; they share no weight.")] = 1,
     bqm: Annotated[
-        bool,
-        typer.Option("--bqm", help="Write dimod's dense .bqm files, which any dimod program reads, not .npz factors."),
+        bool, typer.Option("--bqm", help="Write dense .bqm files, which dimod reads, instead of .npz factors.")
     ] = False,
+    cardinality: Annotated[
+        int | None, typer.Option(help="Number of ones, for files that do not state it.", show_default=False)
+    ] = None,
     model: Model = None,
     data: Data = None,
-    density: Density = None,
-    sparsity: Sparsity = None,
     model_fn: ModelFn = None,
     loss: LossFunction = None,
     seq_len: SeqLen = None,
     samples: Samples = None,
-    preset: Preset = None,
-    scope: Scope = None,
-    block_size: BlockSize = None,
-    batch_size: BatchSize = None,
-    init: Init = None,
-    include: Include = None,
-    exclude: Exclude = None,
-    seed: Seed = None,
     config: SettingsFile = None,
-    settings: Set = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    r"""Export block problems of a model, or of a run, to files.
+    r"""Export block problems of a model or a run, or convert others, to files.
 
-    Solvers can be compared on them. Answers to the blocks of a run are told to it
-    in Python: Pruner.resume, ask for as many, tell.
+    Answers to the blocks of a run are given back in Python: Pruner.resume, ask for
+    as many, tell.
 
     [bold]hybrid-icbs blocks --from runs/x --count 4 --out blocks[/]
 
     [bold]hybrid-icbs blocks --model hybrid_icbs.digits:digits_classifier \
       --data hybrid_icbs.digits:load_digits --density 0.05 --bqm --out blocks[/]
-    """
-    from hybrid_icbs.cli.commands import blocks_of_model, blocks_of_run, configure, sources_of, write_blocks
 
-    with wrong_use():
-        given: dict[str, Any] = {
-            "density": density, "sparsity": sparsity, "preset": preset, "scope": scope, "block_size": block_size,
-            "batch_size": batch_size, "init": init, "include": include, "exclude": exclude, "seed": seed,
-        }  # fmt: skip
-        if run is not None:
-            others = [model, data, model_fn, loss, seq_len, samples, config, settings, *given.values()]
-            if any(value not in (None, []) for value in others):
-                raise WrongUse("--from takes model, data and settings from the run; leave the other options out")
-            found = blocks_of_run(run, count, progress=not quiet)
-        else:
-            settled = configure(config, settings, **given, steps=count)
-            sources = sources_of(
-                model, data, model_fn=model_fn, loss=loss, seq_len=seq_len, samples=samples, seed=settled.seed
-            )  # fmt: skip
-            found = blocks_of_model(sources, settled, count, progress=not quiet)
-    written = write_blocks(found, out, dense=bqm)
+    [bold]hybrid-icbs blocks --from "instances:*-n32-*" --bqm --out small[/]
+    """
+    from hybrid_icbs.cli.block_files import converted, write_blocks
+
+    if source:
+        others = [model, data, model_fn, loss, seq_len, samples, config, *given.values()]
+        if any(value is not None for value in others):
+            raise WrongUse("--from takes model, data and settings from the run; leave the other options out")
+    names, found = (None, None) if not source else converted(source, cardinality)
+    if found is None:
+        from hybrid_icbs.cli.commands import blocks_of_model, blocks_of_run, configure, sources_of
+
+        with wrong_use():
+            if source:
+                found = blocks_of_run(Path(source[0]), count)
+            else:
+                settled = configure(config, given | {"steps": count})
+                sources = sources_of(
+                    model, data, model_fn=model_fn, loss=loss, seq_len=seq_len, samples=samples, seed=settled.seed
+                )  # fmt: skip
+                found = blocks_of_model(sources, settled, count)
+    written = write_blocks(found, out, names=names, dense=bqm)
     if as_json:
         show_json(written)
     elif not quiet:
         first = written["blocks"][0]
+        asked = "" if names else f" of {count}"
         show(
-            f"{len(written['blocks'])} of {count} blocks of up to {first['n']} weights in {out}",
+            f"{len(written['blocks'])}{asked} blocks of up to {max(each['n'] for each in written['blocks'])} weights "
+            f"in {out}",
             f"next: hybrid-icbs solve {first['file']} --backend tabu",
         )
 
@@ -296,18 +255,22 @@ def blocks(
 @app.command()
 @command
 def solve(
-    file: Annotated[Path, typer.Argument(help="A block: NAME.bqm, NAME.npz, or any dimod .bqm file.", metavar="BLOCK")],
+    blocks: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="BLOCKS...",
+            help="Block files, folders of them, MDPLIB files, or instances:PATTERN of those shipped.",
+        ),
+    ],
     backend: Annotated[str, typer.Option(help="Solver; `hybrid-icbs backends` lists them.")] = "tabu",
     time_limit: Annotated[
         float | None,
-        typer.Option(help="Seconds of search; a fixed amount of work if not given.", show_default=False),
+        typer.Option(help="Seconds of search; by default a fixed, reproducible amount of work.", show_default=False),
     ] = None,
-    seed: Annotated[
-        int | None, typer.Option(help="Where randomness starts; drawn if not given.", show_default=False)
-    ] = None,
-    target: Annotated[float | None, typer.Option(help="An energy at which to stop.", show_default=False)] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed; drawn if not given.", show_default=False)] = None,
+    target: Annotated[float | None, typer.Option(help="Energy at which to stop.", show_default=False)] = None,
     cardinality: Annotated[
-        int | None, typer.Option(help="The demanded number of ones, for a .bqm from elsewhere.", show_default=False)
+        int | None, typer.Option(help="Number of ones, for files that do not state it.", show_default=False)
     ] = None,
     option: Annotated[
         list[str] | None,
@@ -317,9 +280,9 @@ def solve(
         Path | None,
         typer.Option(
             metavar="FILE",
-            rich_help_panel="Services that bill",
+            rich_help_panel=SERVICES,
             show_default=False,
-            help="Record of calls to a service; BLOCK.calls.jsonl beside the block if not given.",
+            help="Record of the calls to a service; by default NAME.calls.jsonl beside the block's file.",
         ),
     ] = None,
     max_calls: MaxCalls = None,
@@ -327,16 +290,18 @@ def solve(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    r"""Solve one block problem from a file.
+    r"""Solve block problems from files, or shipped ones.
 
     Prints the energy and its gap to the best known one: 0 % is the best known,
-    100 % a random state. The state is in the JSON. A block that is larger than
-    the solver takes is decomposed.
+    100 % a random state. The state is in the JSON, which is a list if BLOCKS name
+    several problems. A block larger than the solver takes is decomposed.
 
-    Calls to a service are on record before they are sent: the same command with
+    Calls to a service are recorded before they are sent: the same command with
     the same seed (0 if not given) finds its answer again and pays nothing.
 
     [bold]hybrid-icbs solve blocks/block_0000.npz --backend sa --time-limit 1[/]
+
+    [bold]hybrid-icbs solve "instances:mlpnet-picked-n64-*" --backend tabu --seed 0[/]
 
     [bold]hybrid-icbs solve other.bqm --cardinality 512 --backend tabu \
       --option restarts=4 --seed 0 --json[/]
@@ -347,20 +312,27 @@ def solve(
     from hybrid_icbs.cli.tables import answer_lines, answer_record
 
     solver = solvers.get_solver(_with_options(backend, option or []))
-    problem = problems.load(file, cardinality)
-    solver = solvers.fitted(solver, problem)
-    if solver.capabilities.remote and seed is None:
-        seed = 0
-    with (
-        working(f"solving with {solver.backend}", not quiet),
-        on_account(solver, problem, calls or file.with_name(file.name + CALLS), max_calls, max_charge),
-    ):
-        answer = solver.solve(problem, seed=seed, time_limit=time_limit, target=target)
-    record = answer_record(problem, answer)
+    listed = problems.resolve(blocks, cardinality)
+    records = []
+    with phase(f"solving with {solver.backend}", len(listed), "blocks") as advance:
+        for number, each in enumerate(listed):
+            problem = each.load()
+            if cardinality not in (None, problem.cardinality):
+                raise WrongUse(f"--cardinality {cardinality}: {each.origin} has cardinality {problem.cardinality}")
+            fitting = solvers.fitted(solver, problem)
+            seeded = 0 if fitting.capabilities.remote and seed is None else seed
+            beside = Path(each.origin) if Path(each.origin).exists() else Path(each.name)
+            with on_account(
+                fitting, problem, calls or beside.with_name(beside.name + CALLS), max_calls, max_charge
+            ):  # fmt: skip
+                answer = fitting.solve(problem, seed=seeded, time_limit=time_limit, target=target)
+            records.append({"name": each.name, **answer_record(problem, answer)})
+            advance(number + 1, each.name)
     if as_json:
-        show_json(record)
+        show_json(records if len(records) > 1 else records[0])
     elif not quiet:
-        show(*answer_lines(record))
+        for record in records:
+            show(*([f"block    {record['name']}"] if len(records) > 1 else []), *answer_lines(record))
 
 
 @app.command()
@@ -421,7 +393,7 @@ def compare(
     from hybrid_icbs.cli.compare import race, show_race
 
     comparison = race(
-        given, backends, time_limit, count=count, progress=not quiet, seeds=seeds, first_seed=first_seed, out=out,
+        given, backends, time_limit, count=count, seeds=seeds, first_seed=first_seed, out=out,
         threads=threads, start=start, cardinality=cardinality, dispatch=dispatch, max_calls=max_calls,
         max_charge=max_charge,
     )  # fmt: skip
@@ -459,7 +431,7 @@ def report(
     from hybrid_icbs.cli.commands import run_folder
     from hybrid_icbs.report.page import write_report
 
-    with working("drawing", not quiet):
+    with phase("drawing"):
         page = write_report(run_folder(folder), out)
     if as_json:
         show_json({"report": str(page)})

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 import problems
 import solvers
 from hybrid_icbs.blockwise.pruner import Pruner
-from hybrid_icbs.cli.console import WrongUse, show, show_json, working, wrong_use
+from hybrid_icbs.cli.console import WrongUse, show, show_json, wrong_use
 from hybrid_icbs.cli.sources import Sources
 from hybrid_icbs.cli.tables import score_table
 from hybrid_icbs.config import BY_LAYER_UNDISPATCHED, Config
@@ -22,6 +21,7 @@ from hybrid_icbs.data.losses import Loss
 from hybrid_icbs.errors import RunFolderError
 from hybrid_icbs.methods import get_method
 from hybrid_icbs.methods.run import prune_by_method, resume_by_method
+from hybrid_icbs.progress import phase
 from hybrid_icbs.pruning import complete
 from hybrid_icbs.report.model_card import write_card
 from hybrid_icbs.report.record import RunRecord
@@ -45,33 +45,20 @@ class Test:
 # prune and resume
 
 
-def configure(file: Path | None, pairs: Sequence[str] | None, *, solving: bool = False, **given: Any) -> Config:
-    """The settings of a command line: options, `--set` pairs and a file, of which the file gives way.
+def configure(file: Path | None, given: Mapping[str, Any], *, solving: bool = False) -> Config:
+    """The settings of a command line: options, and a file, over which options take precedence.
 
     Args:
-        file: settings, or None.
-        pairs: texts KEY=VALUE.
+        file: file of settings, or None.
+        given: the options that were given.
         solving: whether the backend has to be ready.
-        given: options; None, or an empty list, stands for "not given".
 
     Raises:
-        WrongUse: a pair without a key and a value, or a setting given twice.
-        PruningError: a wrong setting.
-        OptionError: a backend or an option of it that does not exist.
+        PruningError: a setting is wrong.
+        OptionError: the backend, or one of its options, does not exist.
         UnavailableError: the backend is not ready.
     """
-    options = {key: value for key, value in given.items() if value not in (None, [])}
-    for key in ("include", "exclude"):
-        if key in options:
-            options[key] = tuple(options[key])
-    for pair in pairs or []:
-        key, equals, text = pair.partition("=")
-        key = key.strip().replace("-", "_")
-        if not equals or not key:
-            raise WrongUse(f"--set {pair!r} must be KEY=VALUE, such as rho=0.5")
-        if key in options:
-            raise WrongUse(f"{key} is given twice, by --set {pair!r} and by another option")
-        options[key] = _value(text)
+    options = {key: tuple(value) if isinstance(value, list) else value for key, value in given.items()}
     config = Config.of(**options) if file is None else Config.read(file, **options)
     config.refuse_without_effect()
     if config.backend != "auto":
@@ -95,7 +82,7 @@ def sources_of(model: str | None, data: str | None, **others: Any) -> Sources:
     return Sources.named(model, data, **{key: value for key, value in others.items() if value is not None})
 
 
-def start(sources: Sources, config: Config, out: Path | None, *, progress: bool) -> tuple[Pruner, Test | None]:
+def start(sources: Sources, config: Config, out: Path | None) -> tuple[Pruner, Test | None]:
     """A new run, and its test data where there are any.
 
     Raises:
@@ -103,7 +90,7 @@ def start(sources: Sources, config: Config, out: Path | None, *, progress: bool)
         PruningError: the sources cannot be used.
     """
     _refuse_run(out)
-    with working("loading model and data", progress):
+    with phase("loading model and data"):
         model, data, loss, test_data = sources.load()
     scores: Scores = {}
     if test_data is not None:
@@ -137,7 +124,7 @@ def dry_run_of(sources: Sources, config: Config, *, quiet: bool, as_json: bool) 
     """
     if config.by_layer:
         raise WrongUse("--dry-run estimates what backends take, and runs by layer use none; leave it out")
-    pruner, _ = start(sources, config, None, progress=not quiet)
+    pruner, _ = start(sources, config, None)
     found = pruner.ask()
     if not found:
         raise WrongUse("a run of 0 steps solves no block; there is nothing to estimate")
@@ -151,7 +138,7 @@ def dry_run_of(sources: Sources, config: Config, *, quiet: bool, as_json: bool) 
 
 
 def reopen(
-    folder: Path, *, progress: bool, max_calls: int | None = None, max_charge: float | None = None
+    folder: Path, *, max_calls: int | None = None, max_charge: float | None = None
 ) -> tuple[Pruner | None, Test | None]:
     """The run of a folder where it stopped; None where it had come to its end.
 
@@ -168,7 +155,7 @@ def reopen(
     if end is not None and end["steps"] >= steps:
         return None, None
     sources = _recorded(folder, recorded)
-    with working("loading model and data, and what the run has done", progress):
+    with phase("loading model and data, and what the run has done"):
         model, data, loss, test_data = sources.load()
         pruner = Pruner.resume(folder, model, data, loss=loss, inplace=True, max_calls=max_calls, max_charge=max_charge)
     return pruner, None if test_data is None else Test(test_data, scores or {})
@@ -180,7 +167,7 @@ def finish(
     """Run a pruner to its end, or to Ctrl-C, and show what came out; its blocks are solved where the config says."""
     begun = time.perf_counter()
     try:
-        result = complete(pruner, dispatch=dispatch, progress=not quiet)
+        result = complete(pruner, dispatch=dispatch)
     except (solvers.RemoteError, solvers.ServiceError, solvers.UnavailableError, WorkerLost) as error:
         if pruner.out is None:
             raise
@@ -209,13 +196,13 @@ def prune_layers(sources: Sources, config: Config, out: Path | None, *, quiet: b
     _refuse_run(out)
     with wrong_use(), _goes_on(out):
         get_method(config.method)  # refuses an unknown one before anything is loaded
-        with working("loading model and data", not quiet):
+        with phase("loading model and data"):
             model, data, loss, test_data = sources.load()
         scores: Scores = {}
         if test_data is not None:
             scores["dense"] = test_data.score(model, loss)
         result = prune_by_method(
-            model, data, config, loss=loss, inplace=True, out=out, progress=not quiet,
+            model, data, config, loss=loss, inplace=True, out=out,
             notes={"sources": asdict(sources), "test_scores": scores},
         )  # fmt: skip
     _show_layers(result, None if test_data is None else Test(test_data, scores), loss, begun, quiet, as_json)
@@ -241,9 +228,9 @@ def resume_layers(folder: Path, dispatch: str | None = None, *, quiet: bool, as_
         recorded, scores = journal.value("sources"), journal.value("test_scores")
     sources = _recorded(folder, recorded)
     with _goes_on(folder):
-        with working("loading model and data", not quiet):
+        with phase("loading model and data"):
             model, data, loss, test_data = sources.load()
-        result = resume_by_method(folder, model, data, loss=loss, inplace=True, progress=not quiet)
+        result = resume_by_method(folder, model, data, loss=loss, inplace=True)
     _show_layers(result, None if test_data is None else Test(test_data, scores or {}), loss, begun, quiet, as_json)
     return True
 
@@ -301,14 +288,6 @@ def _recorded(folder: Path, recorded: Mapping[str, Any] | None) -> Sources:
     return Sources(**recorded)
 
 
-def _value(text: str) -> Any:
-    """A value as TOML writes it, or else the text itself: 0.5, true, ["fc1"], watch."""
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
-
-
 def _summary(record: RunRecord, test_scores: Scores | None, out: Path | None) -> dict[str, Any]:
     return {
         "out": None if out is None else str(out),
@@ -363,14 +342,14 @@ def _show_summary(summary: dict[str, Any], *, quiet: bool, as_json: bool) -> Non
 # blocks
 
 
-def blocks_of_model(sources: Sources, config: Config, count: int, *, progress: bool) -> list[problems.BlockProblem]:
+def blocks_of_model(sources: Sources, config: Config, count: int) -> list[problems.BlockProblem]:
     """The first blocks of a new run, of which nothing is kept."""
-    with working("loading model and data", progress):
+    with phase("loading model and data"):
         model, data, loss, _ = sources.load()
         return Pruner(model, data, config, loss=loss, inplace=True).ask(count)
 
 
-def blocks_of_run(folder: Path, count: int, *, progress: bool) -> list[problems.BlockProblem]:
+def blocks_of_run(folder: Path, count: int) -> list[problems.BlockProblem]:
     """The blocks that a run waits for, or those that it would come to next; the run stays as it is.
 
     Raises:
@@ -380,7 +359,7 @@ def blocks_of_run(folder: Path, count: int, *, progress: bool) -> list[problems.
     recorded = journal.value("sources")
     journal.close()
     sources = _recorded(folder, recorded)
-    with working("loading model and data, and what the run has done", progress):
+    with phase("loading model and data, and what the run has done"):
         model, data, loss, _ = sources.load()
         pruner = Pruner.resume(folder, model, data, loss=loss, inplace=True)
         pruner.close()  # what is asked from here on is not part of the run
@@ -388,20 +367,3 @@ def blocks_of_run(folder: Path, count: int, *, progress: bool) -> list[problems.
             return pruner.pending()[:count]
         pruner.config = pruner.config.model_copy(update={"steps": pruner.steps + count})
         return pruner.ask(count)
-
-
-def write_blocks(found: Sequence[problems.BlockProblem], out: Path, *, dense: bool) -> dict[str, Any]:
-    """Write blocks as a set, and tell the file, n, cardinality and layers of each."""
-    problems.save_set((problem.to_dense() if dense else problem for problem in found), out)
-    names = problems.load_set(out).names
-    ending = ".bqm" if dense else ".npz"
-    listed = [
-        {
-            "file": str(out / f"{name}{ending}"),
-            "n": problem.n,
-            "cardinality": problem.cardinality,
-            "layers": problem.provenance["layers"],
-        }
-        for name, problem in zip(names, found, strict=True)
-    ]
-    return {"out": str(out), "blocks": listed}

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import typer
 
 import solvers
 from hybrid_icbs.cli.console import INTERRUPTED, WrongUse, show, show_json
+from hybrid_icbs.progress import phase
 from hybrid_icbs.runs.folder import FILE
 from solvers.comparison import Comparison
 from solvers.comparison.inputs import Given
@@ -23,7 +23,6 @@ def race(
     time_limits: Sequence[str] | None,
     *,
     count: int,
-    progress: bool,
     **settings: Any,
 ) -> Comparison:
     """Race the backends of a command line.
@@ -33,7 +32,6 @@ def race(
         backends: texts with commas between them.
         time_limits: texts of one or several seconds, "none" for a backend's own amount of work; None for one second.
         count: how many blocks of a run.
-        progress: whether to show a progress bar.
         settings: what :func:`solvers.compare` takes.
 
     Raises:
@@ -45,9 +43,15 @@ def race(
     limits = _limits(time_limits)
     found: list[Given | str] = []
     for text in given:
-        found += _blocks(Path(text), count, progress) if (Path(text) / FILE).is_file() else [text]
-    with _progress_bar(progress) as told:
-        return solvers.compare(found, named, time_limits=limits, on_progress=told, **settings)
+        found += _blocks(Path(text), count) if (Path(text) / FILE).is_file() else [text]
+    with phase("comparing", unit="solves") as advance:
+        return solvers.compare(
+            found,
+            named,
+            time_limits=limits,
+            on_progress=lambda what, done, total: advance(done, what, total),
+            **settings,
+        )
 
 
 def show_race(comparison: Comparison, *, quiet: bool, as_json: bool) -> None:
@@ -99,11 +103,11 @@ def _limits(texts: Sequence[str] | None) -> list[float | None]:
     return limits
 
 
-def _blocks(folder: Path, count: int, progress: bool) -> list[Given | str]:
+def _blocks(folder: Path, count: int) -> list[Given | str]:
     """The blocks that a run waits for, or would come to next."""
     from hybrid_icbs.cli.commands import blocks_of_run
 
-    found = blocks_of_run(folder, count, progress=progress)
+    found = blocks_of_run(folder, count)
     run = folder.resolve().name
 
     def given(at: int) -> Given:
@@ -112,27 +116,3 @@ def _blocks(folder: Path, count: int, progress: bool) -> list[Given | str]:
         return Given(f"{run}-step{step}-{at}", f"run {folder}", lambda: found[at])
 
     return [given(at) for at in range(len(found))]
-
-
-@contextmanager
-def _progress_bar(shown: bool) -> Iterator[Any]:
-    if not shown:
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("racing"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}", markup=False),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("", total=None, note="")
-
-        def show_task(what: str, done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total, note=what)
-
-        yield show_task

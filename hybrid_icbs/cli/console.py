@@ -1,4 +1,4 @@
-"""How the command line speaks: results on standard output, progress and errors on standard error, and exit codes."""
+"""Output of the command line: results on standard output, progress and errors on standard error, exit codes."""
 
 from __future__ import annotations
 
@@ -14,28 +14,32 @@ from typing import Any, ParamSpec, TypeVar
 
 import typer
 
+from hybrid_icbs.progress import reporting
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
 DONE, FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
-"""Exit codes. The last is the shell's, for what Ctrl-C ended: races, and commands that had nothing to keep."""
+"""Exit codes. 130 is the shell's code for Ctrl-C: of comparisons, and of commands that kept nothing."""
 
 TRACEBACK = "HYBRID_ICBS_TRACEBACK"
-"""Environment variable; where it is set, an error shows where in the code it was raised."""
+"""Environment variable; if it is set, errors show a traceback."""
 
 
 class WrongUse(Exception):
-    """The command was not given what it needs; the message says what was given, what is allowed, what to do."""
+    """Wrong use of a command; the message says what was given, what is allowed, and what to do."""
 
 
 def command(function: Callable[P, R]) -> Callable[P, R]:
-    """Make of a function a command that ends in one clear line where it cannot do its work, never in a traceback."""
+    """Make a function a command: its errors become one line on standard error and an exit code, not a traceback."""
 
     @functools.wraps(function)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
-        _tell_of_compiling(not kwargs.get("quiet"))
+        shown = not kwargs.get("quiet")
+        _report_compiling(shown)
         try:
-            return function(*args, **kwargs)
+            with reporting(shown):
+                return function(*args, **kwargs)
         except KeyboardInterrupt as error:
             raise _ended(str(error) or "interrupted", INTERRUPTED) from error
         except (typer.Exit, typer.Abort, typer.BadParameter, BrokenPipeError):
@@ -50,7 +54,7 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
 
 @contextmanager
 def wrong_use() -> Iterator[None]:
-    """What cannot go on in here was not given rightly: settings, a model, data."""
+    """Report errors of settings, model and data inside as wrong use (exit code 2)."""
     from hybrid_icbs.errors import PruningError, RunFolderError
 
     try:
@@ -62,7 +66,7 @@ def wrong_use() -> Iterator[None]:
 
 
 def show_json(values: Mapping[str, Any] | list[Any]) -> None:
-    """Write values to standard output as one line of JSON; numbers that JSON lacks become null."""
+    """Write values to standard output as one line of JSON; infinities and NaN become null."""
     typer.echo(json.dumps(_finite(values), allow_nan=False))
 
 
@@ -75,35 +79,20 @@ def show(*lines: Any) -> None:
         console.print(line, soft_wrap=isinstance(line, str), markup=False)
 
 
-@contextmanager
-def working(what: str, shown: bool) -> Iterator[None]:
-    """Show on standard error that something is going on, and for how long, until it is done."""
-    if not (shown and sys.stderr.isatty()):  # a line that is wiped again is nothing for a log file
-        yield
-        return
-    from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        bar.add_task(what, total=None)
-        yield
-
-
 class _OnStandardError(logging.Handler):
-    """Writes messages to what standard error is at the time: above a progress bar, where there is one."""
+    """Writes messages to the current standard error, which is above a progress bar if there is one."""
 
     def emit(self, record: logging.LogRecord) -> None:
         print(record.getMessage(), file=sys.stderr)
 
 
-def _tell_of_compiling(shown: bool) -> None:
-    """Have it said on standard error why nothing moves for a while, the first time that a solver is used."""
+def _report_compiling(shown: bool) -> None:
+    """Report on standard error when a solver's kernels are compiled, the first time it is used."""
     logger = logging.getLogger("problems.compiling")
     logger.setLevel(logging.INFO if shown else logging.WARNING)
     if not logger.handlers:
         logger.addHandler(_OnStandardError())
-        logger.propagate = False  # a user's model may have set up logging of its own
+        logger.propagate = False  # the user's model may configure logging
 
 
 def _ended(sentence: str, code: int) -> typer.Exit:
@@ -121,7 +110,7 @@ def _sentence(error: Exception) -> str:
     if isinstance(error, OSError):
         reason = error.strerror or text
         return f"{error.filename}: {reason}" if error.filename else reason
-    # What nobody foresaw, a model that does not take the data perhaps: its type may say more than its text.
+    # An unforeseen error, perhaps of the user's model: its type may say more than its text.
     return f"{type(error).__name__}: {text} (set {TRACEBACK}=1 to see where)"
 
 

@@ -1,10 +1,9 @@
-"""The demonstration: a classifier for handwritten digits, trained and pruned in seconds."""
+"""The demo: a classifier of handwritten digits, trained and pruned in seconds."""
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,9 +15,8 @@ from hybrid_icbs.cli.sources import Sources
 from hybrid_icbs.cli.tables import score_table
 from hybrid_icbs.data.evaluation import evaluate
 from hybrid_icbs.digits import digits_classifier, load_digits
+from hybrid_icbs.progress import phase
 from hybrid_icbs.pruning import complete
-from hybrid_icbs.report import plots
-from hybrid_icbs.report.record import RunRecord
 from hybrid_icbs.runs.folder import FILE
 
 if TYPE_CHECKING:
@@ -29,32 +27,31 @@ BLOCK_SIZE = 512
 """Weights in a block: 0.6 per cent of the classifier's 84,480."""
 
 
-def run_demo(out: Path, *, density: float, seed: int, backend: str, progress: bool) -> dict[str, Any]:
+def run_demo(out: Path, *, density: float, seed: int, backend: str) -> dict[str, Any]:
     """Train, prune, and score the dense model, magnitude pruning and iCBS on test digits.
 
     Args:
-        out: the run folder, or where a run is there already, what its name begins with.
+        out: the run folder; if it holds a run already, a number is appended to its name.
         density: share of weights to keep.
-        seed: of the pruning; the classifier is always the same.
+        seed: seed of the pruning; the classifier is always the same.
         backend: solver of the blocks.
-        progress: show progress bars.
 
     Returns:
-        The scores as plain values, and where the run folder and its report are.
+        The scores as plain values, and the paths of the run folder and its report.
     """
     with wrong_use():
-        config = configure(None, None, density=density, seed=seed, backend=backend, block_size=BLOCK_SIZE)
-    folder, test = _unused(out), load_digits("test")
+        config = configure(None, {"density": density, "seed": seed, "backend": backend, "block_size": BLOCK_SIZE})
+    folder, test = unused(out), load_digits("test")
     begun = time.perf_counter()
-    with _training_bar(progress) as after_epoch:
-        model = digits_classifier(EPOCHS, after_epoch=after_epoch)
+    with phase("training", EPOCHS, "epochs") as advance:
+        epochs = itertools.count(1)
+        model = digits_classifier(EPOCHS, after_epoch=lambda: advance(next(epochs)))
     trained = time.perf_counter()
     sources = Sources.named("hybrid_icbs.digits:digits_classifier", "hybrid_icbs.digits:load_digits")
     pruner = Pruner(model, load_digits("train"), config, out=folder, notes={"sources": asdict(sources)})
     magnitude, started = evaluate(pruner.model, test), time.perf_counter()
-    result = complete(pruner, progress=progress)
+    result = complete(pruner)
     ended = time.perf_counter()
-    plots.save(RunRecord.of(result), folder / "plots")
     return {
         "out": str(folder),
         "report": str(folder / "report.html"),
@@ -68,7 +65,7 @@ def run_demo(out: Path, *, density: float, seed: int, backend: str, progress: bo
 
 
 def demo_table(record: dict[str, Any]) -> Table:
-    """The scores for people."""
+    """The scores as a table."""
     rows = [(name, record[key], record[key]["density"]) for key, name in _NAMES.items()]
     seconds = [record[key]["seconds"] for key in _NAMES]
     return score_table(f"on {record['test_samples']} test digits", rows, seconds)
@@ -81,24 +78,10 @@ def _row(score: Any, density: float, seconds: float) -> dict[str, float | None]:
     return {**asdict(score), "density": density, "seconds": seconds}
 
 
-def _unused(folder: Path) -> Path:
-    """The folder, or folder-2, folder-3, ...: the first that holds no run."""
+def unused(folder: Path) -> Path:
+    """The first of folder, folder-2, folder-3, ... that holds no run."""
     candidate, number = folder, 1
     while (candidate / FILE).exists():
         number += 1
         candidate = folder.with_name(f"{folder.name}-{number}")
     return candidate
-
-
-@contextmanager
-def _training_bar(shown: bool) -> Iterator[Callable[[], object] | None]:
-    if not shown:
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("epochs"), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("", total=EPOCHS)
-        yield lambda: bar.advance(task)

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hybrid_icbs.cli.console import WrongUse, command, show, show_json, working
+from hybrid_icbs.cli.console import WrongUse, command, show, show_json
 from hybrid_icbs.cli.options import Json, Quiet
+from hybrid_icbs.progress import phase
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -109,7 +110,7 @@ def export(
     large = [each.name for each in found if each.n > MOST_DENSE] if dense else []
     if large:
         raise WrongUse(f"--dense goes up to n = {MOST_DENSE}; leave out {', '.join(large)}, or --dense")
-    with working(f"writing {len(found)} blocks", not quiet):
+    with phase(f"writing {len(found)} blocks"):
         loaded = {each.name: each.load(True if dense else None) for each in found}
         problems.save_set(loaded, out, add=True)
     files = [str(out / f"{name}{'.npz' if problem.is_low_rank else '.bqm'}") for name, problem in loaded.items()]

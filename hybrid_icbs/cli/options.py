@@ -1,21 +1,21 @@
-"""Options that several commands share: their names, help and panels."""
+"""Options that several commands share, and options made of the settings of :class:`~hybrid_icbs.Config`."""
 
+import functools
+import inspect
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, TypeVar, get_origin, get_type_hints
 
 import typer
 
-_MODEL, _SETTINGS, _SPENDING = "Model and data", "Settings", "Services that bill"
-_BY_LAYER = "Objective, method, pattern"
+from hybrid_icbs.config import GOAL, GROUPS, SERVICES, SOLVING, Setting, settings
+
+_MODEL = "Model and data"
+_SETTINGS, _SPENDING = SOLVING, SERVICES
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress and no table.")]
 Json = Annotated[bool, typer.Option("--json", help="Write the result to standard output as JSON, and nothing else.")]
 RunFolder = Annotated[Path, typer.Argument(help="Folder of a run, as prune --out made it.", metavar="FOLDER")]
-
-Density = Annotated[float | None, typer.Option(help="Share of weights to keep.", show_default=False)]
-Sparsity = Annotated[
-    float | None, typer.Option(help="Share of weights to prune; instead of --density.", show_default=False)
-]
 
 MaxCalls = Annotated[
     int | None,
@@ -90,89 +90,6 @@ Samples = Annotated[
     ),
 ]  # fmt: skip
 
-Method = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME",
-        rich_help_panel=_BY_LAYER,
-        show_default=False,
-        help="How weights are chosen: icbs, the baselines magnitude, wanda, sparsegpt, or a registered method.",
-    ),
-]
-Objective = Annotated[
-    Literal["loss", "layer", "joint"] | None,
-    typer.Option(
-        rich_help_panel=_BY_LAYER,
-        help="What is minimised: a model of the loss (default), each layer's output error, or that by gradients.",
-        show_default=False,
-    ),
-]
-Update = Annotated[
-    Literal["none", "backsolve"] | None,
-    typer.Option(rich_help_panel=_BY_LAYER, help="Whether surviving weights are refitted.", show_default=False),
-]
-NofM = Annotated[
-    str | None,
-    typer.Option(
-        "--pattern", metavar="N:M", rich_help_panel=_BY_LAYER, help="Keep N of each M weights, such as 2:4.",
-        show_default=False,
-    ),
-]  # fmt: skip
-Preset = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME",
-        rich_help_panel=_SETTINGS,
-        help="Settings to start from: icbs (default), or icbs-paper, the method as published.",
-    ),
-]
-Scope = Annotated[
-    Literal["global", "layer"] | None,
-    typer.Option(rich_help_panel=_SETTINGS, help="Whether budget moves between layers, or each keeps its density."),
-]
-BlockSize = Annotated[
-    int | None, typer.Option(metavar="N", rich_help_panel=_SETTINGS, help="Weights in a block (1024).")
-]
-BatchSize = Annotated[
-    int | None,
-    typer.Option(
-        metavar="N",
-        rich_help_panel=_SETTINGS,
-        help="Samples on which gradients of a block are measured (1,000; of text 32 sequences, by layer 64).",
-    ),
-]
-Init = Annotated[
-    str | None,
-    typer.Option(
-        metavar="SCORE",
-        rich_help_panel=_SETTINGS,
-        help="Score that chooses the first masks: magnitude (default), wanda, gradient, random.",
-    ),
-]
-Include = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="PATTERN",
-        rich_help_panel=_SETTINGS,
-        help="Layers in scope: a name, a prefix, a class, or re:REGEX. May be repeated.",
-    ),
-]
-Exclude = Annotated[
-    list[str] | None,
-    typer.Option(metavar="PATTERN", rich_help_panel=_SETTINGS, help="Layers left out. May be repeated."),
-]
-Seed = Annotated[
-    int | None, typer.Option(metavar="N", rich_help_panel=_SETTINGS, help="Where all randomness starts (0).")
-]
-TimeLimit = Annotated[
-    float | None,
-    typer.Option(
-        metavar="SECONDS",
-        rich_help_panel=_SETTINGS,
-        help="Seconds for each block; a fixed amount of work if not given.",
-        show_default=False,
-    ),
-]
 DispatchTo = Annotated[
     str | None,
     typer.Option(
@@ -186,15 +103,60 @@ DispatchTo = Annotated[
 SettingsFile = Annotated[
     Path | None,
     typer.Option(
-        "--config", metavar="FILE", rich_help_panel=_SETTINGS, help="Settings as .toml or .json; options go over them."
+        "--config", metavar="FILE", rich_help_panel=GOAL, help="Settings as .toml or .json; options take precedence."
     ),
 ]
-Set = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="KEY=VALUE",
-        rich_help_panel=_SETTINGS,
-        help="Any setting of hybrid_icbs.Config, such as rho=0.5 or guard=watch. May be repeated.",
-    ),
-]
+
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def with_settings(*groups: str, without: Iterable[str] = ()) -> Callable[[Command], Command]:
+    """Give a command an option for each setting; the command gets those that were given as its argument `given`.
+
+    Args:
+        groups: groups of settings, see :data:`hybrid_icbs.config.GROUPS`; all if none is named.
+        without: names of settings to leave out.
+    """
+    chosen = [each for each in settings() if each.group in (groups or GROUPS) and each.name not in set(without)]
+
+    def decorate(function: Command) -> Command:
+        hints = get_type_hints(function, include_extras=True)
+        own = {name: each for name, each in inspect.signature(function).parameters.items() if name != "given"}
+        options = {each.name: _option(each) for each in chosen if get_origin(each.kind) is not dict}
+        options["sparsity"] = Annotated[
+            float | None,
+            typer.Option(help="Share of weights to prune, instead of --density.", show_default=False,
+                         rich_help_panel=chosen[0].group),
+        ]  # fmt: skip
+
+        @functools.wraps(function)
+        def wrapped(**values: Any) -> Any:
+            given = {name: values.pop(name) for name in options}
+            return function(**values, given={name: value for name, value in given.items() if value not in (None, [])})
+
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        parameters = [each.replace(annotation=hints[name], kind=keyword) for name, each in own.items()]
+        parameters += [
+            inspect.Parameter(name, keyword, default=None, annotation=hint) for name, hint in options.items()
+        ]
+        wrapped.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        wrapped.__annotations__ = {each.name: each.annotation for each in parameters}
+        return wrapped  # type: ignore[return-value]
+
+    return decorate
+
+
+def _option(each: Setting) -> Any:
+    """The command-line option of a setting, None where it is not given."""
+    several = get_origin(each.kind) is tuple
+    flags = (each.flag, "--no-" + each.flag.removeprefix("--")) if each.kind is bool else (each.flag,)
+    default = f" (default: {each.default_text})" if each.default_text else ""
+    text = each.description[0].upper() + each.description[1:] + default + (". May be repeated." if several else ".")
+    kind: Any = list[str] if several else each.kind
+    return Annotated[
+        kind | None,
+        typer.Option(
+            "/".join(flags), metavar=each.metavar or None, help=text, rich_help_panel=each.group, show_default=False
+        ),
+    ]

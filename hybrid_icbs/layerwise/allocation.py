@@ -7,11 +7,12 @@ over all rows and layers then says how many weights each row loses.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import nn
 
 from hybrid_icbs.layerwise.cached_prefix import CachedPrefix, Inputs
@@ -20,6 +21,7 @@ from hybrid_icbs.layerwise.method import LayerProblem, LayerwiseSettings
 from hybrid_icbs.layerwise.refit import EXACT_UP_TO, damped, inverted
 from hybrid_icbs.models.layers import Layer
 from hybrid_icbs.models.masks import shares
+from hybrid_icbs.progress import phase
 
 Allocation: TypeAlias = dict[int, list[int]]
 """Weights to prune in each row, by layer number."""
@@ -61,27 +63,33 @@ def allocate(
     """
     layers = [layer for group in groups for layer in group.layers]
     joint = settings.objective == "joint"
-    importance = output_importances(model, layers, batches, loss) if joint else {}
+    importance: Mapping[int, torch.Tensor] = {}
+    if joint:
+        with phase("measuring output gradients"):
+            importance = output_importances(model, layers, batches, loss)
     costs: dict[int, npt.NDArray[np.float32]] = {}
     cached = CachedPrefix(model, batches)
-    for before, group in zip([None, *groups[:-1]], groups, strict=True):
-        if before:
-            cached.finish(before.module, group.module)
-        grams = gather_grams(model, group, batches, cached)
-        for layer in group.layers:
-            W, gram = matrix_of(layer).double(), grams.pop(layer.number).mean().double()
-            own = settings.method.costs(LayerProblem(W, gram, [W.shape[1]] * len(W), settings))
-            if joint:
-                own *= importance[layer.number].cpu().numpy()[:, None]
-            costs[layer.number] = sampled(np.maximum.accumulate(own, axis=1))
-    plan = uniform(layers, settings.share)
-    totals = {number: sum(counts) for number, counts in plan.items()}
-    widths = {layer.number: matrix_of(layer).shape[1] for layer in layers}
-    if settings.scope == "global":
-        return by_threshold(costs, widths, sum(totals.values()))
-    for number, cost in costs.items():
-        plan |= by_threshold({number: cost}, widths, totals[number])
-    return plan
+    with phase("measuring costs", len(layers), "layers") as advance:
+        for before, group in zip([None, *groups[:-1]], groups, strict=True):
+            if before:
+                cached.finish(before.module, group.module)
+            grams = gather_grams(model, group, batches, cached)
+            for layer in group.layers:
+                W, gram = matrix_of(layer).double(), grams.pop(layer.number).mean().double()
+                own = settings.method.costs(LayerProblem(W, gram, [W.shape[1]] * len(W), settings))
+                if joint:
+                    own *= importance[layer.number].cpu().numpy()[:, None]
+                costs[layer.number] = sampled(np.maximum.accumulate(own, axis=1))
+                advance(len(costs), layer.name)
+    with phase("planning the densities"):
+        plan = uniform(layers, settings.share)
+        totals = {number: sum(counts) for number, counts in plan.items()}
+        widths = {layer.number: matrix_of(layer).shape[1] for layer in layers}
+        if settings.scope == "global":
+            return by_threshold(costs, widths, sum(totals.values()))
+        for number, cost in costs.items():
+            plan |= by_threshold({number: cost}, widths, totals[number])
+        return plan
 
 
 def elimination_costs(problem: LayerProblem) -> npt.NDArray[np.float64]:

@@ -7,7 +7,7 @@ the block itself is still dense. Only one block's Gram matrices are in memory at
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -21,6 +21,7 @@ from hybrid_icbs.layerwise.grams import Group, SummedLoss, gather_grams, layer_g
 from hybrid_icbs.layerwise.method import LayerwiseSettings, prune_matrix
 from hybrid_icbs.models.layers import Layer, find_layers
 from hybrid_icbs.models.masks import Masks
+from hybrid_icbs.progress import phase
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,6 @@ def prune_layerwise(
     *,
     layers: Sequence[Layer] | None = None,
     loss: SummedLoss | None = None,
-    progress: Callable[[LayerRecord], None] | None = None,
     record: Record | None = None,
 ) -> LayerwiseResult:
     """Prune a model in place, layer by layer.
@@ -92,7 +92,6 @@ def prune_layerwise(
         layers: the layers to prune, from :func:`hybrid_icbs.models.layers.find_layers`; None for those in the model's
             repeated blocks (without embeddings and head), or all in a model without blocks.
         loss: for the objective "joint": sum of the losses of a batch; None for next-token cross entropy.
-        progress: called with each layer's record.
         record: where finished blocks are kept and read again; `model` must then be the dense model.
 
     Returns:
@@ -119,23 +118,20 @@ def prune_layerwise(
     records: list[LayerRecord] = []
     cached = CachedPrefix(model, batches)
     before: Group | None = None
-    for number, group in enumerate(groups):
-        done = record.restore(number, group, masks) if record else None
-        if done is None:
-            if before:
-                cached.finish(before.module, group.module)
-            done = []
-            for pruned in prune_group(model, group, batches, plan, masks, settings, cached):
-                done.append(pruned)
-                if progress:
-                    progress(pruned)
-            if record:
-                record.keep(number, group, masks, done)
-        elif progress:
-            for pruned in done:
-                progress(pruned)
-        records += done
-        before = group
+    with phase("pruning", len(chosen), "layers") as advance:
+        for number, group in enumerate(groups):
+            done = record.restore(number, group, masks) if record else None
+            if done is None:
+                if before:
+                    cached.finish(before.module, group.module)
+                done = []
+                for pruned in prune_group(model, group, batches, plan, masks, settings, cached):
+                    done.append(pruned)
+                    advance(len(records) + len(done), pruned.name)
+                if record:
+                    record.keep(number, group, masks, done)
+            records += done
+            before = group
     return LayerwiseResult(masks, records, time.perf_counter() - begun)
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from hybrid_icbs.methods.registry import get_method
 from hybrid_icbs.models.layers import Layer, find_layers
 from hybrid_icbs.models.masks import apply_masks
 from hybrid_icbs.models.patterns import Pattern
+from hybrid_icbs.progress import phase
 from hybrid_icbs.result import TOOLKITS, PruneResult
 from hybrid_icbs.runs.fingerprint import fingerprint
 from hybrid_icbs.runs.journal import Journal, check_free
@@ -48,7 +49,6 @@ def prune_by_method(
     loss: Loss | None = None,
     inplace: bool = False,
     out: str | Path | None = None,
-    progress: bool = True,
     notes: Mapping[str, Any] | None = None,
 ) -> PruneResult:
     """Prune a model with the method that the settings name.
@@ -62,7 +62,6 @@ def prune_by_method(
         inplace: prune the given model itself.
         out: a new folder for model, masks, metrics, report and the journal of the run; a run that is killed resumes
             from there with :func:`resume_by_method`, by layer at the first unfinished decoder block.
-        progress: show a progress bar.
         notes: the caller's values (JSON) for the journal.
 
     Raises:
@@ -73,7 +72,7 @@ def prune_by_method(
         check_free(out)  # before anything that takes long
     run = _Run(model, data, config, loss, inplace)
     if out is None:
-        return run.complete(None, run.dense_scores(), progress)
+        return run.complete(None, run.dense_scores())
     scores = run.dense_scores()
     start = {
         "scores": scores,
@@ -83,7 +82,7 @@ def prune_by_method(
     }
     journal = Journal.create(out, run.config, run.identity(), {"start": start, **(notes or {})})
     with closing(journal):
-        return run.complete(journal, scores, progress)
+        return run.complete(journal, scores)
 
 
 def resume_by_method(
@@ -93,7 +92,6 @@ def resume_by_method(
     *,
     loss: Loss | None = None,
     inplace: bool = False,
-    progress: bool = True,
 ) -> PruneResult:
     """Resume a run, by layer at the first unfinished decoder block.
 
@@ -103,7 +101,6 @@ def resume_by_method(
         data: the same calibration data.
         loss: the same loss.
         inplace: prune the given model itself.
-        progress: show a progress bar.
 
     Returns:
         The same result as from an uninterrupted run.
@@ -117,7 +114,7 @@ def resume_by_method(
             raise RunFolderError(f"the run in {out} is finished; its pruned model is in {Path(out) / 'model'}")
         run = _Run(model, data, journal.config, loss, inplace)
         journal.check_identity(run.identity())
-        return run.complete(journal, dict(journal.value("start")["scores"]), progress)
+        return run.complete(journal, dict(journal.value("start")["scores"]))
 
 
 class _Run:
@@ -138,7 +135,10 @@ class _Run:
 
     def dense_scores(self) -> dict[str, dict[str, float | None]]:
         """Scores of the dense model."""
-        return {"dense": asdict(self.guard.score())} if self.guard else {}
+        if self.guard is None:
+            return {}
+        with phase("evaluating the dense model"):
+            return {"dense": asdict(self.guard.score())}
 
     def identity(self) -> dict[str, Any]:
         """Checksums of the dense model and the data, which must be the same when the run is resumed."""
@@ -149,19 +149,18 @@ class _Run:
             "layers": {layer.name: list(layer.weight.shape) for layer in self.layers},
         }
 
-    def complete(
-        self, journal: Journal | None, scores: dict[str, dict[str, float | None]], progress: bool
-    ) -> PruneResult:
+    def complete(self, journal: Journal | None, scores: dict[str, dict[str, float | None]]) -> PruneResult:
         """Prune the layers that are not pruned yet; write the result into the run's folder, if there is one."""
         record = LayerJournal(journal) if journal else None
         config = self.config
-        with _progress_bar(len(self.layers), progress) as advance:
-            if isinstance(self.method, LayerMethod):
-                result = self._by_layer(self.method, record, advance)
-            else:
+        if isinstance(self.method, LayerMethod):
+            result = self._by_layer(self.method, record)
+        else:
+            with phase("pruning"):
                 result = self._at_once(self.method)
         if self.guard:
-            scores["result"] = asdict(self.guard.score())
+            with phase("evaluating"):
+                scores["result"] = asdict(self.guard.score())
         done = PruneResult(
             self.model, dict(result.masks), layer_history(result.records, config), config, described(config), scores,
             journal.folder if journal else None, start_densities=dict.fromkeys(result.masks, 1.0),
@@ -177,9 +176,7 @@ class _Run:
             record.clear()
         return done
 
-    def _by_layer(
-        self, method: LayerMethod, record: LayerJournal | None, advance: Callable[[str], None]
-    ) -> LayerwiseResult:
+    def _by_layer(self, method: LayerMethod, record: LayerJournal | None) -> LayerwiseResult:
         config = self.config
         settings = LayerwiseSettings(
             method, config.density, objective="joint" if config.objective == "joint" else "layer",
@@ -189,7 +186,6 @@ class _Run:
         return prune_layerwise(
             self.model, self.batches, settings, layers=self.layers, record=record,
             loss=lambda outputs, batch: self.loss(outputs, batch.targets).sum(),
-            progress=lambda done: advance(done.name),
         )  # fmt: skip
 
     def _at_once(self, method: ModelMethod) -> LayerwiseResult:
@@ -237,20 +233,3 @@ def _batches(model: nn.Module, data: CalibrationData, config: Config, pool: Any)
     size = max(1, TOKENS_A_PASS // first["input_ids"].shape[-1]) if text else SAMPLES_A_PASS
     index = pool[: config.batch_size or (SEQUENCES if text else SAMPLES)]
     return list(data.batches(index, device_of(model), size))
-
-
-@contextmanager
-def _progress_bar(total: int, shown: bool) -> Iterator[Any]:
-    if not shown:
-        yield lambda name: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("pruning"), BarColumn(), MofNCompleteColumn(), TextColumn("layers"), TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-    )  # fmt: skip
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("", total=total, note="")
-        yield lambda name: bar.update(task, advance=1, note=name)

@@ -24,9 +24,6 @@ def test_the_demo_prunes_better_than_magnitude_and_leaves_a_run_folder(tmp_path)
     run = tmp_path / "runs" / "demo"
     for name in ("config.json", "journal.sqlite", "masks.safetensors", "metrics.csv", "report.html"):
         assert (run / name).is_file()
-    assert sorted(file.name for file in (run / "plots").iterdir()) == [
-        "density.png", "loss.png", "prediction.png", "seconds.png"
-    ]  # fmt: skip
     assert Path(tmp_path, told["report"]).is_file()
     resumed = subprocess.run(
         [*command[:3], "resume", "runs/demo"], cwd=tmp_path, capture_output=True, text=True, check=False

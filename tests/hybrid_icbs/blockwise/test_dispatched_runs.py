@@ -157,7 +157,7 @@ def test_the_command_line_takes_it_and_says_what_is_wrong(tmp_path: Path, monkey
     )
     monkeypatch.chdir(tmp_path)
     common = ["prune", "--model", "little:model", "--data", "little:data", "--density", "0.2", "--steps", "2"]
-    common += ["--block-size", "32", "--set", "round_size=2", "--backend", "tabu?children=2", "--json"]
+    common += ["--block-size", "32", "--round-size", "2", "--backend", "tabu?children=2", "--json"]
     sys.modules.pop("little", None)
     here = CliRunner().invoke(app, [*common, "--dispatch", "serial", "--out", "run-0"])
     assert here.exit_code == 0, here.output

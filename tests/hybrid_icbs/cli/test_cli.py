@@ -24,7 +24,7 @@ import solvers
 from hybrid_icbs import Config, Pruner, load_masks, prune
 from hybrid_icbs.cli import console
 from hybrid_icbs.cli.app import app
-from hybrid_icbs.cli.demo import _unused
+from hybrid_icbs.cli.demo import unused
 from hybrid_icbs.report.record import RunRecord
 from hybrid_icbs.runs.folder import FILE
 from hybrid_icbs.runs.journal import Journal
@@ -164,7 +164,7 @@ def test_the_loss_is_the_one_that_is_named(folder):
 
 def test_settings_come_from_a_file_and_options_go_over_them(folder):
     Path("settings.toml").write_text('density = 0.5\nguard = "off"\nsteps = 9\nblock_size = 64\nbackend = "sa"\n')
-    call("prune", *MODEL, "--config", "settings.toml", "--steps", 1, "--set", "guard=watch", "--set", "hold-back=0.25",
+    call("prune", *MODEL, "--config", "settings.toml", "--steps", 1, "--guard", "watch", "--hold-back", "0.25",
          "--exclude", "0", "--out", "x", "-q")  # fmt: skip
     config = Config.read("x/config.json")
     assert (config.density, config.guard, config.steps, config.hold_back) == (0.5, "watch", 1, 0.25)
@@ -183,9 +183,9 @@ def test_settings_come_from_a_file_and_options_go_over_them(folder):
         ([*MODEL, "--density", "much"], "number"),
         ([*MODEL, "--density", "0.5", "--backend", "tabuu"], "did you mean 'tabu'"),
         ([*MODEL, "--density", "0.5", "--backend", "sa?restart=4"], "did you mean 'restarts'"),
-        ([*MODEL, "--density", "0.5", "--set", "roh=1"], "did you mean 'rho'"),
-        ([*MODEL, "--density", "0.5", "--set", "rho"], "must be KEY=VALUE"),
-        ([*MODEL, "--density", "0.5", "--set", "steps=4", "--steps", "4"], "steps is given twice"),
+        ([*MODEL, "--density", "0.5", "--roh", "1"], "Possible options: --out, --rho"),
+        ([*MODEL, "--density", "0.5", "--rho", "-1"], "rho = -1.0"),
+        ([*MODEL, "--density", "0.5", "--guard", "maybe"], "'maybe' is not one of"),
         ([*MODEL, "--density", "0.5", "--preset", "best"], "there are icbs, icbs-paper"),
         ([*MODEL, "--density", "0.5", "--config", "absent.toml"], "absent.toml"),
         ([*MODEL, "--density", "0.5", "--include", "nothing"], "nothing"),
@@ -270,7 +270,7 @@ def begun(steps_done):
     from hybrid_icbs.cli.commands import configure, sources_of, start
 
     sources = sources_of("nets:trained", "nets:calibration", test="nets:test")
-    pruner, _ = start(sources, configure(None, None, density=0.2, **SETTINGS), Path("x"), progress=False)
+    pruner, _ = start(sources, configure(None, {"density": 0.2, **SETTINGS}), Path("x"))
     for _ in range(steps_done):
         solver = pruner.solver(pruner.ask()[0])
         answers = solve_round(solver, pruner._round.blocks, pruner.rounds, pruner.config)
@@ -432,6 +432,23 @@ def test_solve_passes_options_limits_and_targets_on(shipped):
     assert answer("solve", file, "--backend", "sa", "--time-limit", 0.05)["ended_by"] == "time_limit"
 
 
+def test_solve_and_blocks_take_instances_folders_and_mdplib_files(folder):
+    mdplib = Path("MDG-x_n4_m2.txt")
+    mdplib.write_text("4 2\n0 1 3.0\n0 2 1.0\n0 3 1.0\n1 2 1.0\n1 3 1.0\n2 3 2.0\n")
+    answer("blocks", "--from", "instances:mlpnet-picked-n16-*", "--from", str(mdplib), "--bqm", "--out", "small")
+    names = problems.load_set("small").names
+    assert names == ("mlpnet-picked-n16-k2", "mlpnet-picked-n16-k8", "mlpnet-picked-n16-k14", "MDG-x_n4_m2")
+    told = answer("solve", "small", "--backend", "exact")
+    assert [each["name"] for each in told] == list(names)
+    assert told[-1]["energy"] == -3.0
+    shipped = answer("solve", "instances:mlpnet-picked-n16-k8", "--backend", "exact")
+    assert shipped["energy"] == pytest.approx(told[1]["energy"])
+    assert shipped["gap"] == pytest.approx(0.0, abs=1e-6)
+    assert answer("solve", str(mdplib), "--backend", "exact")["energy"] == -3.0
+    assert "nothing-*" in call("solve", "instances:nothing-*", code=2).stderr
+    assert "lists all" in call("blocks", "--from", "instances:nothing-*", "--out", "y", code=2).stderr
+
+
 def test_solve_takes_any_dimod_file_with_its_cardinality(folder):
     bqm = dimod.BinaryQuadraticModel({0: 1.0, 1: -1.0, 2: 0.5}, {(0, 1): 2.0, (1, 2): -1.0}, 0.0, "BINARY")
     with bqm.to_file() as written:
@@ -489,11 +506,11 @@ def test_report_works_for_unfinished_runs(folder):
 
 def test_the_demo_takes_the_first_folder_that_holds_no_run(tmp_path):
     out = tmp_path / "demo"
-    assert _unused(out) == out
+    assert unused(out) == out
     for used, following in (("demo", "demo-2"), ("demo-2", "demo-3")):
         (tmp_path / used).mkdir()
         (tmp_path / used / FILE).touch()
-        assert _unused(out).name == following
+        assert unused(out).name == following
 
 
 def test_the_demo_refuses_a_wrong_density_before_it_trains(folder):

@@ -33,7 +33,7 @@ SMALL: dict[str, Any] = {
 }  # fmt: skip
 SCRIPT = Path(__file__).with_name("run_service_to_kill.py")
 DIGITS = ["--model", "hybrid_icbs.digits:digits_classifier", "--data", "hybrid_icbs.digits:load_digits"]
-FEW = ["--density", 0.05, "--steps", 3, "--block-size", 32, "--batch-size", 32, "--set", "guard_size=100"]
+FEW = ["--density", 0.05, "--steps", 3, "--block-size", 32, "--batch-size", 32, "--guard-size", 100]
 
 
 def call(*arguments: Any, code: int = 0) -> Any:
