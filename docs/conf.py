@@ -72,9 +72,10 @@ def settings_page() -> str:
     table = re.sub(r"^\*\*(.*)\*\*$", r"## \1", settings_table(), flags=re.MULTILINE)
     return f"""# Settings
 
-The keywords of `prune` and the fields of `Config`. On the command line any setting is given as `--set KEY=VALUE`, most
-also as a flag: `block_size` is `--block-size`. Files of settings (TOML or JSON) use the keywords. `sparsity`
-(1 - density) can replace `density`. This page is written from the code by `make docs`.
+The keywords of `prune` and the fields of `Config`. On the command line each is a flag (`block_size` is `--block-size`),
+except `backend_options`: the command line writes these into the backend, `--backend "sa?restarts=4"`. Files of settings
+(TOML or JSON) use the keywords. `sparsity` (1 - density) can replace `density`. `make docs` writes this page from the
+code.
 
 {table.rstrip()}
 """
