@@ -8,7 +8,7 @@
   what limits it, from 1,024 searches on: the L2 cache where the matrix fits there, or else what the card delivers where
   as many bytes as the matrix has are read over and over, some of which the cache gives; both measured in the same run.
   With --warps, the fused kernel also with other numbers of warps a program.
-- quality: the best energy after the same number of children, by engine: gaps to the best that any found.
+- quality: the best energy after the same number of offspring, by engine: gaps to the best that any found.
 - blocks: blocks a second of `solve_many` on a thousand blocks (--quick: 64) of 256 variables.
 
 With --device cpu (or where no CUDA device is), the torch form on the CPU and the compiled kernel are measured alone.
@@ -30,9 +30,9 @@ import torch
 from problems import BlockProblem, instances
 from solvers.local.arrays import dense_arrays
 from solvers.local.batched.tabu_torch import Batch, Task
-from solvers.local.populations import UNENDING, Island, Plan
+from solvers.local.populations import UNENDING, Plan, Population
 from solvers.local.tabu import TabuSearch
-from solvers.local.target import Goal
+from solvers.local.target import TargetWatch
 from solvers.run import Run
 
 SIZES = (256, 1024, 4096)
@@ -70,7 +70,7 @@ def main() -> None:
 def batch_of(problem: BlockProblem, searches: int, device: str, fused: bool) -> Batch:
     """Searches of one problem from random states, none of which ever runs out of patience."""
     arrays, run = dense_arrays(problem), Run(seed=0)
-    task = Task(arrays, run, Goal(problem, run, arrays))
+    task = Task(arrays, run, TargetWatch(problem, run, arrays))
     batch = Batch([task], Plan(1, 1, 1 << 30, UNENDING), searches, device, fused=fused)
     batch.begin_generation(first=True)
     return batch
@@ -95,12 +95,12 @@ def agree(n: int, searches: int, device: str) -> bool:
     fused, plain = (batch_of(problem, searches, device, form) for form in (True, False))
     # The product that gives the fields may be rounded otherwise where rows are filled up.
     plain._fields.copy_(fused._fields[..., :n])
-    for name in ("_energy", "_child", "_least"):
+    for name in ("_energy", "_offspring", "_least"):
         getattr(plain, name).copy_(getattr(fused, name))
     for batch in (fused, plain):
         batch.take_steps(0, 70)
         batch.take_steps(70, 300)
-    return bool((fused.states == plain.states).all() and (fused._child == plain._child).all())
+    return bool((fused.states == plain.states).all() and (fused._offspring == plain._offspring).all())
 
 
 # Moves a second
@@ -172,12 +172,12 @@ def _other_warps(problem: BlockProblem, searches: int, device: str) -> None:
 
 def moves_on_one_core(problem: BlockProblem) -> float:
     """Moves a second of the compiled kernel."""
-    island = Island(dense_arrays(problem), Plan(2, UNENDING, 1 << 30, UNENDING), seed=0)
-    island.advance(-np.inf, 1 + problem.n)  # compiled, and beyond the start, which counts as steps too
+    searched = Population(dense_arrays(problem), Plan(2, UNENDING, 1 << 30, UNENDING), seed=0)
+    searched.advance(-np.inf, 1 + problem.n)  # compiled, and beyond the start, which counts as steps too
     steps, rates = 2000, []
     for _ in range(5):
         begun = time.perf_counter()
-        done = island.advance(-np.inf, steps)
+        done = searched.advance(-np.inf, steps)
         taken = time.perf_counter() - begun
         rates.append(done / taken)
         steps = max(200, int(0.05 * done / taken))
@@ -215,15 +215,17 @@ def _seconds(work: Callable[[], object], device: str) -> float:
 def quality(device: str, arguments: argparse.Namespace) -> None:
     """Gaps to the best energy found, after equal work."""
     engines = ["numba", "torch", *(["triton"] if device == "cuda" else [])]
-    children, seeds = 24, range(3 if arguments.quick else 10)
-    print(f"\nmean gap of {len(seeds)} seeds to the best energy found, {children} children each, and how many found it")
+    offspring, seeds = 24, range(3 if arguments.quick else 10)
+    print(
+        f"\nmean gap of {len(seeds)} seeds to the best energy found, {offspring} offspring each, and how many found it"
+    )
     for n, k in ((256, 128), (1024, 100)) if arguments.quick else ((256, 128), (1024, 100), (1024, 512)):
         problem = instances.random(n, k, seed=2)
         reference = problem.random_mean_energy()
         found = {}
         for engine in engines:
             solver = TabuSearch(
-                children=children, engine=engine, device="cpu" if engine == "numba" else device, threads=1
+                offspring=offspring, engine=engine, device="cpu" if engine == "numba" else device, threads=1
             )
             found[engine] = np.array([solver.solve(problem, seed=seed).first.energy for seed in seeds])
         best = min(energies.min() for energies in found.values())
@@ -242,9 +244,9 @@ def blocks(device: str, arguments: argparse.Namespace) -> None:
     count = 64 if arguments.quick or device == "cpu" else 1000
     listed = [instances.random(256, 128, seed=seed) for seed in range(count)]
     engines = [("numba", "cpu"), ("torch", device), *([("triton", device)] if device == "cuda" else [])]
-    print(f"\nblocks a second of {count} blocks of 256 variables, 24 children each, and their mean energy")
+    print(f"\nblocks a second of {count} blocks of 256 variables, 24 offspring each, and their mean energy")
     for engine, where in engines:
-        solver = TabuSearch(children=24, engine=engine, device=where, threads=1)
+        solver = TabuSearch(offspring=24, engine=engine, device=where, threads=1)
         solver.solve_many(listed[:1], seed=0)
         begun = time.perf_counter()
         answers = solver.solve_many(listed, seed=0)

@@ -10,6 +10,7 @@ import numpy as np
 
 from problems import BlockProblem
 from solvers.local.arrays import dense_arrays, stream_of
+from solvers.local.kernels import structures
 from solvers.local.kernels import tabu as kernel
 from solvers.local.kernels.lanes import lesser
 from solvers.local.kernels.states import matrix_fields
@@ -37,22 +38,21 @@ def steps_a_second(n: int, seed: int = 0) -> float:
     problem = _random(n, seed)
     arrays = dense_arrays(problem)
     x = problem.random_states(1, seed)[0].astype(np.uint8)
-    wide, clock, account = np.empty(n), np.zeros(2, np.int64), np.zeros(3)
+    wide, clock, account = np.empty(n), np.zeros(2, np.int64), np.zeros(4)
     energy = matrix_fields(arrays.matrix, arrays.single, x, wide)
     fields = wide.astype(np.float32)
     kernel.begin_search(fields, energy, clock, account)
     leave_at = np.where(x == 1, 0, kernel.NEVER).astype(np.int32)
     enter_at = np.where(x == 1, kernel.NEVER, 0).astype(np.int32)
-    stream, best_x, length = stream_of(seed, 0), x.copy(), arrays.groups.tenures
+    stream, no_order = stream_of(seed, 0), np.zeros(n, np.int32)
+    state = structures.State(x, fields, no_order, no_order)
+    search = structures.Search(leave_at, enter_at, x.copy(), arrays.groups.tenures.copy(), clock, account)
     steps = max(1000, 40_000_000 // n)
 
     def take() -> None:
         clock[:] = 0
-        account[kernel.CHILD] = account[kernel.PRESENT]
-        done = kernel.tabu_matrix(
-            arrays.matrix, fields, x, leave_at, enter_at, best_x, length, 1 << 40, -np.inf, clock, account, stream,
-            steps,
-        )  # fmt: skip
+        account[kernel.BEST] = account[kernel.PRESENT]
+        done = kernel.tabu_matrix(arrays.matrix, state, search, 1 << 40, -np.inf, stream, steps)
         assert done == steps
         leave_at[x == 1], enter_at[x == 0] = 0, 0  # the clock begins anew, so must what is tabu
 

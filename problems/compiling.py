@@ -18,6 +18,7 @@ def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     numba raises an error if neither the package's folder nor the user's cache folder can be written and NUMBA_CACHE_DIR
     names no other one. The function is then compiled anew in each process.
     """
+    options = {"no_cfunc_wrapper": True, **options}  # an entry for C, which nobody uses, would be compiled too
 
     def decorate(function: Callable[..., Any]) -> Any:
         try:
@@ -26,6 +27,14 @@ def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:
             return nb.njit(**options)(function)
 
     return decorate
+
+
+def helper(**options: Any) -> Callable[[Callable[..., Any]], Any]:
+    """As :func:`compiled`, for functions that only kernels call, not Python; the cache holds them as parts of these."""
+    decorated: Callable[[Callable[..., Any]], Any] = nb.njit(
+        no_cpython_wrapper=True, no_cfunc_wrapper=True, **options
+    )  # fmt: skip
+    return decorated
 
 
 class _FirstTime(event.Listener):  # type: ignore[misc]

@@ -19,13 +19,16 @@ import math
 import weakref
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from problems import BlockProblem, DenseForm, LowRankForm, ScaledForm
 from problems.forms import Float64Array, FloatArray
+
+if TYPE_CHECKING:
+    from solvers.local.kernels.structures import GroupLayout
 
 Float32Array: TypeAlias = npt.NDArray[np.float32]
 Int32Array: TypeAlias = npt.NDArray[np.int32]
@@ -57,6 +60,13 @@ class Groups:
     members: Int32Array
     starts: Int32Array
     counts: Int32Array
+
+    @cached_property
+    def layout(self) -> GroupLayout:
+        """The same arrays as kernels take them."""
+        from solvers.local.kernels.structures import GroupLayout
+
+        return GroupLayout(self.of, self.members, self.starts, self.counts)
 
     @cached_property
     def movable(self) -> bool:

@@ -13,7 +13,7 @@ from solvers.local.populations import Plan
 from solvers.local.temperatures import temperature_range
 from solvers.run import Pace
 
-_STEPS = 5  # tabu steps of a child, times the plan's: here they are a fixed number, not a patience
+_STEPS = 5  # tabu steps of an offspring, times the plan's: here they are a fixed number, not a patience
 
 
 class FlipAnnealing:
@@ -53,13 +53,13 @@ class FlipAnnealing:
 
 
 class FlipTabu:
-    """Tabu searches of one model, each with a population whose children keep what two of its members share.
+    """Tabu searches of one model, each with a population whose offspring keep what two of its members share.
 
     Args:
         arrays: the model; its groups are not looked at.
         plan: how much each of them searches.
         seed: where randomness starts.
-        should_end: asked between children.
+        should_end: asked between offspring.
     """
 
     def __init__(self, arrays: DenseArrays, plan: Plan, seed: int, should_end: Callable[[], bool]) -> None:
@@ -72,15 +72,15 @@ class FlipTabu:
         rng = np.random.default_rng([self._seed, number])
         stream = stream_of(self._seed, number)
         members: list[tuple[float, UintArray]] = []
-        for _ in range(self._plan.children):
+        for _ in range(self._plan.offspring):
             if members and self._should_end():
                 break
-            child = _random_state(self._arrays.n, rng)
+            offspring = _random_state(self._arrays.n, rng)
             if len(members) == self._plan.population:
                 first, second = rng.choice(len(members), 2, replace=False)
                 one, other = members[first][1], members[second][1]
-                child = np.where(one == other, one, child)
-            energy, state = self._search(child, stream)
+                offspring = np.where(one == other, one, offspring)
+            energy, state = self._search(offspring, stream)
             if any(np.array_equal(state, known) for _, known in members):
                 continue
             members.append((energy, state))
@@ -90,17 +90,19 @@ class FlipTabu:
 
     def _search(self, state: UintArray, stream: npt.NDArray[np.uint64]) -> tuple[float, UintArray]:
         from solvers.local.kernels.flips import tabu_flips
-        from solvers.local.kernels.tabu import begin_search
+        from solvers.local.kernels.structures import FlipState, Search
+        from solvers.local.kernels.tabu import BEST, begin_search
 
         fields, energy = fields_of(self._arrays, state)
         best, clock, account = state.copy(), np.zeros(2, np.int64), np.empty(3)
         begin_search(fields, energy, clock, account)
         signs = 1.0 - 2.0 * state.astype(np.float32)
+        free_at = np.zeros(len(state), np.int32)
         tabu_flips(
-            self._arrays.matrix, fields, state, signs, np.zeros(len(state), np.int32), best, self._tenure,
-            clock, account, stream, _STEPS * self._plan.iterations,
+            self._arrays.matrix, FlipState(state, fields, signs),
+            Search(free_at, free_at, best, self._tenure, clock, account), stream, _STEPS * self._plan.iterations,
         )  # fmt: skip
-        return float(account[1]), best
+        return float(account[BEST]), best
 
 
 def settled(arrays: DenseArrays, state: UintArray) -> UintArray:

@@ -19,8 +19,8 @@ from solvers.errors import OptionError
 from solvers.local.arrays import DenseArrays, FactorArrays, Float32Array, dense_arrays, factor_arrays, stream_of
 from solvers.local.flips import FlipAnnealing
 from solvers.local.sampler import LocalSampler
-from solvers.local.sub_blocks import GuidedSearch
-from solvers.local.target import Goal
+from solvers.local.sub_blocks import SubBlockSearch
+from solvers.local.target import TargetWatch
 from solvers.local.temperatures import temperature_range
 from solvers.local.walks import FactorWalk, MatrixWalk, Walk, settled, wake_temperatures
 from solvers.run import Pace, Run, cpu_threads
@@ -179,9 +179,9 @@ class _Annealer:
     def restart(self, t: int, sweeps: int | None = None) -> tuple[StateArray, float]:
         """Anneal once, for a state and its energy up to rounding; restart t is the same whichever thread does it."""
         run, arrays = self._run, self._arrays
-        goal = Goal(self._problem, run, arrays)
+        watch = TargetWatch(self._problem, run, arrays)
         if run.should_end():  # what the temperatures were measured on is better than a state that nothing improves
-            goal.note(arrays.half(self._probed[1]), self._probed[0])
+            watch.note(arrays.half(self._probed[1]), self._probed[0])
             return self._probed
         given = run.initial_states
         if given is None:
@@ -193,22 +193,22 @@ class _Annealer:
         temperatures = np.geomspace(hot, self.cold, sweeps or self._solver.sweeps).astype(np.float32)
         progress = np.zeros(3, np.int64)
         pace, begun, proposals = Pace(), time.perf_counter(), 0
-        if walk.energy <= goal.threshold:  # nearly there, perhaps not quite: or the kernel would return at once
-            goal.note(walk.energy, walk.x)
+        if walk.energy <= watch.threshold:  # nearly there, perhaps not quite: or the kernel would return at once
+            watch.note(walk.energy, walk.x)
         while not run.should_end():
-            done = walk.anneal(temperatures, progress, goal.threshold, pace.begin(1 << 62))
+            done = walk.anneal(temperatures, progress, watch.threshold, pace.begin(1 << 62))
             if not done:
                 break
             pace.done(done)
             proposals += done
-            if walk.energy <= goal.threshold:
-                goal.note(walk.energy, walk.x)
+            if walk.energy <= watch.threshold:
+                watch.note(walk.energy, walk.x)
         self.proposals.append(proposals)
         self.seconds.append(time.perf_counter() - begun)
         state, energy = walk.x.astype(np.int8), arrays.energy(walk.energy)
         if run.ended_by != "target":
             state, energy = self._settled(state, walk)
-            goal.note(arrays.half(energy), state)
+            watch.note(arrays.half(energy), state)
         return state, energy
 
     def restarts_until_end(self, first: int, step: int) -> tuple[StateArray, float]:
@@ -246,7 +246,7 @@ class _Annealer:
         """The state at the end of a descent, and its energy up to rounding."""
         if isinstance(self._arrays, FactorArrays):
             residual = walk.residual if isinstance(walk, FactorWalk) else None
-            search = GuidedSearch(self._arrays, state, self._run.should_end, residual)
+            search = SubBlockSearch(self._arrays, state, self._run.should_end, residual)
             rng = np.random.default_rng(self._run.seed)
             search.descend(lambda arrays, x: settled(arrays, x, self._run.should_end)[0], rng, _SUB_BLOCKS)
             return search.x.astype(np.int8), self._arrays.energy(search.energy)
@@ -258,10 +258,9 @@ def _compile(low_rank: bool, factored: bool, dtype: str) -> None:
     """Compile, or load from numba's cache, what problems of this kind need, on a problem of six variables."""
     rng = np.random.default_rng(0)
     A = rng.standard_normal((6, 2)).astype(dtype)
-    for groups in (None, [0, 0, 0, 1, 1, 1]):
-        problem = BlockProblem.low_rank(A, cardinality=2, groups=groups)
-        if not low_rank:
-            problem = problem.to_dense(dtype)
-        arrays = factor_arrays(problem) if factored else dense_arrays(problem)
-        annealer = _Annealer(SimulatedAnnealing(1, 1, 1), problem, Run(seed=0), arrays)
-        annealer.restart(0)
+    problem = BlockProblem.low_rank(A, cardinality=2)  # groups are compiled for in any case
+    if not low_rank:
+        problem = problem.to_dense(dtype)
+    arrays = factor_arrays(problem) if factored else dense_arrays(problem)
+    annealer = _Annealer(SimulatedAnnealing(1, 1, 1), problem, Run(seed=0), arrays)
+    annealer.restart(0)

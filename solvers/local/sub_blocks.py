@@ -38,7 +38,7 @@ Improve = Callable[[DenseArrays, StateArray], StateArray]
 """Takes a sub-block and its present state, gives one that is not worse."""
 
 
-class GuidedSearch:
+class SubBlockSearch:
     """A state of a large low-rank problem, improved many variables at a time.
 
     Args:
@@ -120,7 +120,7 @@ class GuidedSearch:
             promising_pairs(self._new_fields(), self.x, self._arrays.groups, _POOL // 2, any_gain=True)
         )  # fmt: skip
         chosen = np.sort(pairs)
-        inner = GuidedSearch(
+        inner = SubBlockSearch(
             restricted_factor(self._arrays, chosen, self._residual, self.x), self.x[chosen], self._should_end
         )  # fmt: skip
         for _ in range(most):

@@ -1,4 +1,4 @@
-"""Tabu search by swaps inside a population whose members teach their children."""
+"""Memetic tabu search by swaps: a population with crossover, a tabu search for each offspring."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from solvers.checks import at_least, one_of
 from solvers.errors import OptionError, SolverError, UnavailableError
 from solvers.local.arrays import DenseArrays, FactorArrays, dense_arrays, factor_arrays
 from solvers.local.flips import FlipTabu
-from solvers.local.populations import UNENDING, Island, Plan, evolve
+from solvers.local.populations import UNENDING, Plan, Population, evolve
 from solvers.local.sampler import LocalSampler
-from solvers.local.sub_blocks import GuidedSearch
-from solvers.local.target import Goal
+from solvers.local.sub_blocks import SubBlockSearch
+from solvers.local.target import TargetWatch
 from solvers.local.walks import settled
 from solvers.run import Run, cpu_threads, listening_together
 
@@ -37,9 +37,9 @@ of. Larger ones are searched by sub-blocks."""
 
 LEAST_ITERATIONS = 50
 MOST_ITERATIONS = 10_000_000
-"""Tabu steps without a better state that end a child, or a twentieth of the variables where that is more. Measured, as
-the population of 4, on real blocks of 1,024 and MDPLIB's instances of 500 variables: 40 to 100 steps serve all of
-them, 500 take two to three times as long to the best known energy; random ones of 2,000 are solved by either."""
+"""Tabu steps without a better state that end a search, or a twentieth of the variables where that is more. Measured, as
+the population of 4, on real blocks of 1,024 and MDPLIB instances of 500 variables: 40 to 100 steps suit all of them,
+500 take two to three times as long to the best known energy; on random ones of 2,000 both are equal."""
 
 LEAST_BATCH_FOR_GPU = 2048
 """Searches side by side from which device="auto" takes the GPU. A step of the torch form is some thirty kernels of
@@ -52,36 +52,35 @@ MOST_FOR_TORCH = 16_384
 BATCH_BYTES = 1 << 32
 """Memory for the matrices and states of one batch; more problems are searched in several."""
 
-_PATIENCE = 3  # times the population: so many children in a row without success, and a population has no more to give
-_BROOD = 40  # times the population: so many children, and it makes room for others even if it has
-_LEAST_KEPT = 0.25  # of what fields promise, where couplings are weak
-_SUB_BLOCKS = 2  # of a large problem for each child that a population would have had
-_SUB_PLAN = Plan(population=2, children=4, iterations=LEAST_ITERATIONS, patience=UNENDING)  # of each sub-block
+_PATIENCE = 3  # times the population: offspring in a row without success, after which a population is replaced
+_TURN = 40  # times the population: offspring after which it is replaced in any case
+_LEAST_KEPT = 0.25  # of the gain that fields predict, where couplings are weak
+_SUB_BLOCKS = 2  # of a large problem, in place of each offspring of a population
+_SUB_PLAN = Plan(population=2, offspring=4, iterations=LEAST_ITERATIONS, patience=UNENDING)  # of each sub-block
 _WIDEST = 8  # sub-blocks in a row without gain draw from 1, 2, 4, .. 128 times as many pairs, then from 1 again
 
 
 @dataclass(frozen=True)
 class TabuSearch(Solver, LocalSampler):
-    """Memetic tabu search: a population of good states, children that keep what two of them share, a tabu search each.
+    """Memetic tabu search: a population of good states, offspring that keep what two of them share, a tabu search each.
 
     Moves are swaps of a one and a zero (of one group, where there are groups). With one group a search ends in a state
-    that no swap of any pair improves (in low-rank form by more than float32 rounds their products), and the best of
-    populations that have no more to give form new ones. One of the first members comes of the state whose ones add
-    least on average. Where a few trials show that couplings are strong, random states are annealed before they are
-    searched, and children are made by annealing the variables that a few members dispute, with some others where these
-    are few. Low-rank problems of up to `DENSE_UP_TO` variables are made dense; larger ones are searched by sub-blocks
-    that the fields of all variables point out. Engines other than numba search without annealing.
+    that no swap of any pair improves (in low-rank form up to float32 rounding of the couplings), and the best members
+    of populations without success form new ones. One of the first members starts from the greedy state, whose ones add
+    least on average. Where a few trials show strong couplings, random states are annealed before they are searched, and
+    offspring are made by annealing the variables in which a few members differ, with some others where these are few.
+    Low-rank problems of up to `DENSE_UP_TO` variables are made dense; larger ones are searched by sub-blocks, chosen by
+    the fields of all variables. Engines other than numba search without annealing.
 
     Attributes:
-        population: states that are kept, two at least; where states are annealed, their children join them until there
-            are twice as many.
-        children: tabu searches in all, first members included; a problem that is searched by sub-blocks gets two of
-            them a child. With a time limit there is no last one, and a population without success gives way to a new
-            one.
+        population: states that are kept, two at least; up to twice as many where states are annealed.
+        offspring: tabu searches in all, first members included; for problems that are searched by sub-blocks, half the
+            number of sub-blocks. With a time limit the search goes on until it ends, and a population without success
+            is replaced by a new one.
         iterations: tabu steps without a better state that end each of them; None for 50, or a twentieth of the
             variables where that is more.
-        restarts: populations that know nothing of one another, side by side in threads. With a time limit the compiled
-            kernels search one in each thread.
+        restarts: independent populations, in parallel threads. With a time limit the compiled kernels search one in
+            each thread.
         threads: how many to use; None for all processors. Without a target or time limit the answer does not depend on
             it.
         device: "cpu", "cuda", or "auto": the GPU if there is one and the batch is large enough to win
@@ -106,7 +105,7 @@ class TabuSearch(Solver, LocalSampler):
     """
 
     population: int = 4
-    children: int = 40
+    offspring: int = 40
     iterations: int | None = None
     restarts: int = 1
     threads: int | None = None
@@ -118,7 +117,7 @@ class TabuSearch(Solver, LocalSampler):
 
     def __post_init__(self) -> None:
         at_least(2, population=self.population)
-        at_least(1, children=self.children, restarts=self.restarts)
+        at_least(1, offspring=self.offspring, restarts=self.restarts)
         for name in ("iterations", "threads"):
             if getattr(self, name) is not None:
                 at_least(1, **{name: getattr(self, name)})
@@ -138,15 +137,16 @@ class TabuSearch(Solver, LocalSampler):
         parallel = min(self.restarts, self.threads or cpu_threads())
         if _by_sub_blocks(problem):
             one_pass = 1e-10 * n * problem.form.rank  # type: ignore[attr-defined]
-            seconds = _SUB_BLOCKS * self.children * (one_pass + 2e-3)
+            seconds = _SUB_BLOCKS * self.offspring * (one_pass + 2e-3)
         else:
-            seconds = self.children * 11 * self._steps(n) * (1.5e-7 + 5e-10 * n)
-        note = f"{self.restarts} populations of {self.children} children, {parallel} at a time"
+            seconds = self.offspring * 11 * self._steps(n) * (1.5e-7 + 5e-10 * n)
+        note = f"{self.restarts} populations of {self.offspring} offspring, {parallel} at a time"
         return Estimate(math.ceil(self.restarts / parallel) * seconds, note=note)
 
     def _warm_up(self, problem: BlockProblem) -> None:
         _make_ready(*self._where(self.restarts * self.population), problem)
-        _compile(problem.is_low_rank, _by_sub_blocks(problem), problem.form.dtype.name)
+        grouped = len(problem.constraint.counts) > 1
+        _compile(problem.is_low_rank, _by_sub_blocks(problem), problem.form.dtype.name, grouped)
 
     def _search(self, problem: BlockProblem, run: Run) -> Outcome:
         engine, device = self._where(self.restarts * self.population)
@@ -165,13 +165,13 @@ class TabuSearch(Solver, LocalSampler):
         # Once the run has ended, only the first one is still searched, for an answer.
         found = run.in_threads(lambda t: None if t and run.should_end() else search(t), count, threads)
         searched = [result for result in found if result is not None]
-        states, children = [state for state, _ in searched], [done for _, done in searched]
-        return Outcome(np.array(states), info={"device": "cpu", "engine": "numba", "children": children})
+        states, offspring = [state for state, _ in searched], [done for _, done in searched]
+        return Outcome(np.array(states), info={"device": "cpu", "engine": "numba", "offspring": offspring})
 
     # Many problems as one batch
 
     def solves_together(self, count: int) -> bool:
-        """Whether so many are searched as a batch of tensors."""
+        """Whether `count` problems are searched as one batch of tensors."""
         return self._where(count * self.restarts * self.population)[0] != "numba"
 
     def solve_many(
@@ -187,7 +187,7 @@ class TabuSearch(Solver, LocalSampler):
         """Solve several problems; torch and triton search those of one size and number of groups as one batch.
 
         Arguments and answers are those of :meth:`solvers.Solver.solve_many`. Problems of a batch share the clock:
-        `time_limit` is that of the batch, and `timing` tells the batch's seconds.
+        `time_limit` is that of the batch, and `timing` holds the batch's seconds.
         """
         listed = list(problems)
         if self._where(len(listed) * self.restarts * self.population)[0] == "numba":
@@ -303,15 +303,15 @@ class TabuSearch(Solver, LocalSampler):
             arrays = dense_arrays(problem)
             if arrays.groups.movable:
                 initial = _best_first(problem, run.initial_states)
-                tasks[p] = tabu_torch.Task(arrays, run, Goal(problem, run, arrays), initial)
+                tasks[p] = tabu_torch.Task(arrays, run, TargetWatch(problem, run, arrays), initial)
         if tasks:
             plan = self._plan(problems[0].n, runs[0])
             fused = engine == "triton"
             found = tabu_torch.search(list(tasks.values()), plan, self.restarts, device, fused=fused)
-            for (p, task), (states, children) in zip(tasks.items(), found, strict=True):
+            for (p, task), (states, offspring) in zip(tasks.items(), found, strict=True):
                 if task.run.ended_by != "target":
                     states = np.array([settled(task.arrays, x, task.run.should_end)[0] for x in states])
-                outcomes[p] = Outcome(states, info=info | {"children": [children] * len(states)})
+                outcomes[p] = Outcome(states, info=info | {"offspring": [offspring] * len(states)})
         return outcomes
 
     # As a dimod sampler
@@ -334,9 +334,9 @@ class TabuSearch(Solver, LocalSampler):
     def _population(
         self, problem: BlockProblem, run: Run, arrays: DenseArrays, initial: StateArray | None, t: int
     ) -> tuple[StateArray, int]:
-        """Search one population; its best state, and how many children it had."""
+        """Search one population; return its best state and the number of its offspring."""
         plan = self._plan(arrays.n, run)
-        island = Island(
+        population = Population(
             arrays,
             plan,
             seed=run.seed,
@@ -345,20 +345,20 @@ class TabuSearch(Solver, LocalSampler):
             greedy=arrays.greedy,
             greedy_first=_overshoots(problem, arrays),
         )
-        goal = Goal(problem, run, arrays, summed=not problem.is_low_rank and arrays.exact is arrays.matrix)
-        evolve(island, run.should_end, goal)
-        if run.ended_by != "target" and island.unfinished < island.energy:  # as float32 has it
-            island.correct(arrays.half(float(problem.energy(island.state))))
-        state = island.state
+        watch = TargetWatch(problem, run, arrays, summed=not problem.is_low_rank and arrays.exact is arrays.matrix)
+        evolve(population, run.should_end, watch)
+        if run.ended_by != "target" and population.unfinished < population.energy:  # as float32 has it
+            population.correct(arrays.half(float(problem.energy(population.state))))
+        state = population.state
         if run.ended_by != "target":
             state, energy = settled(arrays, state, run.should_end)
-            goal.note(arrays.half(energy), state)
-        return state, island.children
+            watch.note(arrays.half(energy), state)
+        return state, population.offspring
 
     def _plan(self, n: int, run: Run) -> Plan:
-        children = self.children if run.time_limit is None else UNENDING
+        offspring = self.offspring if run.time_limit is None else UNENDING
         return Plan(
-            self.population, children, self._steps(n), _PATIENCE * self.population, _BROOD * self.population
+            self.population, offspring, self._steps(n), _PATIENCE * self.population, _TURN * self.population
         )  # fmt: skip
 
     def _steps(self, n: int) -> int:
@@ -367,33 +367,33 @@ class TabuSearch(Solver, LocalSampler):
     def _sub_blocks(
         self, problem: BlockProblem, run: Run, arrays: FactorArrays, initial: StateArray | None, t: int
     ) -> tuple[StateArray, int]:
-        """Search a large low-rank problem; the best state, and how many sub-blocks it took."""
+        """Search a large low-rank problem; return the best state and the number of sub-blocks."""
         rng = np.random.default_rng([run.seed, t])
         start = problem.random_states(1, rng)[0] if initial is None else initial[t % len(initial)]
-        search = GuidedSearch(arrays, start, run.should_end)
-        goal = Goal(problem, run, arrays)
+        search = SubBlockSearch(arrays, start, run.should_end)
+        watch = TargetWatch(problem, run, arrays)
         search.descend_in_bulk()
-        goal.note(search.energy, search.x)
+        watch.note(search.energy, search.x)
         done = quiet = 0
 
         def improve(sub_block: DenseArrays, state: StateArray) -> StateArray:
-            island = Island(sub_block, _SUB_PLAN, seed=run.seed, stream=(t << 32) + done, initial=state[None])
-            evolve(island, run.should_end)
-            return island.state
+            population = Population(sub_block, _SUB_PLAN, seed=run.seed, stream=(t << 32) + done, initial=state[None])
+            evolve(population, run.should_end)
+            return population.state
 
-        most = _SUB_BLOCKS * self.children if run.time_limit is None else UNENDING
+        most = _SUB_BLOCKS * self.offspring if run.time_limit is None else UNENDING
         while done < most and not run.should_end():
             done += 1
             if search.improve_sub_block(improve, rng, width=1 << quiet):
                 quiet = 0
-                goal.note(search.energy, search.x)
+                watch.note(search.energy, search.x)
             else:
                 quiet = (quiet + 1) % _WIDEST
         return search.x.astype(np.int8), done
 
 
 def _overshoots(problem: BlockProblem, arrays: DenseArrays) -> bool:
-    """Whether couplings take back most of what the greedy state gains by its fields alone."""
+    """Whether couplings cancel most of the gain that the fields predict for the greedy state."""
     known = _overshooting.get(arrays)
     if known is None:
         assert arrays.mean_fields is not None
@@ -466,14 +466,13 @@ def _compile_fused(n: int, groups: int, device: str) -> None:
 
 
 @functools.cache
-def _compile(low_rank: bool, by_sub_blocks: bool, dtype: str) -> None:
+def _compile(low_rank: bool, by_sub_blocks: bool, dtype: str, grouped: bool) -> None:
     """Compile, or load from numba's cache, what problems of this kind need, on a problem of six variables."""
     A = np.random.default_rng(0).standard_normal((6, 2)).astype(dtype)
-    solver, run = TabuSearch(population=2, children=3, iterations=1, threads=1), Run(seed=0)
-    for groups in (None, [0, 0, 0, 1, 1, 1]):
-        problem = BlockProblem.low_rank(A, cardinality=2, groups=groups)
-        if by_sub_blocks:
-            solver._sub_blocks(problem, run, factor_arrays(problem), None, 0)
-        else:
-            problem = problem if low_rank else problem.to_dense(dtype)
-            solver._population(problem, run, dense_arrays(problem), None, 0)
+    solver, run = TabuSearch(population=2, offspring=3, iterations=1, threads=1), Run(seed=0)
+    problem = BlockProblem.low_rank(A, cardinality=2, groups=[0, 0, 0, 1, 1, 1] if grouped else None)
+    if by_sub_blocks:
+        solver._sub_blocks(problem, run, factor_arrays(problem), None, 0)
+    else:
+        problem = problem if low_rank else problem.to_dense(dtype)
+        solver._population(problem, run, dense_arrays(problem), None, 0)

@@ -28,7 +28,7 @@ _HALTS_OF_SUMS = np.array([-1.0, -0.1, 0.0, 0.1])
 of the slack, and a halt for what is nearly there costs as much as a tenth of a short search."""
 
 
-class Goal:
+class TargetWatch:
     """When a kernel should return because the target seems reached, and whether it was; one for each thread.
 
     Args:

@@ -53,14 +53,14 @@ class MatrixWalk:
         stream: npt.NDArray[np.uint64],
         awake: Float32Array | None = None,
     ) -> None:
-        from solvers.local.kernels import annealing, states
+        from solvers.local.kernels import annealing, states, structures
 
         self._kernels, self._arrays, self._stream = annealing, arrays, stream
+        self._annealing = structures.Annealing
         self.x: UintArray = state.astype(np.uint8)
-        self._order, self._place = _arranged(self.x, arrays.groups)
         wide = np.empty(arrays.n)
         self._account = np.array([states.matrix_fields(arrays.matrix, arrays.single, self.x, wide)])
-        self._fields = wide.astype(np.float32)
+        self._state = structures.State(self.x, wide.astype(np.float32), *_arranged(self.x, arrays.groups))
         self._awake = np.full(arrays.n, np.inf, np.float32) if awake is None else awake
 
     @property
@@ -68,19 +68,17 @@ class MatrixWalk:
         return float(self._account[0])
 
     def anneal(self, temperatures: Float32Array, progress: npt.NDArray[np.int64], target: float, proposals: int) -> int:
-        a, g = self._arrays, self._arrays.groups
+        a = self._arrays
+        annealing = self._annealing(temperatures, self._awake, progress)
         done: int = self._kernels.anneal_matrix(
-            a.matrix, a.reach, self._awake, self._fields, self.x, self._order, self._place, g.of, g.starts, g.counts,
-            temperatures, target, progress, self._account, self._stream, proposals,
+            a.matrix, a.reach, a.groups.layout, self._state, annealing, target, self._account, self._stream, proposals
         )  # fmt: skip
         return done
 
     def sample_changes(self, count: int) -> Float32Array:
         changes = np.empty(count, np.float32)
-        g = self._arrays.groups
-        self._kernels.matrix_swap_changes(
-            self._arrays.matrix, self._fields, self._order, g.starts, g.counts, self._stream, changes
-        )
+        a = self._arrays
+        self._kernels.matrix_swap_changes(a.matrix, a.groups.layout, self._state, self._stream, changes)
         return changes
 
 
@@ -91,33 +89,34 @@ class FactorWalk:
     """
 
     def __init__(self, arrays: FactorArrays, state: StateArray, stream: npt.NDArray[np.uint64]) -> None:
-        from solvers.local.kernels import annealing, states
+        from solvers.local.kernels import annealing, states, structures
 
         self._kernels, self._arrays, self._stream = annealing, arrays, stream
+        self._annealing = structures.Annealing
         self.x: UintArray = state.astype(np.uint8)
-        self._order, self._place = _arranged(self.x, arrays.groups)
         self.residual: Float64Array = np.empty(arrays.rank)
         self._account = np.array([states.factor_residual(arrays.factor, arrays.linear, self.x, self.residual)])
-        self._rounded = self.residual.astype(np.float32)
+        rounded = self.residual.astype(np.float32)
+        self._state = structures.State(self.x, rounded, *_arranged(self.x, arrays.groups))
+        self._awake = np.empty(0, np.float32)  # not used: all variables are awake
 
     @property
     def energy(self) -> float:
         return float(self._account[0])
 
     def anneal(self, temperatures: Float32Array, progress: npt.NDArray[np.int64], target: float, proposals: int) -> int:
-        a, g = self._arrays, self._arrays.groups
+        a = self._arrays
+        annealing = self._annealing(temperatures, self._awake, progress)
         done: int = self._kernels.anneal_factor(
-            a.factor, a.linear, self.residual, self._rounded, self.x, self._order, self._place, g.of, g.starts,
-            g.counts, temperatures, target, progress, self._account, self._stream, proposals,
+            a.factor, a.linear, a.groups.layout, self._state, self.residual, annealing, target, self._account,
+            self._stream, proposals,
         )  # fmt: skip
         return done
 
     def sample_changes(self, count: int) -> Float32Array:
         changes = np.empty(count, np.float32)
-        a, g = self._arrays, self._arrays.groups
-        self._kernels.factor_swap_changes(
-            a.factor, a.linear, self._rounded, self._order, g.starts, g.counts, self._stream, changes
-        )
+        a = self._arrays
+        self._kernels.factor_swap_changes(a.factor, a.linear, a.groups.layout, self._state, self._stream, changes)
         return changes
 
 
@@ -138,12 +137,12 @@ class Descent:
     """
 
     def __init__(self, arrays: DenseArrays, state: npt.NDArray[np.integer[Any]]) -> None:
-        from solvers.local.kernels import descent, states
+        from solvers.local.kernels import descent, states, structures
 
         self._descend, self._arrays = descent.descend_matrix, arrays
         self.x: UintArray = state.astype(np.uint8)
-        self._order, self._place = _arranged(self.x, arrays.groups)
         self._fields: Float64Array = np.empty(arrays.n)
+        self._state = structures.State(self.x, self._fields, *_arranged(self.x, arrays.groups))
         states.matrix_fields(arrays.exact, arrays.exact_single, self.x, self._fields)
         # Gains below this are rounding, and could go round in circles.
         self._tolerance = 1e-12 * float(np.abs(self._fields).max(initial=0.0))
@@ -157,10 +156,9 @@ class Descent:
 
     def advance(self, looks: int) -> bool:
         """Look at so many variables at most; whether the state is a swap-local optimum."""
-        a, g = self._arrays, self._arrays.groups
+        a = self._arrays
         done = self._descend(
-            a.exact, a.exact_reach, self._tolerance, self._fields, self.x, self._order, self._place, g.of, g.starts,
-            g.counts, self._progress, looks,
+            a.exact, a.exact_reach, self._tolerance, a.groups.layout, self._state, self._progress, looks
         )  # fmt: skip
         return bool(done < looks)
 
@@ -177,5 +175,5 @@ def _arranged(x: UintArray, groups: Groups) -> tuple[Int32Array, Int32Array]:
     from solvers.local.kernels import states
 
     order, place = np.empty(len(x), np.int32), np.empty(len(x), np.int32)
-    states.arrange(x, groups.members, groups.starts, groups.counts, order, place)
+    states.arrange(x, groups.layout, order, place)
     return order, place

@@ -57,5 +57,5 @@ def test_tabu_finds_the_best_known_diversity(name: str) -> None:
     problem = instances.read_mdplib(DATA / "mdplib" / f"{name}.txt")
     assert problem.best_known is not None
     best = problem.best_known.energy
-    found = solvers.solve(problem, "tabu", seed=0, restarts=4, children=400).first.energy
+    found = solvers.solve(problem, "tabu", seed=0, restarts=4, offspring=400).first.energy
     assert found == pytest.approx(best, rel=5e-6)  # best known values are printed to a few digits

@@ -249,7 +249,7 @@ def test_many_problems_ask_first_whether_the_backend_is_there():
 def test_an_infinite_time_limit_is_none():
     assert checked(time_limit=math.inf).time_limit is None
     problem = BlockProblem(np.eye(4), np.arange(4.0), 2)
-    for backend in ("sa?restarts=2", "tabu?children=2", "exact"):
+    for backend in ("sa?restarts=2", "tabu?offspring=2", "exact"):
         assert get_solver(backend).solve(problem, seed=0, time_limit=math.inf).info["ended_by"] == "work"
 
 
@@ -261,7 +261,7 @@ def test_time_limits_beyond_all_clocks_are_taken_for_the_longest_or_for_none(giv
         assert get_solver(backend).solve(problem, seed=0, time_limit=given, target=3.0).info["ended_by"] == "target"
 
 
-@pytest.mark.parametrize("backend", ["sa?restarts=2", "tabu?children=2", "exact"])
+@pytest.mark.parametrize("backend", ["sa?restarts=2", "tabu?offspring=2", "exact"])
 @pytest.mark.parametrize("size", [1.0, 1e-300, 1e305])
 def test_targets_may_be_infinite_or_become_so_in_the_units_of_a_search(backend, size):
     rng = np.random.default_rng(1)
@@ -280,7 +280,7 @@ def test_targets_may_be_infinite_or_become_so_in_the_units_of_a_search(backend, 
 
 def test_a_target_is_not_said_to_be_reached_where_terms_are_too_large_to_be_added_up():
     problem = BlockProblem(1e305 * np.random.default_rng(0).normal(size=(150, 150)), cardinality=50)
-    for backend in ("sa?restarts=2", "tabu?children=2"):
+    for backend in ("sa?restarts=2", "tabu?offspring=2"):
         best = get_solver(backend).solve(problem, seed=0).first.energy
         answer = get_solver(backend).solve(problem, seed=0, target=1.1 * best)
         assert answer.info["ended_by"] == "work"
@@ -288,7 +288,7 @@ def test_a_target_is_not_said_to_be_reached_where_terms_are_too_large_to_be_adde
 
 def test_arrays_are_as_good_as_lists_where_each_problem_has_its_own():
     problem = BlockProblem(np.eye(4), np.arange(4.0), 2)
-    solver = get_solver("tabu?children=2")
+    solver = get_solver("tabu?offspring=2")
     starts = problem.random_states(2, 0)
     answers = solver.solve_many([problem] * 2, seed=0, targets=np.array([1e9, -1e9]), initial_states=starts)
     assert [answer.info["ended_by"] for answer in answers] == ["target", "work"]

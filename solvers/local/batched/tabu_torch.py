@@ -1,15 +1,14 @@
 """The tabu search of :mod:`solvers.local.tabu` for many populations of many problems at once, on tensors.
 
-Tensors are [problem, row, variable], one row for each member of each population. All children of a generation are
-searched side by side, until none of them has found a better state for so many steps; those that are done rest
-meanwhile. The first members start from the states that are given, the greedy one, and random ones. Children keep what
-two members share, and go astray where that leaves them too little to search.
+Tensors are [problem, row, variable], one row for each member of each population. All offspring of a generation are
+searched side by side until each has gone the given number of steps without a better state; finished ones stay as they
+are. The first members start from the given states, the greedy one, and random ones. Offspring keep what two members
+share, and are perturbed where the members differ too little.
 
-The steps of all searches come in two forms that take the same steps, those of :mod:`solvers.local.kernels.tabu`: "torch", two
-dozen plain operations a step that run anywhere, and "triton", one launch of :mod:`solvers.local.batched.tabu_triton` for
-thousands of steps. Every row has random numbers of its own: neither the other problems of its batch nor the pace at
-which the clock is read changes what becomes of it; but on a GPU the product that gives fields may be rounded otherwise
-in a batch of another size.
+Two engines take the same steps, those of :mod:`solvers.local.kernels.tabu`: "torch", two dozen tensor operations a step
+on any device, and "triton", one launch of :mod:`solvers.local.batched.tabu_triton` for thousands of steps. Every row
+has its own random numbers, so neither the other problems of a batch nor the intervals at which the clock is read change
+its result; but on a GPU the matrix product that gives the fields may round differently in a batch of another size.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from problems.forms import StateArray
 from solvers.local.arrays import DenseArrays
 from solvers.local.batched.torch_random import below, numbers, units
 from solvers.local.populations import Plan
-from solvers.local.target import Goal
+from solvers.local.target import TargetWatch
 from solvers.run import Pace, Run
 
 if TYPE_CHECKING:
@@ -50,7 +49,7 @@ class Task:
 
     arrays: DenseArrays
     run: Run
-    goal: Goal
+    goal: TargetWatch
     initial: StateArray | None = None
 
 
@@ -68,22 +67,22 @@ def search(
 
     Args:
         tasks: the problems.
-        plan: how much each population searches; whole generations are searched, `plan.children` or a little more.
+        plan: how much each population searches; whole generations are searched, `plan.offspring` or a little more.
         populations: populations of each problem that know nothing of one another.
         device: a torch device.
         fused: whether the steps are those of the fused kernel, which must take all of the problems.
 
     Returns:
-        For each problem the best state of each of its populations [populations, n] and how many children each had.
+        For each problem the best state of each of its populations [populations, n] and how many offspring each had.
     """
     batch = Batch(tasks, plan, populations, device, fused=fused)
-    children = 0
-    while not children or (children < plan.children and batch.going()):
-        batch.begin_generation(first=children == 0)
+    offspring = 0
+    while not offspring or (offspring < plan.offspring and batch.going()):
+        batch.begin_generation(first=offspring == 0)
         batch.search_generation()
         batch.end_generation()
-        children += plan.population
-    return [(states, children) for states in batch.best_states()]
+        offspring += plan.population
+    return [(states, offspring) for states in batch.best_states()]
 
 
 class Batch:
@@ -177,7 +176,7 @@ class Batch:
             x = self._feasible(torch.where(anew[..., None], units(bits), self._taught(bits, starts)))
         fields, self._energy = self._evaluated(x)
         self._least = _ROUNDING * fields.abs().amax(dim=-1).double()
-        self._child, self._found_at = self._energy.clone(), torch.zeros_like(self._energy, dtype=torch.int32)
+        self._offspring, self._found_at = self._energy.clone(), torch.zeros_like(self._energy, dtype=torch.int32)
         # A one that rests through step t is a t here, a zero -1 - t.
         self._rests = self._widened(torch.where(x, 0, -1).int(), 2**31 - 1)
         self._fields, self._child_x = self._widened(fields, 0.0), self._widened(x, False)
@@ -201,16 +200,16 @@ class Batch:
             states[:, : len(first)] = self._sent(first)
 
     def _taught(self, bits: torch.Tensor, starts: torch.Tensor) -> torch.Tensor:
-        """Keys of children: common ones first, common zeros last, what is left to chance between them.
+        """Keys of offspring: common ones first, common zeros last, what is left to chance between them.
 
         To chance are left the variables in which the parents differ, half of which change on average; and, where those
-        give fewer swaps than `plan.stray`, others by lot, twice as many of either kind as swaps are missing.
+        give fewer swaps than `plan.least_swaps`, others by lot, twice as many of either kind as swaps are missing.
         """
         where = self._torch.where
         one, other = self._parents(starts)
         differ = one ^ other
         ones = one.sum(dim=-1, keepdim=True)
-        missing = (self._plan.stray - 0.25 * differ.sum(dim=-1, keepdim=True)).clamp(min=0.0)
+        missing = (self._plan.least_swaps - 0.25 * differ.sum(dim=-1, keepdim=True)).clamp(min=0.0)
         chance = 2.0 * missing / where(one, ones, self._n - ones)
         lot = units(bits << 24)  # other bits than those of the keys
         keys: torch.Tensor = where(differ | (lot < chance), units(bits), where(one, -1.0, 2.0))
@@ -227,7 +226,7 @@ class Batch:
         return self._members_x.gather(1, rows[:, :, None].expand(-1, -1, self._n))
 
     def search_generation(self) -> None:
-        """Search all children to their end, with a look at clock and targets every few milliseconds."""
+        """Search all offspring to their end, with a look at clock and targets every few milliseconds."""
         step, active = 0, True
         longest = min(_LONGEST * self._plan.iterations + 4 * self._n, _MOST_STEPS)
         while active and step < longest:
@@ -236,7 +235,7 @@ class Batch:
             step += chunk
             # Reading these waits for the device, so the pace is the device's.
             active = bool((step - self._found_at < self._plan.iterations).any())
-            lowest = self._child.amin(dim=1).tolist()
+            lowest = self._offspring.amin(dim=1).tolist()
             self._pace.done(chunk)
             self._note(lowest)
             if not self.going():
@@ -246,7 +245,7 @@ class Batch:
         from solvers.local.batched import tabu_triton
 
         tabu_triton.take_steps(
-            self._Q, self._fields, self._rests, self._child_x.view(self._torch.uint8), self._energy, self._child,
+            self._Q, self._fields, self._rests, self._child_x.view(self._torch.uint8), self._energy, self._offspring,
             self._found_at, self._least, self._streams, self._tenures, begin, end,
             min(self._plan.iterations, _MOST_STEPS),
         )  # fmt: skip
@@ -287,9 +286,9 @@ class Batch:
         for moved, rests in ((out, -self._kept_away[drawn] - now), (into, self._kept[drawn] + now - 1)):
             self._rests.scatter_(-1, moved, torch.where(moves, rests, self._rests.gather(-1, moved)))
         self._energy += torch.where(moves, cost, 0.0)[..., 0]
-        better = self._energy < self._child - self._least
+        better = self._energy < self._offspring - self._least
         self._found_at = torch.where(better, now, self._found_at)
-        self._child = torch.where(better, self._energy, self._child)
+        self._offspring = torch.where(better, self._energy, self._offspring)
         self._child_x = torch.where(better[..., None], self._rests >= 0, self._child_x)
 
     def _draw(self, first: int) -> None:
@@ -321,15 +320,15 @@ class Batch:
         return self._Q.gather(1, variables.expand(-1, -1, self._n))
 
     def end_generation(self) -> None:
-        """Keep the best of members and children, each state once, and the best of all."""
+        """Keep the best of members and offspring, each state once, and the best of all."""
         torch = self._torch
         found = self._child_x[..., : self._n]
-        self._child = self._evaluated(found)[1]  # anew: what a search adds up drifts with rounding
-        better = self._child < self._best
-        self._best = torch.where(better, self._child, self._best)
+        self._offspring = self._evaluated(found)[1]  # anew: what a search adds up drifts with rounding
+        better = self._offspring < self._best
+        self._best = torch.where(better, self._offspring, self._best)
         self._best_x = torch.where(better[..., None], found, self._best_x)
         P, S, m, n = len(self._tasks), self._populations, self._members, self._n
-        energy = torch.cat([self._members_energy.view(P, S, m), self._child.view(P, S, m)], dim=2)
+        energy = torch.cat([self._members_energy.view(P, S, m), self._offspring.view(P, S, m)], dim=2)
         states = torch.cat([self._members_x.view(P, S, m, n), found.reshape(P, S, m, n)], dim=2)
         energy, order = energy.sort(dim=2, stable=True)
         states = states.gather(2, order[..., None].expand(-1, -1, -1, n))
@@ -359,7 +358,7 @@ class Batch:
         for p, (task, half) in enumerate(zip(self._tasks, lowest, strict=True)):
             if half < self._noted[p] and task.run.ended_by is None:
                 self._noted[p] = half
-                row = int(self._child[p].argmin())
+                row = int(self._offspring[p].argmin())
                 task.goal.note(half, self._child_x[p, row, : self._n].cpu().numpy().astype(np.int8))
 
     def best_states(self) -> list[StateArray]:

@@ -60,8 +60,8 @@ def registers(n: int, warps: int) -> int:
 
 
 def take_steps(
-    Q: torch.Tensor, fields: torch.Tensor, rests: torch.Tensor, child_x: torch.Tensor, energy: torch.Tensor,
-    child: torch.Tensor, found_at: torch.Tensor, least: torch.Tensor, streams: torch.Tensor, tenures: torch.Tensor,
+    Q: torch.Tensor, fields: torch.Tensor, rests: torch.Tensor, offspring_x: torch.Tensor, energy: torch.Tensor,
+    offspring: torch.Tensor, found_at: torch.Tensor, least: torch.Tensor, streams: torch.Tensor, tenures: torch.Tensor,
     begin: int, end: int, patience: int, *, num_warps: int | None = None,
 ) -> None:  # fmt: skip
     """Take the steps `begin` + 1 .. `end` of every search that has not run out of patience; all arrays are kept up.
@@ -71,9 +71,9 @@ def take_steps(
         fields: g = s + Q x, float32 [P, M, W].
         rests: the state and how long it holds: t for a one and -1 - t for a zero that must rest through step t,
             `NEVER` for columns from n on, int32 [P, M, W].
-        child_x: the best state of each search, uint8 [P, M, W].
+        offspring_x: the best state of each search, uint8 [P, M, W].
         energy: energies of the present states, float64 [P, M].
-        child: energies of the best states, float64 [P, M].
+        offspring: energies of the best states, float64 [P, M].
         found_at: the steps of the best states, int32 [P, M].
         least: the gain from which a state counts as better, float64 [P, M].
         streams: random streams, int64 [P, M]; step t of a search uses the t-th number of its stream.
@@ -87,7 +87,7 @@ def take_steps(
     n = Q.shape[1]
     num_warps = num_warps or warps(n)
     _steps[(problems * searches,)](
-        Q, fields, rests, child_x, energy, child, found_at, least, streams, tenures,
+        Q, fields, rests, offspring_x, energy, offspring, found_at, least, streams, tenures,
         searches, n, wide, begin, end, patience,
         BLOCK=block(n), FULL=block(n) == wide, num_warps=num_warps, maxnreg=registers(n, num_warps),
         enable_fp_fusion=False,
@@ -120,7 +120,7 @@ def _mixed(z):  # type: ignore[no-untyped-def]
 # The numbers of problems, searches, variables and steps are not to be compiled for.
 @triton.jit(do_not_specialize=["searches", "n", "begin", "end", "patience"])  # type: ignore[untyped-decorator]
 def _steps(  # type: ignore[no-untyped-def]
-    Q, fields, rests, child_x, energies, children, found_at, leasts, streams, tenures,
+    Q, fields, rests, offspring_x, energies, offspring, found_at, leasts, streams, tenures,
     searches, n, wide, begin, end, patience,
     BLOCK: tl.constexpr, FULL: tl.constexpr,
 ):  # fmt: skip
@@ -133,7 +133,7 @@ def _steps(  # type: ignore[no-untyped-def]
     field = tl.load(fields + here, within, 0.0)
     rest = tl.load(rests + here, within, _NEVER)
     energy = tl.load(energies + search)
-    best = tl.load(children + search)
+    best = tl.load(offspring + search)
     least = tl.load(leasts + search)
     found = tl.load(found_at + search)
     stream = tl.load(streams + search).to(tl.uint64, bitcast=True)
@@ -166,7 +166,7 @@ def _steps(  # type: ignore[no-untyped-def]
                 better = after < best - least
                 # A state is written when it is left for no better one: once a descent, not once a step of it.
                 if unsaved & (not better):
-                    tl.store(child_x + here, (rest >= 0).to(tl.uint8), FULL | within)
+                    tl.store(offspring_x + here, (rest >= 0).to(tl.uint8), FULL | within)
                 unsaved = better
                 energy = after
                 if better:
@@ -178,9 +178,9 @@ def _steps(  # type: ignore[no-untyped-def]
                 rest = tl.where(at == out, -1 - kept_away, rest)
                 rest = tl.where(at == into, kept, rest)
     if unsaved:
-        tl.store(child_x + here, (rest >= 0).to(tl.uint8), within)
+        tl.store(offspring_x + here, (rest >= 0).to(tl.uint8), within)
     tl.store(fields + here, field, within)
     tl.store(rests + here, rest, within)
     tl.store(energies + search, energy)
-    tl.store(children + search, best)
+    tl.store(offspring + search, best)
     tl.store(found_at + search, found)

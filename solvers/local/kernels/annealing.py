@@ -1,60 +1,78 @@
 """Annealing by swaps: one kernel for matrices, one for factors.
 
 Both scan the variables in order, which streams memory, and draw a partner for each at random among those that may be
-swapped with it. `progress` holds [sweep, variable], and for factors where partners come from; `account` holds [energy];
-both say where the next proposal goes on.
+swapped with it. `progress` and `account` ([energy]) hold all that the next call needs to continue.
+
+What differs from textbook annealing:
+1. The accepted change of energy is drawn before the change is computed (-T log u; Metropolis' rule in another order).
+2. Weakly coupled variables propose no swaps while it is hot, see :func:`wake_temperatures`.
 """
 
 from __future__ import annotations
 
 import math
 
+import numba as nb
 import numpy as np
 
-from problems.compiling import compiled
+from problems.compiling import compiled, helper
 from solvers.local.kernels.pairs import ROW, descend_pairs
 from solvers.local.kernels.random import GAMMA, below, exponential, mixed, next64, share
-from solvers.local.kernels.states import arrange, largest
+from solvers.local.kernels.separate import read_only, separate
+from solvers.local.kernels.states import arrange, copy, largest
+from solvers.local.kernels.structures import (
+    Annealing,
+    Bytes2,
+    Doubles,
+    Floats,
+    GroupLayout,
+    Kernels,
+    Longs,
+    Matrix,
+    PairScan,
+    Search,
+    State,
+    Stream,
+)
 from solvers.local.kernels.tabu import GAIN, LARGE, NEVER, ROUNDING
 
-STRETCH_BYTES = 1 << 19  # of a large factor: two such stretches stay in the second cache while they are worked on
-NEAR_BYTES = 1 << 21  # of a matrix that stays in the second cache, to be read without a thought
+STRETCH_BYTES = 1 << 19  # of a large factor: two such stretches of rows fit the second-level cache
+NEAR_BYTES = 1 << 21  # a matrix of at most this size stays in the second-level cache
 MOST_DISPUTED = 4096  # variables whose matrix is copied to be annealed: 64 MiB
-_ROWS = 256  # that tell the norms of all: the matrix is symmetric
+_ROWS = 256  # random rows from which all norms are estimated: the matrix is symmetric
 _DRAWS = 16  # for a partner within a stretch: enough where one variable in four is of its kind
 
 
-@compiled(nogil=True, fastmath=True, error_model="numpy")
+@separate(
+    nb.int64, Matrix, Floats, GroupLayout, State, Annealing, float, Doubles, Stream, int,
+    nogil=True, fastmath=True, error_model="numpy",
+)  # fmt: skip
 def anneal_matrix(  # type: ignore[no-untyped-def]
-    Q, reach, awake, fields, x, order, place, group, starts, counts, temperatures, target, progress, account, stream,
-    proposals,
+    Q, reach, groups, state, annealing, target, account, stream, proposals
 ):  # fmt: skip
-    """Propose so many swaps, or fewer where the last sweep ends or the energy comes down to the target.
+    """Propose swaps until the last sweep ends, the energy reaches the target or `proposals` were made.
 
-    Nine proposals in ten are turned down. They are made without a branch that could go either way, and what a swap may
-    cost is drawn before what it does cost is known: so a processor is at several of them at once, and does not wait for
-    the couplings that it reads here and there. Where these lie far away, in a matrix larger than `NEAR_BYTES`, they are
-    read only if the largest of the row could make the swap acceptable.
+    Nine proposals in ten are rejected. They are made without an unpredictable branch, and the largest acceptable change
+    is drawn before the change itself is known, so that a processor works on several proposals at once and does not wait
+    for the couplings that it reads at random. In a matrix larger than `NEAR_BYTES` a coupling is read only if the
+    largest of its row could make the swap acceptable.
 
     Arrays:
         Q: couplings, float32 [n, n].
         reach: largest entry of each row of Q, float32 [n]; LARGE where it is not known.
-        awake: temperature down to which each variable sleeps, and proposes no swap, float32 [n]; see
-            :func:`wake_temperatures`.
-        fields: g = s + Q x, float32 [n]; kept up.
-        x: the state, uint8 [n]; kept up.
-        order, place: variables by group, ones first, and where each stands, int32 [n]; kept up.
-        group, starts, counts: groups as in :class:`solvers.local.arrays.Groups`.
-        temperatures: one for each sweep, float32 [s].
+        groups: which variables may be swapped.
+        state, annealing: what is kept between calls.
         target: energy (in half units) at which to return.
-        progress: [sweep, variable] of the next proposal, int64 [2].
-        account: [energy], float64 [1].
-        stream: random stream, uint64 [1].
-        proposals: how many to make at most, those that a sleeper does not make among them.
+        account: [energy], float64; updated.
+        stream: random stream.
+        proposals: most proposals to make; those of variables that are not awake count too.
 
     Returns:
-        How many were made.
+        Number of proposals.
     """
+    x, fields, order, place = state.x, state.fields, state.order, state.place
+    group, starts, counts = groups.of, groups.starts, groups.counts
+    temperatures, awake, progress = annealing.temperatures, annealing.awake, annealing.progress
     n = x.shape[0]
     sweep, i = progress[0], progress[1]
     energy = account[0]
@@ -111,21 +129,52 @@ def anneal_matrix(  # type: ignore[no-untyped-def]
     return done
 
 
+@helper(nogil=True, error_model="numpy")
+def sorted_copy(values):  # type: ignore[no-untyped-def]
+    """The values [t] in ascending order, by heapsort: numba's own `np.sort` takes ten times as long to compile."""
+    heap = np.empty_like(values)
+    copy(values, heap)
+    end = heap.shape[0]
+    root = end // 2
+    while end > 1:
+        if root > 0:  # first make a heap, then take the largest off it, again and again
+            root -= 1
+            value = heap[root]
+        else:
+            end -= 1
+            value, heap[end] = heap[end], heap[0]
+        hole = root
+        child = 2 * hole + 1
+        while child < end:
+            if child + 1 < end and heap[child + 1] > heap[child]:
+                child += 1
+            if heap[child] <= value:
+                break
+            heap[hole] = heap[child]
+            hole = child
+            child = 2 * hole + 1
+        heap[hole] = value
+    return heap
+
+
+_anneal_matrix, _descend_pairs = anneal_matrix.at, descend_pairs.at
+
+
 @compiled(nogil=True, fastmath=True, error_model="numpy")
 def wake_temperatures(Q, hot, stream, awake):  # type: ignore[no-untyped-def]
-    """Temperatures from which variables are worth an annealer's time, by the size of their rows.
+    """Fill in the temperature from which each variable proposes swaps, by the norm of its row.
 
-    In a block of heavy tails half of the variables hardly touch the others. While it is hot, nearly all of their swaps
-    are accepted, each at the price of any other swap, and settle nothing: a descent finds as well where they end. So
-    the largest twentieth is awake from `hot` on, and others from a temperature as much lower as their rows are;
-    outliers, of twice the norm that one in four exceeds, do not send the rest to sleep. A child's annealing begins
-    hotter, with few awake.
+    In a block with heavy-tailed couplings half of the variables hardly affect the others. At high temperature nearly
+    all of their swaps are accepted, cost as much as any other swap, and decide nothing: a final descent places these
+    variables as well. So the largest twentieth is awake from `hot` on, and each other variable from a temperature
+    lower in proportion to its norm. Norms are capped at twice the upper quartile, so that outliers do not put all
+    others to sleep. The annealing of an offspring begins hotter than that of a start, with few variables awake.
 
     Arrays:
         Q: couplings, float32 [n, n].
-        hot: temperature at the beginning of a start's annealing.
-        stream: random stream, uint64 [1].
-        awake: what is filled in, float32 [n].
+        hot: first temperature of a start's annealing.
+        stream: random stream.
+        awake: filled in, float32 [n].
     """
     n = Q.shape[0]
     rows = min(n, _ROWS)
@@ -134,22 +183,22 @@ def wake_temperatures(Q, hot, stream, awake):  # type: ignore[no-untyped-def]
         row = Q[below(stream, n)]
         for l in range(n):
             awake[l] += row[l] * row[l]
-    if _is_missed(Q, awake):  # a sparse problem, of which a few rows tell little
+    if _is_missed(Q, awake):  # a sparse problem, of which a few rows are not enough
         for i in range(n):
             row = Q[i]
             square = np.float32(0.0)
             for l in range(n):
                 square += row[l] * row[l]
             awake[i] = square
-    sizes = np.sort(awake)
+    sizes = sorted_copy(awake)
     large = math.sqrt(min(sizes[n - 1 - n // 20], 4.0 * sizes[n - 1 - n // 4]))
     for l in range(n):
         awake[l] = hot * math.sqrt(awake[l]) / large if large > 0.0 else hot
 
 
-@compiled(nogil=True, error_model="numpy")
+@helper(nogil=True, error_model="numpy")
 def _is_missed(Q, sums):  # type: ignore[no-untyped-def]
-    """Whether a variable is coupled to others, and to none of the rows that were summed."""
+    """Whether some variable is coupled to others, but to none of the rows that were summed."""
     for i in range(Q.shape[0]):
         if sums[i] == 0.0:
             for l in range(Q.shape[0]):
@@ -158,30 +207,37 @@ def _is_missed(Q, sums):  # type: ignore[no-untyped-def]
     return False
 
 
-@compiled(nogil=True, fastmath=True, error_model="numpy")
-def anneal_disputed(Q, awake, x, others, chosen, least, fields, temperatures, stream):  # type: ignore[no-untyped-def]
-    """Anneal the variables in which a state differs from any of some others; most of those that all share stay.
+@separate(
+    nb.types.Tuple((nb.int64, nb.float64, nb.int64)), Kernels, Matrix, Floats, State, Bytes2, Longs, int, Floats,
+    Stream, nogil=True, fastmath=True, error_model="numpy",
+)  # fmt: skip
+def anneal_disputed(  # type: ignore[no-untyped-def]
+    kernels, Q, awake, state, others, chosen, least, temperatures, stream
+):  # fmt: skip
+    """Anneal the variables in which a state differs from any of some others, and keep most of those that all share.
 
-    Good states of one problem share most of their variables, so this is an annealing of a far smaller problem, whose
-    matrix fits a nearer cache. It begins hot, as nothing of a parent needs to be left among what they dispute, and ends
-    with a descent among pairs of the disputed ones, which costs far less than one among all. Where they are few, others
-    may join them at random: a population comes to agree on a state that is a few swaps from a better one, and could
-    never make those swaps by its disputes alone.
+    Good states of one problem share most of their variables, so this is the annealing of a far smaller problem, whose
+    matrix fits a nearer cache. It begins hot, as nothing of the parent's disputed variables needs to be kept, and ends
+    with a descent among pairs of disputed variables, which costs far less than one among all. Where these are few,
+    random others are annealed with them: the members of a population may agree on variables that a better state sets
+    otherwise.
 
     Arrays:
+        kernels: addresses of `anneal` and `descend`.
         Q: couplings, float32 [n, n].
-        awake: as :func:`anneal_matrix` takes it.
-        x: the state, uint8 [n]; kept up.
-        others, chosen: states with as many ones, uint8 [p, n], and which of them count, int64 [c].
-        least: how many variables are annealed at least, a quarter of all at most; 0 for the disputed ones alone.
-        fields: those of x, float32 [n]; kept up.
-        temperatures: one for each sweep, float32 [s].
-        stream: random stream, uint64 [1].
+        awake: temperature from which each variable proposes swaps, float32 [n].
+        state: the state; x and fields are updated.
+        others: states with as many ones, uint8 [p, n].
+        chosen: which of them count, int64 [c].
+        least: least number of variables to anneal, a quarter of all at most; 0 for the disputed ones alone.
+        temperatures: temperature of each sweep, float32 [s].
+        stream: random stream.
 
     Returns:
-        Swaps by which x has changed, the change of energy, and how many proposals were made. Where fewer than four
-        variables would be annealed, or more than `MOST_DISPUTED` are disputed, x stays as it was.
+        Number of swaps made in the state, change of energy, and number of proposals. Where fewer than four variables
+        would be annealed, or more than `MOST_DISPUTED` are disputed, the state stays as it was.
     """
+    x, fields = state.x, state.fields
     n = x.shape[0]
     disputed = np.empty(n, np.int32)
     m = ones = 0
@@ -195,43 +251,49 @@ def anneal_disputed(Q, awake, x, others, chosen, least, fields, temperatures, st
             ones += x[i]
     if m > MOST_DISPUTED:
         return 0, 0.0, 0
-    together = _joined(disputed, m, min(least, n // 4), awake, stream)
+    together = _with_others(disputed, m, min(least, n // 4), awake, stream)
     for a in range(m, together):
         ones += x[disputed[a]]
     m = together
     if m < 4 or ones == 0 or ones == m:
         return 0, 0.0, 0
-    part, part_x, reach = np.empty((m, m), np.float32), np.empty(m, np.uint8), np.full((2, m), LARGE)
-    part_fields, part_awake = np.empty(m, np.float32), np.empty(m, np.float32)
+    # The sub-problem of the m variables: its couplings, its state, and the fields that the others hold fixed.
+    part, reach, part_awake = np.empty((m, m), np.float32), np.full((2, m), LARGE), np.empty(m, np.float32)
+    inner = State(
+        np.empty(m, np.uint8), np.empty(m, np.float32), np.arange(m, dtype=np.int32), np.empty(m, np.int32)
+    )  # fmt: skip
     for a in range(m):
         row, copied = Q[disputed[a]], part[a]
         for b in range(m):
             copied[b] = row[disputed[b]]
-        part_x[a], part_fields[a], part_awake[a] = x[disputed[a]], fields[disputed[a]], awake[disputed[a]]
-    order, place, group = np.arange(m, dtype=np.int32), np.empty(m, np.int32), np.zeros(m, np.int32)
-    starts, counts = np.array([0, m], np.int32), np.array([ones], np.int32)
-    arrange(part_x, order.copy(), starts, counts, order, place)
-    account, progress = np.zeros(3), np.zeros(2, np.int64)
-    account[GAIN] = ROUNDING * largest(part_fields)
-    done = anneal_matrix(
-        part, reach[ROW], part_awake, part_fields, part_x, order, place, group, starts, counts, temperatures, -np.inf,
-        progress, account, stream, temperatures.shape[0] * m,
+        inner.x[a], inner.fields[a], part_awake[a] = x[disputed[a]], fields[disputed[a]], awake[disputed[a]]
+    groups = GroupLayout(
+        np.zeros(m, np.int32), inner.order.copy(), np.array([0, m], np.int32), np.array([ones], np.int32)
     )  # fmt: skip
-    for a in range(m):  # from here on they mean when a variable may leave, and when it may enter
-        order[a] = 0 if part_x[a] else NEVER
-        place[a] = NEVER if part_x[a] else 0
-    account[GAIN] = max(account[GAIN], ROUNDING * largest(part_fields))
+    arrange(inner.x, groups, inner.order, inner.place)
+    couplings = read_only(part)
+    account, progress = np.zeros(4), np.zeros(2, np.int64)
+    account[GAIN] = ROUNDING * largest(inner.fields)
+    done = _anneal_matrix(
+        kernels.anneal, couplings, reach[ROW], groups, inner, Annealing(temperatures, part_awake, progress), -np.inf,
+        account, stream, temperatures.shape[0] * m,
+    )  # fmt: skip
+    for a in range(m):  # the arrays of the order, no longer needed, become those of the tenures
+        inner.order[a] = 0 if inner.x[a] else NEVER
+        inner.place[a] = NEVER if inner.x[a] else 0
+    account[GAIN] = max(account[GAIN], ROUNDING * largest(inner.fields))
     progress[:] = 0
-    descend_pairs(
-        part, reach, np.empty((m, 0), np.uint32), np.empty((m, 0), np.float32), np.zeros(m, np.int32), part_fields,
-        part_x, order, place, progress, np.int32(0), -np.inf, account, n * m,
+    pairs = PairScan(
+        reach, np.empty((m, 0), np.uint32), np.empty((m, 0), np.float32), np.zeros(m, np.int32), progress
     )  # fmt: skip
+    search = Search(inner.order, inner.place, inner.x, progress, progress, account)
+    _descend_pairs(kernels.descend, couplings, pairs, inner, search, np.int32(0), -np.inf, n * m)
     change = 0.0
     swaps = a = b = 0
     while True:
-        while a < m and part_x[a] >= x[disputed[a]]:
+        while a < m and inner.x[a] >= x[disputed[a]]:
             a += 1
-        while b < m and part_x[b] <= x[disputed[b]]:
+        while b < m and inner.x[b] <= x[disputed[b]]:
             b += 1
         if a == m or b == m:
             return swaps, change, done
@@ -244,11 +306,11 @@ def anneal_disputed(Q, awake, x, others, chosen, least, fields, temperatures, st
         swaps += 1
 
 
-@compiled(nogil=True, error_model="numpy")
-def _joined(variables, count, enough, awake, stream):  # type: ignore[no-untyped-def]
-    """Let others join the first `count` variables until there are `enough`; return how many there are.
+@helper(nogil=True, error_model="numpy")
+def _with_others(variables, count, enough, awake, stream):  # type: ignore[no-untyped-def]
+    """Append random others to the first `count` variables until there are `enough`; return their number.
 
-    Of two drawn at random the one of larger couplings joins: it is more likely to be one whose change changes others.
+    Of two drawn at random the one with larger couplings is taken: its change is more likely to change others.
     """
     n = awake.shape[0]
     taken = np.zeros(n, np.bool_)
@@ -267,22 +329,24 @@ def _joined(variables, count, enough, awake, stream):  # type: ignore[no-untyped
 
 @compiled(nogil=True, fastmath=True, error_model="numpy")
 def anneal_factor(  # type: ignore[no-untyped-def]
-    A, linear, residual, rounded, x, order, place, group, starts, counts,
-    temperatures, target, progress, account, stream, proposals,
+    A, linear, groups, state, residual, annealing, target, account, stream, proposals
 ):  # fmt: skip
-    """As :func:`anneal_matrix`, for e(x) = 1/2 |A^T x|^2 + c.x: O(rank) a proposal, whatever n is.
+    """As :func:`anneal_matrix`, for e(x) = 1/2 |A^T x|^2 + c.x: O(rank) a proposal, for any n.
 
     With r = A^T x and d = A_j - A_i, the swap of i for j changes e by d.(r + d/2) + c_j - c_i. Variables are scanned in
-    order, so one of the two rows comes from memory before it is asked for. So does the other where the factor is large
-    and there is one group: the variables of one stretch then have their partners in another, drawn for each sweep anew.
+    order, so one of the two rows is prefetched. So is the other where the factor is large and there is one group: the
+    variables of one stretch of rows then have their partners in another stretch, drawn anew in each sweep.
 
     Arrays:
         A: factor, float32 [n, rank].
         linear: c, float32 [n].
-        residual: r, float64 [rank]; kept up. In float64 it needs no refreshing: 10^9 swaps leave 12 digits right.
-        rounded: r in float32 [rank], for scoring; kept up.
-        progress: [sweep, variable, first variable of the stretch that partners come from], int64 [3].
+        groups, annealing, target, account, stream, proposals: as for :func:`anneal_matrix`; all variables are awake.
+        state: what is kept between calls; its fields hold r rounded to float32 [rank], for scoring.
+        residual: r, float64 [rank]; updated. In float64 it needs no refreshing: 10^9 swaps leave 12 digits right.
     """
+    x, rounded, order, place = state.x, state.fields, state.order, state.place
+    group, starts, counts = groups.of, groups.starts, groups.counts
+    temperatures, progress = annealing.temperatures, annealing.progress
     n, rank = A.shape
     stretch_of = max(64, STRETCH_BYTES // (4 * max(rank, 1)))
     half = np.float32(0.5)
@@ -344,19 +408,21 @@ def anneal_factor(  # type: ignore[no-untyped-def]
 
 
 @compiled(nogil=True, fastmath=True, error_model="numpy")
-def matrix_swap_changes(Q, fields, order, starts, counts, stream, changes):  # type: ignore[no-untyped-def]
-    """Changes of energy by random feasible swaps of one state, float32 [t]: what temperatures are measured by."""
+def matrix_swap_changes(Q, groups, state, stream, changes):  # type: ignore[no-untyped-def]
+    """Fill in changes of energy by random feasible swaps of one state, float32 [t], from which temperatures follow."""
+    order, fields = state.order, state.fields
     for t in range(changes.shape[0]):
-        out, into = _random_swap(order, starts, counts, stream)
+        out, into = _random_swap(order, groups, stream)
         changes[t] = fields[into] - fields[out] - Q[out, into]
 
 
 @compiled(nogil=True, fastmath=True, error_model="numpy")
-def factor_swap_changes(A, linear, rounded, order, starts, counts, stream, changes):  # type: ignore[no-untyped-def]
-    """As :func:`matrix_swap_changes`, for a factor."""
+def factor_swap_changes(A, linear, groups, state, stream, changes):  # type: ignore[no-untyped-def]
+    """As :func:`matrix_swap_changes`, for a factor and the state of :func:`anneal_factor`."""
+    order, rounded = state.order, state.fields
     half = np.float32(0.5)
     for t in range(changes.shape[0]):
-        out, into = _random_swap(order, starts, counts, stream)
+        out, into = _random_swap(order, groups, stream)
         gained, lost = A[into], A[out]
         change = linear[into] - linear[out]
         for l in range(A.shape[1]):
@@ -365,13 +431,19 @@ def factor_swap_changes(A, linear, rounded, order, starts, counts, stream, chang
         changes[t] = change
 
 
-@compiled(nogil=True)
-def _random_swap(order, starts, counts, stream):  # type: ignore[no-untyped-def]
-    # A group is met as often as it has variables; one that is all ones or all zeros has no swap and is passed over.
-    n = order.shape[0]
+@helper(nogil=True)
+def _random_swap(order, groups, stream):  # type: ignore[no-untyped-def]
+    # A group is drawn in proportion to its variables; one that is all ones or all zeros has no swap and is drawn again.
+    n, starts, counts = order.shape[0], groups.starts, groups.counts
     while True:
         slot = below(stream, n)
-        g = np.searchsorted(starts, slot, side="right") - 1
+        g, end = 0, counts.shape[0]
+        while end - g > 1:  # the last group that starts at the slot or before
+            middle = (g + end) // 2
+            if starts[middle] <= slot:
+                g = middle
+            else:
+                end = middle
         lo, k, hi = starts[g], counts[g], starts[g + 1]
         if 0 < k < hi - lo:
             return order[lo + below(stream, k)], order[lo + k + below(stream, hi - lo - k)]

@@ -4,33 +4,33 @@ from __future__ import annotations
 
 import numpy as np
 
-from problems.compiling import compiled
+from problems.compiling import compiled, helper
 from solvers.local.kernels.lanes import lesser
 
 
 # Not fastmath as a whole: the infinity that closes ones must be one, however large coefficients are.
 @compiled(nogil=True, fastmath={"nnan", "nsz", "reassoc", "contract"}, error_model="numpy")
-def descend_matrix(  # type: ignore[no-untyped-def]
-    Q, reach, tolerance, fields, x, order, place, group, starts, counts, progress, looks
-):
+def descend_matrix(Q, reach, tolerance, groups, state, progress, looks):  # type: ignore[no-untyped-def]
     """Take the best improving swap of each one in turn until no swap of any pair improves.
 
     Arrays:
         Q: couplings [n, n], of any float dtype.
-        reach: largest entry of each row, at least 0 [n]: by no more than that can a coupling help a swap.
+        reach: largest entry of each row, at least 0 [n]: the most by which a coupling can help a swap.
         tolerance: a swap must lower the energy by more than this.
-        fields: g = s + Q x, float64 [n]; kept up, as are x, order and place.
-        group, starts, counts: groups as in :class:`solvers.local.arrays.Groups`.
-        progress: [slot of `order` to look at, slots looked at since the last gain], int64 [2].
-        looks: slots to look at, at most.
+        groups: which variables may be swapped.
+        state: updated; its fields are float64.
+        progress: [slot of `order` to look at, slots looked at since the last gain], int64 [2]; updated.
+        looks: most slots to look at.
 
     Returns:
-        How many were looked at; fewer than `looks` when the state is a swap-local optimum.
+        Number of slots looked at; fewer than `looks` when the state is a swap-local optimum.
     """
+    x, fields, order, place = state.x, state.fields, state.order, state.place
+    group, starts, counts = groups.of, groups.starts, groups.counts
     n = np.uint64(x.shape[0])  # unsigned, as an index that cannot be negative makes shorter loops
     slot, quiet = progress[0], progress[1]
     one_group = counts.shape[0] == 1
-    closed = np.empty(x.shape[0])  # to those who would enter: a sum is quicker than a choice
+    closed = np.empty(x.shape[0])  # infinity for ones, which cannot enter: a sum is faster than a choice
     lowest = np.inf
     for l in range(n):
         closed[l] = np.inf if x[l] else 0.0
@@ -131,7 +131,7 @@ def descend_factor(factor, norms, group, tolerance, fields, x, place, most):  # 
     return since >= n
 
 
-@compiled(nogil=True, fastmath={"reassoc", "contract"})
+@helper(nogil=True, fastmath={"reassoc", "contract"})
 def _product(factor, i, j, rank):  # type: ignore[no-untyped-def]
     total = 0.0
     for t in range(rank):

@@ -11,7 +11,7 @@ import numpy as np
 from problems.compiling import compiled
 from solvers.local.kernels.lanes import lesser
 from solvers.local.kernels.random import exponential, next64
-from solvers.local.kernels.tabu import CHILD, GAIN, LARGE, NEVER, PRESENT
+from solvers.local.kernels.tabu import BEST, GAIN, LARGE, NEVER, PRESENT
 
 _M16, _S16 = np.uint64(0xFFFF), np.uint64(16)
 
@@ -53,20 +53,22 @@ def anneal_flips(Q, fields, x, temperatures, progress, account, stream, proposal
 
 
 @compiled(nogil=True, fastmath=True, error_model="numpy")
-def tabu_flips(Q, fields, x, signs, free_at, best_x, tenure, clock, account, stream, steps):  # type: ignore[no-untyped-def]
-    """Take so many tabu steps, each the best flip of a variable that was not flipped lately.
+def tabu_flips(Q, state, search, stream, steps):  # type: ignore[no-untyped-def]
+    """Take so many tabu steps, each the best flip of a variable that is not tabu.
 
     Arrays:
         Q: couplings, float32 [n, n].
-        fields, x, signs: fields, float32 [n], the state, uint8 [n], and 1 - 2 x, float32 [n]; kept up.
-        free_at: the step from which a variable may be flipped again, int32 [n]; kept up.
-        best_x: the best state so far, uint8 [n]; kept up.
-        tenure: [least, spread] of the steps for which a flipped variable rests, int64 [2].
-        clock, account, stream: as :func:`solvers.local.kernels.tabu.tabu_matrix` takes them.
+        state: a `FlipState`; updated.
+        search: updated; `leave_at` holds the step from which each variable may be flipped again, `enter_at` is not
+            used, and the tenures are [least, spread] of the steps for which a flipped variable is tabu.
+        stream: random stream.
+        steps: number of steps.
     """
+    x, fields, signs, free_at, best_x = state.x, state.fields, state.signs, search.leave_at, search.best_x
+    tenure, clock, account = search.tenures, search.clock, search.account
     n = x.shape[0]
     now = np.int32(clock[0])
-    energy, best, least = account[PRESENT], account[CHILD], account[GAIN]
+    energy, best, least = account[PRESENT], account[BEST], account[GAIN]
     rest, rest_spread = np.int32(tenure[0]), np.uint64(tenure[1])
     shuffle = np.int32(1)
     while shuffle < n:
@@ -98,7 +100,7 @@ def tabu_flips(Q, fields, x, signs, free_at, best_x, tenure, clock, account, str
             best = energy
             best_x[:] = x
     clock[0] = now
-    account[PRESENT], account[CHILD] = energy, best
+    account[PRESENT], account[BEST] = energy, best
 
 
 @compiled(nogil=True, fastmath=True, error_model="numpy")

@@ -7,10 +7,13 @@ descent finds those; :mod:`solvers.local.kernels.descent` does the same in float
 
 from __future__ import annotations
 
+import numba as nb
 import numpy as np
 
-from problems.compiling import compiled
+from problems.compiling import compiled, helper
 from solvers.local.kernels.lanes import LANES, lesser, put_larger
+from solvers.local.kernels.separate import separate
+from solvers.local.kernels.structures import Matrix, PairScan, Search, State
 from solvers.local.kernels.tabu import GAIN, LARGE, NEVER, PRESENT
 
 SLOT, QUIET = 0, 1  # places in `scan`: the variable to look at next, variables looked at since the last gain
@@ -25,41 +28,38 @@ _LANES, _ONE = np.uint64(LANES), np.uint64(1)
 _NONE, _EACH = np.float32(0.0), np.float32(1.0)
 
 
-@compiled(nogil=True, fastmath=True, error_model="numpy")
-def descend_pairs(  # type: ignore[no-untyped-def]
-    Q, reach, near, strong, looks, fields, x, leave_at, enter_at, scan, now, target, account, quarters
-):
+@separate(
+    nb.int64, Matrix, PairScan, State, Search, nb.int32, float, int, nogil=True, fastmath=True, error_model="numpy"
+)  # fmt: skip
+def descend_pairs(Q, pairs, state, search, now, target, quarters):  # type: ignore[no-untyped-def]
     """Take the best swap of each one in turn until no swap of any pair improves; for a single group.
 
-    A swap gains only if its coupling makes up for the difference of the fields. Most ones of a good state are ruled out
-    by their largest coupling; of the others most need no look at the whole row but at a list of its largest entries,
-    once there is one. What is found is the same.
+    A swap gains only if its coupling makes up for the difference of the fields. The largest coupling rules out most
+    ones of a good state; for most of the others the list of their largest couplings is enough, once there is one. The
+    result is that of reading every row.
 
     Arrays:
-        Q, fields, x, leave_at, enter_at, account: as :func:`solvers.local.kernels.tabu.tabu_matrix` takes them.
-        reach: largest entry of each row of Q, and largest that is not on its list, float32 [2, n]; LARGE where they
-            are not known yet. Filled in as rows are read.
-        near, strong: lists of where the largest entries of each row stand, uint32 [n, w], and of these entries, the
-            largest first, float32 [n, w]; filled in for rows that are read often. With w = 0 there are none.
-        looks: how often each row was read, int32 [n]; kept up.
-        scan: see above, int64 [2]; moved on. The descent is over when `scan[QUIET]` is n.
-        now: the step from which what is swapped here may be swapped again.
+        Q: couplings, float32 [n, n].
+        pairs, state, search: what is kept between calls; `scan[QUIET]` is n when the descent is over.
+        now: step from which the swapped variables may be swapped again, int32.
         target: energy (in half units) at which to return.
-        quarters: quarters of a step to spend at most; looks at lists are free.
+        quarters: most quarters of a tabu step to spend; looks at lists are free.
 
     Returns:
-        How many were spent.
+        Quarters of a step spent.
     """
+    x, fields, leave_at, enter_at, account = state.x, state.fields, search.leave_at, search.enter_at, search.account
+    reach, near, strong, looks, scan = pairs.reach, pairs.near, pairs.strong, pairs.looks, pairs.scan
     n = np.uint64(x.shape[0])
     i, quiet = np.uint64(scan[SLOT]), np.uint64(scan[QUIET])
-    energy, least, stride = account[PRESENT], account[GAIN], _stride(n)
+    energy, least, step = account[PRESENT], account[GAIN], stride(n)
     asked = np.empty(x.shape[0], np.float32)
     lowest = _asked(fields, enter_at, asked)
     spent = 0
     while quiet < n and spent < quarters and energy > target:
         quiet += _ONE
         out = i
-        i += stride
+        i += step
         if i >= n:
             i -= n
         enough = lowest - fields[out] + least  # what a coupling must be for a swap to gain
@@ -77,7 +77,7 @@ def descend_pairs(  # type: ignore[no-untyped-def]
             if looks[out] == 1:
                 reach[ROW, out] = _largest_of(row)
             if looks[out] == _WORTH_A_LIST and near.shape[1]:
-                reach[REST, out] = _list_largest(row, reach[ROW, out], near[out], strong[out])
+                reach[REST, out] = list_largest(row, reach[ROW, out], near[out], strong[out])
         change = np.float64(low) - np.float64(fields[out])
         if change >= -least:
             continue
@@ -100,8 +100,9 @@ def descend_pairs(  # type: ignore[no-untyped-def]
 
 
 @compiled(nogil=True, fastmath=True, error_model="numpy")
-def take_back(Q, x, fields, leave_at, enter_at, best_x, now):  # type: ignore[no-untyped-def]
-    """Bring x and its fields back to `best_x`, a state with as many ones, by swaps; return how many it took."""
+def take_back(Q, state, search, now):  # type: ignore[no-untyped-def]
+    """Return the state and its fields to `search.best_x`, a state with as many ones, by swaps; return their number."""
+    x, fields, best_x, leave_at, enter_at = state.x, state.fields, search.best_x, search.leave_at, search.enter_at
     n = x.shape[0]
     out = into = swaps = 0
     while True:
@@ -121,23 +122,23 @@ def take_back(Q, x, fields, leave_at, enter_at, best_x, now):  # type: ignore[no
 
 
 @compiled(nogil=True, error_model="numpy")
-def _stride(n):  # type: ignore[no-untyped-def]
+def stride(n):  # type: ignore[no-untyped-def]
     """How far apart in the list those are that are looked at in turn: so far that they seldom belong together.
 
     Variables of one neuron stand side by side, and a descent that looks at them in a row ends higher, after more looks.
     About n over the golden ratio, and without a divisor that n has: n such strides come by all.
     """
-    stride = np.uint64(_GOLDEN * np.float64(n)) + _ONE
+    step = np.uint64(_GOLDEN * np.float64(n)) + _ONE
     while True:
-        a, b = n, stride
+        a, b = n, step
         while b > np.uint64(0):
             a, b = b, a % b
         if a == _ONE:
-            return stride % n
-        stride += _ONE
+            return step % n
+        step += _ONE
 
 
-@compiled(nogil=True, fastmath=True, error_model="numpy")
+@helper(nogil=True, fastmath=True, error_model="numpy")
 def _asked(fields, enter_at, asked):  # type: ignore[no-untyped-def]
     """Fill in the field of each zero, and LARGE for ones; return the least."""
     lowest = LARGE
@@ -147,7 +148,7 @@ def _asked(fields, enter_at, asked):  # type: ignore[no-untyped-def]
     return lowest
 
 
-@compiled(nogil=True, fastmath=True, error_model="numpy")
+@helper(nogil=True, fastmath=True, error_model="numpy")
 def _least_of_list(asked, near, strong, enough):  # type: ignore[no-untyped-def]
     """The least of what those on a list ask for less their couplings, where these are enough; LARGE if none are."""
     low = LARGE
@@ -160,7 +161,7 @@ def _least_of_list(asked, near, strong, enough):  # type: ignore[no-untyped-def]
     return low
 
 
-@compiled(nogil=True, fastmath=True, error_model="numpy")
+@helper(nogil=True, fastmath=True, error_model="numpy")
 def _largest_of(row):  # type: ignore[no-untyped-def]
     low = LARGE
     for l in range(np.uint64(row.shape[0])):
@@ -169,7 +170,7 @@ def _largest_of(row):  # type: ignore[no-untyped-def]
 
 
 @compiled(nogil=True, fastmath=True, error_model="numpy")
-def _list_largest(row, largest, near, strong):  # type: ignore[no-untyped-def]
+def list_largest(row, largest, near, strong):  # type: ignore[no-untyped-def]
     """List the largest positive entries of a row, as many as there is room for, and return what no other exceeds.
 
     Counts are in float32, as those of integers would be widened to 64 bits and take twice as long.

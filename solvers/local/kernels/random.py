@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from problems.compiling import compiled
+from problems.compiling import compiled, helper
 
 GAMMA = np.uint64(0x9E3779B97F4A7C15)
 """What a counter grows by from one number to the next."""
@@ -52,13 +52,13 @@ def share(bits, bound):  # type: ignore[no-untyped-def]
     return np.int64(((bits >> _S32) * np.uint64(bound)) >> _S32)
 
 
-@compiled(nogil=True, inline="always")
+@helper(nogil=True)
 def below(stream, bound):  # type: ignore[no-untyped-def]
     """The next integer of 0 .. bound - 1 of a stream."""
     return share(next64(stream), bound)
 
 
-@compiled(nogil=True, inline="always")
+@helper(nogil=True)
 def unit(stream):  # type: ignore[no-untyped-def]
     """A float32 of (0, 1]."""
     return np.float32((next64(stream) >> _S40) + _ONE) * _UNIT24

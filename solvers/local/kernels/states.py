@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from problems.compiling import compiled
+from problems.compiling import compiled, helper
 from solvers.local.kernels.lanes import lesser
 
 
-@compiled(nogil=True, error_model="numpy")
+@helper(nogil=True, error_model="numpy")
 def copy(source, into):  # type: ignore[no-untyped-def]
     """As `into[:] = source` for arrays [n], which takes ten times as long to compile."""
     for l in range(into.shape[0]):
@@ -16,8 +16,9 @@ def copy(source, into):  # type: ignore[no-untyped-def]
 
 
 @compiled(nogil=True, error_model="numpy")
-def arrange(x, members, starts, counts, order, place):  # type: ignore[no-untyped-def]
-    """Fill `order` with the variables of each group, ones first, and `place` with where each stands, int32 [n]."""
+def arrange(x, groups, order, place):  # type: ignore[no-untyped-def]
+    """Fill in the variables of each group, ones first, and the position of each variable in that order, int32 [n]."""
+    members, starts, counts = groups.members, groups.starts, groups.counts
     for g in range(counts.shape[0]):
         one, zero = starts[g], starts[g] + counts[g]
         for t in range(starts[g], starts[g + 1]):

@@ -9,17 +9,20 @@ Loops over variables are written for the vector unit: whole rows, no branches; a
 
 from __future__ import annotations
 
+import numba as nb
 import numpy as np
 
-from problems.compiling import compiled
+from problems.compiling import compiled, helper
 from solvers.local.kernels.lanes import lesser
 from solvers.local.kernels.random import next64
+from solvers.local.kernels.separate import separate
 from solvers.local.kernels.states import copy
+from solvers.local.kernels.structures import GroupLayout, Matrix, Search, State, Stream
 
 LARGE = np.float32(1e30)
 NEVER = np.int32(2**31 - 1)
 ROUNDING = 1e-6  # share of the largest field by which a state must be better: less may be the rounding of float32
-PRESENT, CHILD, GAIN = 0, 1, 2  # places in `account`: energy of the present state, of the best, least gain that counts
+PRESENT, BEST, GAIN = 0, 1, 2  # places in `account`: energy of the present state, of the best, least gain that counts
 
 _SMALL = 16  # groups of at most so many variables are looked at pair by pair: 64 pairs, cheaper than to be clever
 _S16, _S32, _S48, _M16 = np.uint64(16), np.uint64(32), np.uint64(48), np.uint64(0xFFFF)
@@ -35,47 +38,47 @@ def begin_search(fields, energy, clock, account):  # type: ignore[no-untyped-def
     for l in range(fields.shape[0]):
         size = max(size, abs(fields[l]))
     clock[0] = clock[1] = 0
-    account[PRESENT], account[CHILD], account[GAIN] = energy, energy, ROUNDING * size
+    account[PRESENT], account[BEST], account[GAIN] = energy, energy, ROUNDING * size
 
 
-@compiled(nogil=True, error_model="numpy")
+@helper(nogil=True, error_model="numpy")
 def search_is_over(patience, n, target, clock, account):  # type: ignore[no-untyped-def]
     """Whether a search has nothing more to do: the loops of the kernels below end for the same reasons."""
     return (
-        clock[0] - clock[1] >= patience or clock[0] >= _LONGEST * patience + 4 * n or account[CHILD] <= target
+        clock[0] - clock[1] >= patience or clock[0] >= _LONGEST * patience + 4 * n or account[BEST] <= target
     )  # fmt: skip
 
 
 # No sums in another order: the rows of a swap are added in one of two places, as a halt may fall between two steps, and
 # what a clock decides must not change a bit.
-@compiled(nogil=True, fastmath={"nnan", "ninf", "nsz", "arcp", "contract", "afn"}, error_model="numpy")
-def tabu_matrix(  # type: ignore[no-untyped-def]
-    Q, fields, x, leave_at, enter_at, best_x, tenures, patience, target, clock, account, stream, steps
-):
-    """Take so many steps among the swaps of one group of variables, fewer where the energy comes down to the target.
+@separate(
+    nb.int64, Matrix, State, Search, int, float, Stream, int,
+    nogil=True, fastmath={"nnan", "ninf", "nsz", "arcp", "contract", "afn"}, error_model="numpy",
+)  # fmt: skip
+def tabu_matrix(Q, state, search, patience, target, stream, steps):  # type: ignore[no-untyped-def]
+    """Take tabu steps among the swaps of a single group of variables.
+
+    A step has three phases, each a pass over all variables: add the rows of the last swap to the fields and find the
+    best leaver; find the best enterer for it; make the swap. The rows are added one step late, as the next pass reads
+    the fields anyway; those of the last swap are added on return, so that fields are right between calls.
 
     Arrays:
         Q: couplings, float32 [n, n].
-        fields: g = s + Q x, float32 [n]; kept up.
-        x: the state, uint8 [n]; kept up.
-        leave_at, enter_at: the step from which a variable may leave or enter the state, int32 [n]; NEVER for zeros in
-            the first and for ones in the second. Kept up.
-        best_x: the best state of this search, uint8 [n]; kept up.
-        tenures: [least, spread] of the steps that an entered variable stays, then of those that a left one keeps
-            away, int64 [4].
+        state, search: what is kept between calls; `order` and `place` of the state are not used.
         patience: steps without a better state after which to return.
         target: energy (in half units) at which to return.
-        clock: [steps taken, step of the best state], int64 [2].
-        account: energies, float64 [3]; see PRESENT, CHILD and GAIN.
-        stream: random stream, uint64 [1].
-        steps: steps to take at most.
+        stream: random stream.
+        steps: most steps to take.
 
     Returns:
-        How many were taken.
+        Number of steps taken.
     """
+    x, fields, best_x = state.x, state.fields, search.best_x
+    leave_at, enter_at = search.leave_at, search.enter_at
+    tenures, clock, account = search.tenures, search.clock, search.account
     n = np.uint64(x.shape[0])  # unsigned, as an index that cannot be negative makes shorter loops
     now, found = np.int32(clock[0]), np.int32(clock[1])
-    energy, best, least = account[PRESENT], account[CHILD], account[GAIN]
+    energy, best, least = account[PRESENT], account[BEST], account[GAIN]
     longest = _LONGEST * patience + 4 * x.shape[0]
     stay, stay_spread = np.int32(tenures[0]), np.uint64(tenures[1])
     away, away_spread = np.int32(tenures[2]), np.uint64(tenures[3])
@@ -152,28 +155,28 @@ def tabu_matrix(  # type: ignore[no-untyped-def]
         for l in range(n):
             fields[l] += gained[l] - lost[l]
     clock[0], clock[1] = now, found
-    account[PRESENT], account[CHILD] = energy, best
+    account[PRESENT], account[BEST] = energy, best
     return done
 
 
-@compiled(nogil=True, fastmath=True, error_model="numpy")
-def tabu_groups(  # type: ignore[no-untyped-def]
-    Q, fields, x, order, place, group, starts, counts, leave_at, enter_at, best_x, tenures, patience, target, clock,
-    account, stream, steps,
-):  # fmt: skip
+@separate(
+    nb.int64, Matrix, GroupLayout, State, Search, int, float, Stream, int,
+    nogil=True, fastmath=True, error_model="numpy",
+)  # fmt: skip
+def tabu_groups(Q, groups, state, search, patience, target, stream, steps):  # type: ignore[no-untyped-def]
     """As :func:`tabu_matrix`, where a variable may only be swapped with one of its group.
 
-    A step takes the best swap over all groups: the best of all pairs of a small group, the best pair of its best
-    leaver in a large one.
-
-    Arrays:
-        order, place: variables by group, ones first, and where each stands, int32 [n]; kept up.
-        group, starts, counts: groups as in :class:`solvers.local.arrays.Groups`.
+    A step takes the best swap over all groups: the best of all pairs of a small group, the best pair of the best
+    leaver of a large one. `order` and `place` of the state are updated too.
     """
+    x, fields, order, place, best_x = state.x, state.fields, state.order, state.place, search.best_x
+    starts, counts = groups.starts, groups.counts
+    leave_at, enter_at = search.leave_at, search.enter_at
+    tenures, clock, account = search.tenures, search.clock, search.account
     n = x.shape[0]
-    groups = counts.shape[0]
+    number = counts.shape[0]
     now, found = np.int32(clock[0]), np.int32(clock[1])
-    energy, best, least = account[PRESENT], account[CHILD], account[GAIN]
+    energy, best, least = account[PRESENT], account[BEST], account[GAIN]
     longest = _LONGEST * patience + 4 * x.shape[0]
     stay, stay_spread = np.int32(tenures[0]), np.uint64(tenures[1])
     away, away_spread = np.int32(tenures[2]), np.uint64(tenures[3])
@@ -183,10 +186,10 @@ def tabu_groups(  # type: ignore[no-untyped-def]
         now += np.int32(1)
         bits = next64(stream)
         # Groups are looked at from a random one on: of equal swaps no group's is always taken.
-        g = np.int64(((bits >> _S32) * np.uint64(groups)) >> _S32)
+        g = np.int64(((bits >> _S32) * np.uint64(number)) >> _S32)
         low = LARGE
         out, into = np.int32(0), np.int32(0)
-        for _ in range(groups):
+        for _ in range(number):
             lo, mid, hi = starts[g], starts[g] + counts[g], starts[g + 1]
             if hi - lo <= _SMALL:
                 for a in range(lo, mid):
@@ -214,7 +217,7 @@ def tabu_groups(  # type: ignore[no-untyped-def]
                             low = change
                             out, into = i, j
             g += 1
-            if g == groups:
+            if g == number:
                 g = np.int64(0)
         if low == LARGE:
             continue
@@ -234,5 +237,5 @@ def tabu_groups(  # type: ignore[no-untyped-def]
             copy(x, best_x)
             found = now
     clock[0], clock[1] = now, found
-    account[PRESENT], account[CHILD] = energy, best
+    account[PRESENT], account[BEST] = energy, best
     return done

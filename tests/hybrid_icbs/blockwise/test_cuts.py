@@ -23,7 +23,7 @@ from solvers import solve
 Tensors = tuple[torch.Tensor, torch.Tensor]
 CUT: dict[str, Any] = {
     "density": 0.02, "steps": 8, "cut_steps": 5, "block_size": 256, "batch_size": 128, "guard_size": 200,
-    "backend": "tabu?children=5",
+    "backend": "tabu?offspring=5",
 }  # fmt: skip
 
 

@@ -25,7 +25,7 @@ from solvers.dispatch import Processes, RayCluster, get_dispatch
 Tensors = tuple[torch.Tensor, torch.Tensor]
 SMALL: dict[str, Any] = {"density": 0.05, "steps": 9, "round_size": 3, "block_size": 64, "batch_size": 64,
                          "progress": False, "seed": 4}  # fmt: skip
-BACKENDS = ["tabu?children=3", "sa?restarts=2&sweeps=10", "exact", "portfolio?solvers=sa?sweeps=5+tabu?children=2"]
+BACKENDS = ["tabu?offspring=3", "sa?restarts=2&sweeps=10", "exact", "portfolio?solvers=sa?sweeps=5+tabu?offspring=2"]
 
 
 def assert_same(one: PruneResult, other: PruneResult) -> None:
@@ -68,10 +68,10 @@ def test_masks_are_the_same_on_a_ray_cluster(classifier: nn.Module, digits: Tens
 
 
 def test_a_dispatch_that_is_given_ready_is_left_open(classifier: nn.Module, digits: Tensors) -> None:
-    here = prune(classifier, digits, **SMALL, backend="tabu?children=3")
+    here = prune(classifier, digits, **SMALL, backend="tabu?offspring=3")
     with Processes(workers=2) as dispatch:
         for _ in range(2):
-            assert_same(here, prune(classifier, digits, **SMALL, backend="tabu?children=3", dispatch=dispatch))
+            assert_same(here, prune(classifier, digits, **SMALL, backend="tabu?offspring=3", dispatch=dispatch))
         assert len(dispatch._pool) == 2
     assert not dispatch._pool
 
@@ -157,7 +157,7 @@ def test_the_command_line_takes_it_and_says_what_is_wrong(tmp_path: Path, monkey
     )
     monkeypatch.chdir(tmp_path)
     common = ["prune", "--model", "little:model", "--data", "little:data", "--density", "0.2", "--steps", "2"]
-    common += ["--block-size", "32", "--round-size", "2", "--backend", "tabu?children=2", "--json"]
+    common += ["--block-size", "32", "--round-size", "2", "--backend", "tabu?offspring=2", "--json"]
     sys.modules.pop("little", None)
     here = CliRunner().invoke(app, [*common, "--dispatch", "serial", "--out", "run-0"])
     assert here.exit_code == 0, here.output

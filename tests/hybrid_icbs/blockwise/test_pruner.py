@@ -18,7 +18,7 @@ from hybrid_icbs.digits import load_digits
 
 Tensors = tuple[torch.Tensor, torch.Tensor]
 SMALL: dict[str, Any] = {"density": 0.05, "steps": 6, "block_size": 128, "batch_size": 100}
-SMALL |= {"backend": "tabu?children=5"}
+SMALL |= {"backend": "tabu?offspring=5"}
 
 
 def pruner(model: nn.Module, data: Tensors, **settings: Any) -> Pruner:
@@ -98,7 +98,7 @@ def test_ask_and_tell_by_hand_equals_run(classifier: nn.Module, digits: Tensors)
     while asked := by_hand.ask():
         seed = int(np.random.SeedSequence([0, by_hand.rounds]).generate_state(1)[0])
         answers = [
-            solvers.solve(problem, "tabu", children=5, seed=seed + b, initial_states=by_hand._round.blocks[b].before)
+            solvers.solve(problem, "tabu", offspring=5, seed=seed + b, initial_states=by_hand._round.blocks[b].before)
             for b, problem in enumerate(asked)
         ]
         for b in reversed(range(len(asked))):  # answers may come in any order
@@ -298,7 +298,7 @@ def test_batch_norm_is_recalibrated_unless_told_not_to() -> None:
         ({"density": 1e-9}, "no block can be formed"),
         ({"guard_size": 1347}, "leaves none of 1347 for gradients"),
         ({"backend": "tabuu"}, "did you mean 'tabu'"),
-        ({"backend": "tabu?childs=3"}, "did you mean 'children'"),
+        ({"backend": "tabu?offsprings=3"}, "did you mean 'offspring'"),
         ({"exclude": ["0", "2", "4"]}, "no layer is in scope"),
         ({"backend": "auto", "backend_options": {"restarts": 2}}, "need a named backend"),
     ],

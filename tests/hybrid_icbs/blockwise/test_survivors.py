@@ -32,7 +32,7 @@ from solvers import solve
 Tensors = tuple[torch.Tensor, torch.Tensor]
 REFIT: dict[str, Any] = {
     "density": 0.05, "update": "backsolve", "steps": 6, "round_size": 2, "block_size": 64, "batch_size": 64,
-    "backend": "tabu?children=3",
+    "backend": "tabu?offspring=3",
 }  # fmt: skip
 
 
@@ -184,7 +184,7 @@ def test_ask_and_tell_by_hand_equals_run(classifier: nn.Module, digits: Tensors)
         seed = int(np.random.SeedSequence([0, by_hand.rounds]).generate_state(1)[0])
         starts = [block.before for block in by_hand._round.blocks]  # type: ignore[union-attr]
         for b in reversed(range(len(asked))):
-            answer = solve(asked[b], "tabu", children=3, seed=seed + b, initial_states=starts[b])
+            answer = solve(asked[b], "tabu", offspring=3, seed=seed + b, initial_states=starts[b])
             by_hand.tell(asked[b], answer)
     assert same(weights_of(by_run.model), weights_of(by_hand.model))
 
@@ -272,7 +272,7 @@ def test_refits_need_a_guard() -> None:
 def test_transformers_models_are_refitted_to_a_pattern_and_saved(name: str, dtype: torch.dtype, tmp_path: Path) -> None:
     model = make(name).to(dtype)
     given: dict[str, Any] = {"pattern": "2:4", "update": "backsolve", "steps": 3, "block_size": 128, "guard_size": 8}
-    given |= {"backend": "tabu?children=3", "progress": False}
+    given |= {"backend": "tabu?offspring=3", "progress": False}
     # Few samples, many times: the models are random, and other samples would have nothing in common.
     data = {key: torch.cat([value[:4]] * 6) for key, value in samples(name, 4).items()}
     result = prune(model, data, **given, out=tmp_path / "run")

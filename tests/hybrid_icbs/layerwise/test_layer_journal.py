@@ -109,7 +109,7 @@ def test_a_finished_run_says_where_its_model_is(tmp_path: Path) -> None:
 
 
 def test_resume_goes_on_with_runs_of_blocks_too(tmp_path: Path) -> None:
-    settings: dict[str, Any] = {"density": 0.5, "steps": 4, "block_size": 32, "backend": "tabu?children=3"}
+    settings: dict[str, Any] = {"density": 0.5, "steps": 4, "block_size": 32, "backend": "tabu?offspring=3"}
     whole = prune(make("llama"), samples("llama", 12), **settings, progress=False)
     from hybrid_icbs import Config
 

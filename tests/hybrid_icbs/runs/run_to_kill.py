@@ -33,10 +33,10 @@ from hybrid_icbs.runs.journal import Journal
 
 SMALL = {"density": 0.05, "steps": 16, "round_size": 2, "block_size": 64, "batch_size": 64, "hold_back": 0.3}
 WAYS: dict[str, dict[str, Any]] = {
-    "layer": SMALL | {"guard_size": 200, "fixed_kept": 0.1, "scope": "layer", "backend": "tabu?children=3&threads=1"},
-    "cut": {"density": 0.02, "steps": 9, "cut_steps": 6, "block_size": 256, "backend": "tabu?children=3&threads=1"},
+    "layer": SMALL | {"guard_size": 200, "fixed_kept": 0.1, "scope": "layer", "backend": "tabu?offspring=3&threads=1"},
+    "cut": {"density": 0.02, "steps": 9, "cut_steps": 6, "block_size": 256, "backend": "tabu?offspring=3&threads=1"},
     "global": {"density": 0.2, "steps": 10, "block_size": 512, "backend": "sa?restarts=2&sweeps=5&threads=1"},
-    "refit": SMALL | {"update": "backsolve", "guard_size": 200, "backend": "tabu?children=3&threads=1"},
+    "refit": SMALL | {"update": "backsolve", "guard_size": 200, "backend": "tabu?offspring=3&threads=1"},
     "by layer": {"density": 0.4, "objective": "joint", "scope": "global", "update": "backsolve"},
 }
 

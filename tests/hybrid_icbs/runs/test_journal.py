@@ -25,7 +25,7 @@ from solvers.local.sa import SimulatedAnnealing
 
 Tensors = tuple[torch.Tensor, torch.Tensor]
 SMALL: dict[str, Any] = {"density": 0.05, "steps": 6, "round_size": 2, "block_size": 64, "batch_size": 64,
-                         "backend": "tabu?children=3"}  # fmt: skip
+                         "backend": "tabu?offspring=3"}  # fmt: skip
 SCRIPT = Path(__file__).with_name("run_to_kill.py")
 
 
@@ -79,12 +79,12 @@ def test_ctrl_c_in_the_middle_of_a_solve_leaves_its_block_for_the_resume(
 def test_a_resumed_run_keeps_the_solver_with_which_it_began(
     classifier: nn.Module, digits: Tensors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    mine = solvers.get_solver("tabu", children=3)
+    mine = solvers.get_solver("tabu", offspring=3)
     p = begin(classifier, digits, tmp_path / "object")
     p.run(mine, after_round=lambda p: setattr(p, "interrupted", True))
     p.close()
     again = Pruner.resume(tmp_path / "object", classifier, digits)
-    with pytest.raises(PruningError, match=r"the run began with TabuSearch\(.*children=3"):
+    with pytest.raises(PruningError, match=r"the run began with TabuSearch\(.*offspring=3"):
         again.run("tabu")
     assert again.backend == repr(mine)
     again.run(mine)

@@ -216,7 +216,7 @@ def test_solve_finds_the_answer_of_the_same_command_again(sapi: SapiServer, tmp_
 def test_a_journal_from_before_there_were_calls_is_opened(
     classifier: nn.Module, digits: Tensors, tmp_path: Path
 ) -> None:
-    prune(classifier, digits, **SMALL | {"backend": "tabu?children=3"}, out=tmp_path, progress=False)
+    prune(classifier, digits, **SMALL | {"backend": "tabu?offspring=3"}, out=tmp_path, progress=False)
     with sqlite3.connect(tmp_path / FILE) as old:
         old.execute("DROP TABLE calls")
         old.execute("ALTER TABLE blocks DROP COLUMN applied")

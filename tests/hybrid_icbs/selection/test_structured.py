@@ -19,7 +19,7 @@ from hybrid_icbs.selection.groups import choose_groups, holds, pattern_masks
 
 Tensors = tuple[torch.Tensor, torch.Tensor]
 TWO_FOUR: dict[str, Any] = {
-    "pattern": "2:4", "steps": 6, "round_size": 2, "block_size": 64, "batch_size": 64, "backend": "tabu?children=3",
+    "pattern": "2:4", "steps": 6, "round_size": 2, "block_size": 64, "batch_size": 64, "backend": "tabu?offspring=3",
 }  # fmt: skip
 
 

@@ -174,8 +174,8 @@ def test_a_race_starts_from_the_current_mask():
         base.form.dense(), base.linear, 10, provenance={"pruned_now": 10, "method": "test"}
     )  # fmt: skip
     mask = np.r_[np.ones(10, np.int8), np.zeros(20, np.int8)]
-    done = race({"m": with_mask}, ["tabu?children=1"], start="mask", seeds=1)
-    expected = solvers.solve(with_mask, "tabu?children=1", seed=0, initial_states=mask)
+    done = race({"m": with_mask}, ["tabu?offspring=1"], start="mask", seeds=1)
+    expected = solvers.solve(with_mask, "tabu?offspring=1", seed=0, initial_states=mask)
     assert done.rows[0].energy == pytest.approx(expected.first.energy)
     assert done.race.protocol.start == "mask"
     assert "from the current mask" in done.page()

@@ -64,7 +64,7 @@ def same(left: list[Any], right: list[Any]) -> bool:
 # The same work
 
 
-@pytest.mark.parametrize("backend", ["sa?restarts=3&sweeps=20", "tabu?children=10&restarts=2", "portfolio"])
+@pytest.mark.parametrize("backend", ["sa?restarts=3&sweeps=20", "tabu?offspring=10&restarts=2", "portfolio"])
 def test_answers_are_those_of_solve_many_to_the_bit(dispatch: Dispatch, backend: str) -> None:
     solver, problems = get_solver(backend), blocks()
     starts = [problem.random_states(2, 1) for problem in problems]

@@ -64,7 +64,7 @@ def assert_same(answers: list[Any], others: list[Any]) -> None:
 
 
 def test_answers_are_those_of_solve_many_to_the_bit(local: RayCluster) -> None:
-    for backend in ("sa?restarts=3&sweeps=20", "tabu?children=10"):
+    for backend in ("sa?restarts=3&sweeps=20", "tabu?offspring=10"):
         solver = get_solver(backend)
         assert_same(local.solve(solver, blocks(), seed=11), solver.solve_many(blocks(), seed=11))
 

@@ -17,13 +17,13 @@ from problems import BlockProblem
 from solvers import UnavailableError, get_solver
 from solvers.local.arrays import dense_arrays
 from solvers.local.batched import tabu_triton
-from solvers.local.kernels import tabu
+from solvers.local.kernels import structures, tabu
 from solvers.local.tabu import TabuSearch
 from solvers.testing import conformance_checks
 
 assert os.environ.get("TRITON_INTERPRET") == "1", "set TRITON_INTERPRET=1 before Triton is imported"
 
-SHORT = {"population": 2, "children": 3, "iterations": 3}
+SHORT = {"population": 2, "offspring": 3, "iterations": 3}
 
 
 def block(n: int, seed: int, whole: bool = False) -> BlockProblem:
@@ -53,13 +53,24 @@ class Searches:
         self.rests = np.full((*shape, wide), tabu_triton.NEVER, np.int32)
         self.rests[..., :n] = np.where(self.x, 0, -1)
         self.least = 1e-6 * np.abs(self.fields).max(axis=-1).astype(np.float64)
-        self.child_x = (self.rests >= 0).astype(np.uint8)
-        self.child, self.found_at = self.energy.copy(), np.zeros(shape, np.int32)
+        self.offspring_x = (self.rests >= 0).astype(np.uint8)
+        self.offspring, self.found_at = self.energy.copy(), np.zeros(shape, np.int32)
         self.tenures = np.array([arrays.groups.tenures for arrays in self.arrays], np.int32)
 
     def advance(self, *, stops: list[int], patience: int) -> Searches:
         """Take steps in several launches; `self` stays as it is."""
-        names = ["Q", "fields", "rests", "child_x", "energy", "child", "found_at", "least", "streams", "tenures"]
+        names = [
+            "Q",
+            "fields",
+            "rests",
+            "offspring_x",
+            "energy",
+            "offspring",
+            "found_at",
+            "least",
+            "streams",
+            "tenures",
+        ]
         sent = {name: torch.from_numpy(getattr(self, name).copy()) for name in names}
         for begin, end in itertools.pairwise(stops):
             tabu_triton.take_steps(*sent.values(), begin, end, patience)
@@ -114,8 +125,8 @@ def test_the_kernel_takes_the_steps_of_a_plain_reference(n, whole):
             fields, x, free_at, energy, best, best_x, found = by_hand(searches, p, m, steps, patience)
             assert (after.fields[p, m, :n] == fields).all()
             assert (after.rests[p, m, :n] == np.where(x, free_at - 1, -free_at)).all()
-            assert (after.energy[p, m], after.child[p, m], after.found_at[p, m]) == (energy, best, found)
-            assert (after.child_x[p, m, :n] == best_x).all()
+            assert (after.energy[p, m], after.offspring[p, m], after.found_at[p, m]) == (energy, best, found)
+            assert (after.offspring_x[p, m, :n] == best_x).all()
             assert found > 1, "a search that finds nothing shows nothing"
     assert (after.fields[..., n:] == 0).all()
     assert (after.rests[..., n:] == tabu_triton.NEVER).all()
@@ -125,21 +136,20 @@ def test_the_kernel_takes_the_steps_of_the_compiled_one():
     n, steps, patience = 100, 40, 1000
     searches = Searches([block(n, 4, whole=True)], 1)  # without rounding, and ties in one block of the compiled kernel
     arrays = searches.arrays[0]
-    x, child_x = searches.x[0, 0].astype(np.uint8), searches.x[0, 0].astype(np.uint8)
+    x, offspring_x = searches.x[0, 0].astype(np.uint8), searches.x[0, 0].astype(np.uint8)
     fields, stream = searches.fields[0, 0, :n].copy(), searches.streams[0].view(np.uint64)
     leave_at = np.where(x, 0, tabu.NEVER).astype(np.int32)
     enter_at = np.where(x, tabu.NEVER, 0).astype(np.int32)
-    clock, account = np.zeros(2, np.int64), np.zeros(3)
+    clock, account = np.zeros(2, np.int64), np.zeros(4)
     tabu.begin_search(fields, searches.energy[0, 0], clock, account)
-    tabu.tabu_matrix(
-        arrays.matrix, fields, x, leave_at, enter_at, child_x, arrays.groups.tenures, patience, -np.inf, clock,
-        account, stream.copy(), steps,
-    )  # fmt: skip
+    state = structures.State(x, fields, np.zeros(n, np.int32), np.zeros(n, np.int32))
+    search = structures.Search(leave_at, enter_at, offspring_x, arrays.groups.tenures.copy(), clock, account)
+    tabu.tabu_matrix(arrays.matrix, state, search, patience, -np.inf, stream.copy(), steps)
     after = searches.advance(stops=[0, steps], patience=patience)
     assert (after.fields[0, 0, :n] == fields).all()
     assert ((after.rests[0, 0, :n] >= 0) == x).all()
-    assert (after.child_x[0, 0, :n] == child_x).all()
-    assert (after.child[0, 0], after.found_at[0, 0]) == (account[tabu.CHILD], clock[1])
+    assert (after.offspring_x[0, 0, :n] == offspring_x).all()
+    assert (after.offspring[0, 0], after.found_at[0, 0]) == (account[tabu.BEST], clock[1])
 
 
 def test_a_search_out_of_patience_stays_as_it_is():
@@ -202,6 +212,6 @@ TOLD_ALREADY = ("answers with", "reports", "starts from", "finds the optimum", "
     "check", [check for check in conformance_checks() if not str(check).startswith(TOLD_ALREADY)], ids=str
 )
 def test_the_engine_keeps_the_contract(check):
-    reason = check(lambda: get_solver("tabu?engine=triton&population=2&children=4&iterations=3"))
+    reason = check(lambda: get_solver("tabu?engine=triton&population=2&offspring=4&iterations=3"))
     if reason is not None:
         pytest.skip(reason)

@@ -129,7 +129,7 @@ def test_the_energy_of_a_known_state_is_recognised_as_a_target_though_its_terms_
 def test_a_target_that_is_truly_lower_is_not_said_to_be_reached():
     problem = instances.random(14, 7, seed=1)
     best = optimum(problem)
-    for backend in ("tabu?children=20", "sa"):
+    for backend in ("tabu?offspring=20", "sa"):
         assert get_solver(backend).solve(problem, seed=0, target=best - 1e-8).info["ended_by"] == "work"
 
 

@@ -27,7 +27,7 @@ class TestConformance(unittest.TestCase):
 
 
 SAMPLERS = pytest.mark.parametrize(
-    "sampler", [SimulatedAnnealing(threads=1), TabuSearch(children=20, threads=1)], ids=["sa", "tabu"]
+    "sampler", [SimulatedAnnealing(threads=1), TabuSearch(offspring=20, threads=1)], ids=["sa", "tabu"]
 )
 
 
@@ -129,7 +129,7 @@ def test_what_cannot_be_sampled_is_refused(sampler):
 
 def test_a_sampler_is_still_a_plain_setting():
     assert SimulatedAnnealing(sweeps=3) == SimulatedAnnealing(sweeps=3) != SimulatedAnnealing(sweeps=4)
-    assert hash(TabuSearch(children=3)) == hash(TabuSearch(children=3))
+    assert hash(TabuSearch(offspring=3)) == hash(TabuSearch(offspring=3))
     assert repr(SimulatedAnnealing()) == "SimulatedAnnealing(restarts=8, sweeps=50, threads=None)"
     with SimulatedAnnealing() as sampler:  # dimod samplers are context managers
         assert sampler.sample_ising({"a": 1.0}, {}).first.sample == {"a": -1}

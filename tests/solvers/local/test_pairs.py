@@ -1,4 +1,4 @@
-"""Descents among all pairs: where they end, the lists that spare them looks, the order in which they look."""
+"""Descents among all pairs: where they end, their lists of large couplings, the order in which they read rows."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_a_descent_among_pairs_ends_where_no_swap_improves():
     assert np.array_equal(search.enter_at == tabu.NEVER, search.x == 1)
 
 
-def test_a_descent_in_small_pieces_is_the_same_as_in_one():
+def test_a_descent_in_many_calls_equals_one_in_a_single_call():
     whole, pieces = Search(), Search()
     whole.descend(1 << 40)
     while pieces.scan[pairs.QUIET] < len(pieces.x):
@@ -64,14 +64,12 @@ def test_lists_of_strong_couplings_change_nothing_but_the_work():
         assert np.array_equal(listed.strong[i, found], np.sort(matrix[i, above])[::-1])
 
 
-def test_a_search_is_taken_back_to_its_best_state():
+def test_a_search_returns_to_its_best_state():
     search = Search()
     best, fields = search.x.copy(), search.fields.copy()
     search.descend(1 << 40)
     moved = int((search.x != best).sum()) // 2
-    swaps = pairs.take_back(
-        search.arrays.matrix, search.x, search.fields, search.leave_at, search.enter_at, best, np.int32(3)
-    )
+    swaps = pairs.take_back(search.arrays.matrix, search.state, search.search._replace(best_x=best), np.int32(3))
     assert swaps == moved > 0
     assert np.array_equal(search.x, best)
     np.testing.assert_allclose(search.fields, fields, rtol=1e-3, atol=1e-4)
@@ -90,7 +88,7 @@ def test_the_largest_couplings_of_a_row_are_listed_in_order(n, kind):
     elif kind == "negative":
         row = -np.abs(row)
     near, strong = np.empty(n // pairs.ONE_LISTED_OF, np.uint32), np.empty(n // pairs.ONE_LISTED_OF, np.float32)
-    rest = pairs._list_largest(row, row.max(), near, strong)
+    rest = pairs.list_largest(row, row.max(), near, strong)
     found = strong > -tabu.LARGE
     assert np.array_equal(strong[found], row[near[found]])
     assert len(set(near[found].tolist())) == found.sum() == np.count_nonzero(row > rest)
@@ -100,7 +98,7 @@ def test_the_largest_couplings_of_a_row_are_listed_in_order(n, kind):
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 6, 10, 64, 144, 1000, 1024, 2310])
-def test_strides_come_by_all_variables(n):
-    stride = int(pairs._stride(np.uint64(n)))
+def test_strides_visit_all_variables(n):
+    stride = int(pairs.stride(np.uint64(n)))
     assert stride < n
     assert len({i * stride % n for i in range(n)}) == n

@@ -17,7 +17,7 @@ import solvers.run
 from problems import BlockProblem, instances
 from solvers import OptionError, Run, UnavailableError, checked, get_solver
 from solvers.local.arrays import dense_arrays, factor_arrays, groups_of, restricted
-from solvers.local.sub_blocks import GuidedSearch, promising_pairs
+from solvers.local.sub_blocks import SubBlockSearch, promising_pairs
 from solvers.local.tabu import TabuSearch
 from solvers.local.walks import settled
 from solvers.testing import optimum
@@ -48,7 +48,7 @@ def test_small_problems_of_every_form_and_scale_are_solved_to_the_optimum(proble
     with pytest.MonkeyPatch.context() as patch:
         if by_sub_blocks:  # the path that large low-rank problems take
             patch.setattr(solvers.local.tabu, "DENSE_UP_TO", 0)
-        answer = TabuSearch(children=30, threads=1).solve(problem, seed=seed)
+        answer = TabuSearch(offspring=30, threads=1).solve(problem, seed=seed)
     best = optimum(problem)
     assert answer.first.energy <= best + 1e-9 * abs(best)
 
@@ -79,7 +79,7 @@ def test_thousands_of_groups_of_four_reach_the_optimum_where_groups_are_independ
             problem.form.matrix[4 * g : 4 * g + 4, 4 * g : 4 * g + 4], problem.linear[4 * g : 4 * g + 4], 2
         )
         best += optimum(own)
-    answer = TabuSearch(children=60, threads=1).solve(problem, seed=0)
+    answer = TabuSearch(offspring=60, threads=1).solve(problem, seed=0)
     assert answer.first.energy == pytest.approx(best, rel=1e-9)
 
 
@@ -106,7 +106,7 @@ def test_threads_and_pace_never_change_an_answer(form, monkeypatch):
     if form == "sub-blocks":
         monkeypatch.setattr(solvers.local.tabu, "DENSE_UP_TO", 0)
         monkeypatch.setattr(solvers.local.sub_blocks, "SUB_BLOCK", 40)
-    settings_of = {"population": 4, "children": 8, "iterations": 20, "restarts": 3}
+    settings_of = {"population": 4, "offspring": 8, "iterations": 20, "restarts": 3}
     expected = rows(TabuSearch(**settings_of, threads=1).solve(problem, seed=5))
     assert rows(TabuSearch(**settings_of, threads=3).solve(problem, seed=5)) == expected
     monkeypatch.setattr(solvers.run, "CHUNK_SECONDS", 1e-9)  # one step, then a look at the clock
@@ -116,16 +116,16 @@ def test_threads_and_pace_never_change_an_answer(form, monkeypatch):
 def test_a_given_state_is_never_answered_with_a_worse_one():
     problem = instances.planted(80, 40, seed=3)
     best = instances.known_optimum(problem)
-    solver = TabuSearch(population=2, children=1, iterations=1, threads=1)
+    solver = TabuSearch(population=2, offspring=1, iterations=1, threads=1)
     assert solver.solve(problem, seed=0, initial_states=best).first.energy == problem.energy(best)
 
 
 def test_populations_go_on_until_the_time_limit():
     problem = BlockProblem(np.random.default_rng(0).normal(size=(50, 50)), None, 25)
-    solver = TabuSearch(population=2, children=2, threads=1)
+    solver = TabuSearch(population=2, offspring=2, threads=1)
     answer = solver.solve(problem, seed=0, time_limit=0.2)
     assert answer.info["ended_by"] == "time_limit"
-    assert sum(answer.info["children"]) > 100
+    assert sum(answer.info["offspring"]) > 100
     assert answer.info["timing"]["solve"] < 0.2 + 0.2  # 20 ms is the promise, the rest is for a busy machine
 
 
@@ -151,7 +151,7 @@ def test_a_target_out_of_reach_is_never_said_to_be_reached():
     problem = instances.random(14, 7, seed=1)
     best = optimum(problem)
     target = best - 1e-8 * abs(best)  # nearer than float32 can tell
-    answer = TabuSearch(children=20, threads=1).solve(problem, seed=0, target=target)
+    answer = TabuSearch(offspring=20, threads=1).solve(problem, seed=0, target=target)
     assert answer.info["ended_by"] == "work"
 
 
@@ -164,9 +164,9 @@ def test_sub_blocks_improve_a_large_problem_and_its_energy_is_counted_right():
     rng = np.random.default_rng(4)
     A = (rng.normal(size=(5000, 30)) * rng.normal(size=(5000, 1)) ** 3).astype(np.float32)
     problem = BlockProblem.low_rank(A, rng.normal(size=5000), 2500)
-    answer = TabuSearch(children=10, threads=1).solve(problem, seed=0)
+    answer = TabuSearch(offspring=10, threads=1).solve(problem, seed=0)
     arrays = factor_arrays(problem)
-    search = GuidedSearch(arrays, problem.random_states(1, 0)[0], lambda: False)
+    search = SubBlockSearch(arrays, problem.random_states(1, 0)[0], lambda: False)
     search.descend_in_bulk()
     assert arrays.energy(search.energy) == pytest.approx(problem.energy(search.x), rel=1e-6)
     assert answer.first.energy < problem.energy(search.x)
@@ -232,7 +232,7 @@ def test_coefficients_are_scaled_only_where_float32_would_not_hold_them(dtype):
     ("settings_of", "message"),
     [
         ({"population": 1}, "population 1 must be a whole number, 2 or more"),
-        ({"children": 0}, "children 0 must be a whole number, 1 or more"),
+        ({"offspring": 0}, "offspring 0 must be a whole number, 1 or more"),
         ({"iterations": 0.5}, "iterations 0.5 must be a whole number"),
         ({"iterations": 3_000_000_000}, "iterations 3000000000 must be 10000000 or less"),
         ({"restarts": False}, "restarts False must be a whole number"),
@@ -251,13 +251,13 @@ def test_an_unfinished_child_is_answered_only_if_it_is_truly_better(monkeypatch)
     arrays = dense_arrays(problem)
     bests = []
 
-    def evolved(island, should_end, goal):
+    def evolved(searched, should_end, watch):
         true = -math.inf
-        while not island.energy < true < math.inf:  # until a child that is worse than the best is under way
-            island.advance(-math.inf, 20)
-            true = arrays.half(problem.energy(island._child_x)) if island.unfinished < math.inf else math.inf
-        bests.append(island.energy)
-        island._account[1] = island.energy - 1.0  # as rounding might have it
+        while not searched.energy < true < math.inf:  # until an offspring that is worse than the best is under way
+            searched.advance(-math.inf, 20)
+            true = arrays.half(problem.energy(searched._search.best_x)) if searched.unfinished < math.inf else math.inf
+        bests.append(searched.energy)
+        searched._account[1] = searched.energy - 1.0  # as rounding might have it
 
     monkeypatch.setattr(solvers.local.tabu, "evolve", evolved)
     monkeypatch.setattr(solvers.local.tabu, "settled", lambda arrays, x, should_end: (x, problem.energy(x)))
@@ -272,7 +272,7 @@ def test_a_device_that_is_not_there_is_told_before_any_work():
 
 
 def test_settings_come_from_text():
-    assert get_solver("tabu?children=9&iterations=none&device=cpu") == TabuSearch(children=9, device="cpu")
+    assert get_solver("tabu?offspring=9&iterations=none&device=cpu") == TabuSearch(offspring=9, device="cpu")
 
 
 def test_the_estimate_grows_with_the_work():

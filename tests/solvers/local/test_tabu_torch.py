@@ -14,13 +14,13 @@ from solvers.local.batched import tabu_torch, torch_random
 from solvers.local.kernels.random import next64
 from solvers.local.populations import Plan
 from solvers.local.tabu import TabuSearch
-from solvers.local.target import Goal
+from solvers.local.target import TargetWatch
 from solvers.run import Run
 from solvers.testing import conformance_checks, optimum
 
 torch = pytest.importorskip("torch")
 
-SMALL = {"population": 4, "children": 24, "iterations": 30}
+SMALL = {"population": 4, "offspring": 24, "iterations": 30}
 
 
 def blocks(count: int, n: int, groups: bool = False) -> list[BlockProblem]:
@@ -61,7 +61,7 @@ def rows(answer):
 
 def test_neither_the_batch_nor_its_size_nor_the_pace_changes_an_answer(monkeypatch):
     listed = blocks(4, 40)
-    solver = TabuSearch(population=3, children=9, iterations=15, restarts=2, engine="torch")
+    solver = TabuSearch(population=3, offspring=9, iterations=15, restarts=2, engine="torch")
     together = [rows(a) for a in solver.solve_many(listed, seed=7)]
     assert [rows(solver.solve(p, seed=7 + t)) for t, p in enumerate(listed)] == together
     monkeypatch.setattr(solvers.local.tabu, "BATCH_BYTES", 1)
@@ -74,7 +74,7 @@ def test_a_batch_is_ready_before_its_clock_starts_though_one_problem_would_stay_
     monkeypatch.setattr(TabuSearch, "_where", lambda self, rows: ("torch" if rows > 8 else "numba", "cpu"))
     monkeypatch.setattr(solvers.local.tabu, "_start_torch", lambda device: events.append("ready"))
     monkeypatch.setattr(Run, "start", lambda self: (events.append("start"), start(self)))
-    answers = TabuSearch(children=4).solve_many(blocks(3, 12), seed=0)
+    answers = TabuSearch(offspring=4).solve_many(blocks(3, 12), seed=0)
     assert {answer.info["engine"] for answer in answers} == {"torch"}
     assert events == ["ready", "start", "start", "start"]
 
@@ -82,14 +82,14 @@ def test_a_batch_is_ready_before_its_clock_starts_though_one_problem_would_stay_
 @pytest.mark.parametrize("restarts", [1, 2])
 def test_a_population_that_gives_way_to_a_new_one_does_not_wait_for_its_neighbours(restarts):
     listed = [instances.planted(60, 30, seed=seed) for seed in range(6)]
-    solver = TabuSearch(population=3, children=60, iterations=5, restarts=restarts, engine="torch")
+    solver = TabuSearch(population=3, offspring=60, iterations=5, restarts=restarts, engine="torch")
     together = [rows(a) for a in solver.solve_many(listed, seed=0)]
     assert [rows(solver.solve(p, seed=t)) for t, p in enumerate(listed)] == together
 
 
 @pytest.mark.parametrize("check", conformance_checks(), ids=str)
 def test_the_torch_form_keeps_the_contract(check):
-    reason = check(lambda: get_solver("tabu?engine=torch&population=3&children=9&iterations=10"))
+    reason = check(lambda: get_solver("tabu?engine=torch&population=3&offspring=9&iterations=10"))
     if reason is not None:
         pytest.skip(reason)
 
@@ -105,10 +105,12 @@ def test_streams_are_those_of_the_compiled_kernels():
     assert torch_random.below(drawn, 10).tolist() == [bits * 10 >> 64 for bits in compiled]
 
 
-def test_children_of_parents_that_are_nearly_the_same_go_astray():
+def test_offspring_of_parents_that_are_nearly_the_same_are_perturbed():
     problem = instances.random(200, 60, seed=0)
     arrays, run = dense_arrays(problem), Run(seed=0)
-    batch = tabu_torch.Batch([tabu_torch.Task(arrays, run, Goal(problem, run, arrays))], Plan(2, 2, 1, 6), 300, "cpu")
+    batch = tabu_torch.Batch(
+        [tabu_torch.Task(arrays, run, TargetWatch(problem, run, arrays))], Plan(2, 2, 1, 6), 300, "cpu"
+    )
     batch.begin_generation(first=True)
     parent = batch.states[0, 0]
     batch._members_x[:] = parent
@@ -121,7 +123,7 @@ def test_children_of_parents_that_are_nearly_the_same_go_astray():
 
 def test_a_larger_planted_optimum_is_found():
     problem = instances.planted(40, 12, seed=0)
-    answer = TabuSearch(children=60, engine="torch").solve(problem, seed=0)
+    answer = TabuSearch(offspring=60, engine="torch").solve(problem, seed=0)
     assert answer.first.energy == problem.best_known.energy
 
 
@@ -134,7 +136,7 @@ def test_problems_without_a_swap_are_answered_in_a_batch_too():
 def test_initial_states_are_where_the_search_begins():
     problem = instances.planted(80, 40, seed=3)
     best = instances.known_optimum(problem)
-    solver = TabuSearch(population=2, children=2, iterations=1, engine="torch")
+    solver = TabuSearch(population=2, offspring=2, iterations=1, engine="torch")
     assert solver.solve(problem, seed=0, initial_states=best).first.energy == problem.energy(best)
 
 
@@ -143,7 +145,7 @@ def test_every_population_begins_with_what_is_given_and_the_greedy_state(given):
     problem = instances.random(60, 20, seed=1)
     arrays, run = dense_arrays(problem), Run(seed=0)
     initial = problem.random_states(given, 5) if given else None
-    task = tabu_torch.Task(arrays, run, Goal(problem, run, arrays), initial)
+    task = tabu_torch.Task(arrays, run, TargetWatch(problem, run, arrays), initial)
     batch = tabu_torch.Batch([task], Plan(3, 3, 1, 6), 2, "cpu")
     batch.begin_generation(first=True)
     first = ([] if initial is None else initial.tolist()) + [arrays.greedy.tolist()]

@@ -25,7 +25,7 @@ needs_triton = pytest.mark.skipif(
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
 
-def in_a_child(*command: str, **variables: str) -> str:
+def in_a_offspring(*command: str, **variables: str) -> str:
     """Run a Python program and return what it wrote; Triton reads its variables once, when it is imported."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("TRITON_", "PYTEST_"))}
     done = subprocess.run(
@@ -38,7 +38,7 @@ def in_a_child(*command: str, **variables: str) -> str:
 
 @needs_triton
 def test_the_kernel_keeps_its_promises_under_the_interpreter():
-    wrote = in_a_child(
+    wrote = in_a_offspring(
         "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", str(HERE / "interpreted_tabu.py"),
         TRITON_INTERPRET="1",
     )  # fmt: skip
@@ -47,14 +47,14 @@ def test_the_kernel_keeps_its_promises_under_the_interpreter():
 
 @needs_triton
 def test_the_kernel_compiles_for_a_card_that_is_not_there_and_spills_nothing(tmp_path):
-    wrote = in_a_child("benchmarks/gpu_resources.py", "256", "1000", "4096", TRITON_CACHE_DIR=str(tmp_path))
+    wrote = in_a_offspring("benchmarks/gpu_resources.py", "256", "1000", "4096", TRITON_CACHE_DIR=str(tmp_path))
     table = [line.split() for line in wrote.splitlines() if line.split()[:1] and line.split()[0].isdigit()]
     assert [int(row[0]) for row in table] == [256, 1000, 4096]
     for n, _, registers, spilled, programs, *_ in table:
         assert int(spilled) == 0, f"n = {n} spills"
         assert 32 <= int(registers) <= 128
         assert int(programs) >= 1
-    *_, programs, _, _, _ = in_a_child(
+    *_, programs, _, _, _ = in_a_offspring(
         "benchmarks/gpu_resources.py", "--warps", "32", "4096", TRITON_CACHE_DIR=str(tmp_path)
     ).split()
     assert int(programs) == 1, "a program of 32 warps leaves no registers for itself"
@@ -78,7 +78,7 @@ def test_asking_for_the_kernel_without_triton_says_so(monkeypatch):
 @needs_gpu
 @needs_triton
 def test_a_card_takes_the_steps_of_the_torch_form():
-    said = in_a_child("benchmarks/gpu_tabu.py", "--only", "same")
+    said = in_a_offspring("benchmarks/gpu_tabu.py", "--only", "same")
     for n in (16, 60, 256, 1000, 1024, 4096):
         assert f"same: n = {n}, 64 searches, 300 steps: the same states and energies\n" in said
 
@@ -89,7 +89,7 @@ def test_a_card_takes_the_steps_of_the_torch_form():
 @pytest.mark.parametrize("n", [16, 256, 1024])
 def test_a_card_gives_the_answers_of_the_torch_form(n):
     listed = [instances.random(n, n // 3, seed=seed) for seed in range(2)]
-    settings = {"population": 3, "children": 9, "iterations": 20, "restarts": 4, "device": "cuda"}
+    settings = {"population": 3, "offspring": 9, "iterations": 20, "restarts": 4, "device": "cuda"}
     fused, plain = (TabuSearch(**settings, engine=e).solve_many(listed, seed=0) for e in ("triton", "torch"))
     assert {a.info["engine"] for a in fused} == {"triton"}
     assert [a.record.sample.tolist() for a in fused] == [a.record.sample.tolist() for a in plain]
@@ -99,7 +99,7 @@ def test_a_card_gives_the_answers_of_the_torch_form(n):
 @needs_gpu
 @needs_triton
 def test_auto_takes_the_kernel_on_a_card_and_the_torch_form_for_groups():
-    solver = TabuSearch(population=3, children=6, device="cuda")
+    solver = TabuSearch(population=3, offspring=6, device="cuda")
     assert solver.solve(instances.random(64, 20, seed=0), seed=0).info["engine"] == "triton"
     grouped = BlockProblem(np.eye(12), None, 2, groups=np.arange(12) // 4)
     assert solver.solve(grouped, seed=0).info["engine"] == "torch"
@@ -125,16 +125,16 @@ def test_matrices_of_more_than_2_to_the_31_coefficients_are_read_where_they_are(
         shape = len(matrices), 1
         fields = (matrices[-1] @ x).expand(*shape, n).contiguous()
         rests = torch.where(x > 0, 0, -1).int().expand(*shape, n).contiguous()
-        child_x = (rests >= 0).to(torch.uint8)
+        offspring_x = (rests >= 0).to(torch.uint8)
         energy = torch.zeros(shape, dtype=torch.float64, device="cuda")
-        child, least = energy.clone(), energy + 1e-3
+        offspring, least = energy.clone(), energy + 1e-3
         found_at = torch.zeros(shape, dtype=torch.int32, device="cuda")
         streams = torch.full(shape, 7, device="cuda")
         tenures = torch.tensor([[10, 15, 10, 15]] * len(matrices), dtype=torch.int32, device="cuda")
         tabu_triton.take_steps(
-            matrices, fields, rests, child_x, energy, child, found_at, least, streams, tenures, 0, 200, 1000
+            matrices, fields, rests, offspring_x, energy, offspring, found_at, least, streams, tenures, 0, 200, 1000
         )
-        after.append((fields[-1], child_x[-1], energy[-1].item()))
+        after.append((fields[-1], offspring_x[-1], energy[-1].item()))
     assert (after[0][0] == after[1][0]).all()
     assert (after[0][1] == after[1][1]).all()
     assert after[0][2] == after[1][2] < 0

@@ -1,4 +1,4 @@
-"""Children of two states, and the swaps by which they go astray: feasible, with fields and energies that are right."""
+"""Offspring of two states, and their perturbations: feasible, with the right fields and energies."""
 
 from __future__ import annotations
 
@@ -7,29 +7,27 @@ import pytest
 from searches import Search
 
 from solvers.local.arrays import stream_of
-from solvers.local.kernels.offspring import cross, prod, stray
+from solvers.local.kernels.offspring import cross, perturb, perturb_strong
 
 
-def prodded(search: Search, stream: np.ndarray) -> float:
+def strongly_perturbed(search: Search, stream: np.ndarray) -> float:
     weights = np.abs(search.arrays.matrix).sum(axis=1)
-    return prod(search.arrays.matrix, weights, search.x, search.fields, stream)
+    return perturb_strong(search.arrays.matrix, weights, search.state, stream)
 
 
-def strayed(search: Search, stream: np.ndarray) -> float:
-    groups = search.arrays.groups
-    return stray(search.arrays.matrix, search.x, search.fields, groups.of, groups.members, groups.starts, stream)
+def perturbed(search: Search, stream: np.ndarray) -> float:
+    return perturb(search.kernel_problem, search.state, stream)
 
 
 def crossed(search: Search, stream: np.ndarray) -> float:
-    groups = search.arrays.groups
     other = search.problem.random_states(1, int(stream[0] % 1000))[0].astype(np.uint8)
     before = search.x.copy()
-    _, change = cross(search.arrays.matrix, other, search.x, search.fields, 0.0, groups.members, groups.starts, stream)
+    _, change = cross(search.kernel_problem, other, search.state, 0.0, stream)
     assert np.array_equal(search.x[before == other], before[before == other])
     return change
 
 
-@pytest.mark.parametrize("way", [prodded, strayed, crossed])
+@pytest.mark.parametrize("way", [strongly_perturbed, perturbed, crossed])
 def test_a_state_stays_feasible_and_its_fields_and_change_of_energy_are_right(way):
     search, stream = Search(), stream_of(7, 0)
     single, Q = search.arrays.single, search.arrays.matrix.astype(np.float64)
@@ -42,7 +40,7 @@ def test_a_state_stays_feasible_and_its_fields_and_change_of_energy_are_right(wa
         assert search.fields == pytest.approx(single + Q @ search.x, rel=1e-4, abs=1e-3)
 
 
-def test_a_prod_moves_what_weighs_on_others_in_and_out():
+def test_a_strong_perturbation_moves_strongly_coupled_variables_both_ways():
     search, stream = Search(), stream_of(1, 0)
     weights = np.ones(search.problem.n, np.float32)
     heavy = np.array([3, 7, 8, 20])
@@ -50,7 +48,7 @@ def test_a_prod_moves_what_weighs_on_others_in_and_out():
     moved = np.zeros(search.problem.n, int)
     for _ in range(200):
         before = search.x.copy()
-        prod(search.arrays.matrix, weights, search.x, search.fields, stream)
+        perturb_strong(search.arrays.matrix, weights, search.state, stream)
         moved += before != search.x
     assert moved[heavy].min() > 20
     assert moved[heavy].sum() > 150
