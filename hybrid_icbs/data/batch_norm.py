@@ -1,4 +1,4 @@
-"""Batch-norm statistics of a pruned model, where fresh ones serve it better than those of the dense model."""
+"""Batch-norm statistics of a pruned model, recomputed where that does not raise its loss."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from hybrid_icbs.models.layers import BATCH_NORMS
 logger = logging.getLogger(__name__)
 
 RECALIBRATION_SAMPLES = 10_000
-"""Samples over which batch-norm statistics are averaged: their error is then far below that of one training batch."""
+"""Samples over which batch-norm statistics are averaged; their error is far below that of one training batch."""
 
 
 def fresh_statistics(
@@ -30,17 +30,17 @@ def fresh_statistics(
     *,
     must: bool,
 ) -> float | None:
-    """Recompute the statistics for the final masks, unless the guard measures a higher loss.
+    """Recompute the statistics for the final masks, unless the guard measures a higher loss with them.
 
-    The masks were chosen under the dense model's statistics and may have come to fit them better than fresh ones.
+    The masks were chosen with the dense model's statistics and may fit them better than recomputed ones.
 
     Args:
         model: the pruned model.
         data: the calibration data.
-        pool: indices of the samples that the statistics may be taken of.
-        guard: measures the loss, where there is one.
-        loss: on its samples now.
-        must: take fresh statistics whatever the guard measures.
+        pool: indices of the samples that may be used.
+        guard: measures the loss; None for no guard.
+        loss: the loss on its samples now.
+        must: keep the recomputed statistics whatever the guard measures.
 
     Returns:
         The loss on the guard's samples with the statistics that the model has now.
@@ -52,7 +52,7 @@ def fresh_statistics(
     found = guard.score().loss
     if must or found <= loss:
         return found
-    logger.info("fresh batch-norm statistics would raise the loss to %.4f: left out", found)
+    logger.info("recomputed batch-norm statistics would raise the loss to %.4f; the former ones are kept", found)
     restore_batch_norm(model, before)
     return loss
 
@@ -64,7 +64,7 @@ def recalibrate_batch_norm(model: nn.Module, data: CalibrationData, index: npt.N
     Pruning changes the distribution of every activation; statistics of the dense model no longer describe it.
     """
     if len(index) < 2:
-        raise PruningError(f"batch-norm statistics need two samples at least; there are {len(index)}")
+        raise PruningError(f"batch-norm statistics need at least two samples; there are {len(index)}")
     norms = [m for m in model.modules() if isinstance(m, BATCH_NORMS) and m.track_running_stats]
     momenta = [norm.momentum for norm in norms]
     # Torch's cumulative average weighs batches alike, so they must be of one size (or differ by one sample).
@@ -73,7 +73,7 @@ def recalibrate_batch_norm(model: nn.Module, data: CalibrationData, index: npt.N
         with evaluation_mode(model):
             for norm in norms:
                 norm.reset_running_stats()
-                norm.momentum = None  # torch's word for a cumulative average
+                norm.momentum = None  # a cumulative average
                 norm.train()
             for part in parts:
                 run_model(model, data.take(part, device_of(model)).inputs)
@@ -90,6 +90,6 @@ def batch_norm_statistics(model: nn.Module) -> dict[str, torch.Tensor]:
 
 @torch.no_grad()
 def restore_batch_norm(model: nn.Module, statistics: dict[str, torch.Tensor]) -> None:
-    """Put running statistics back."""
+    """Restore running statistics."""
     for name, value in statistics.items():
         model.get_buffer(name).copy_(value)

@@ -1,4 +1,4 @@
-"""Data as its owner gives it: loaders, pairs and batches of tensors, taken apart and checked."""
+"""The forms in which calibration data comes: loaders, pairs of tensors and iterables of batches."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hybrid_icbs.errors import PruningError
 
 
 def deals_samples(data: Any) -> TypeGuard[DataLoader[Any]]:
-    """Whether this is a loader that makes batches of single samples, which can be drawn by index."""
+    """Whether this is a loader over a dataset whose samples can be drawn by index."""
     return (
         isinstance(data, DataLoader)
         and data.batch_sampler is not None
@@ -26,7 +26,7 @@ def deals_samples(data: Any) -> TypeGuard[DataLoader[Any]]:
 
 
 def sampled(loader: DataLoader[Any]) -> npt.NDArray[np.int64] | None:
-    """The samples that a loader's own samplers name; None for all."""
+    """Indices of the samples that a loader's samplers yield; None for all."""
     named: Iterable[Any] = loader.sampler
     if type(loader.batch_sampler) is not BatchSampler:
         named = itertools.chain.from_iterable(loader.batch_sampler or [])
@@ -47,7 +47,7 @@ def is_tensor_pair(data: Any) -> bool:
     """Whether this is a pair of tensors, inputs and targets.
 
     Raises:
-        PruningError: it is, and they do not belong together.
+        PruningError: it is, but their numbers of samples differ.
     """
     if not (isinstance(data, list | tuple) and len(data) == 2 and all(isinstance(t, torch.Tensor) for t in data)):
         return False
@@ -59,7 +59,7 @@ def pair(batch: Any) -> Sequence[Any]:
     """A batch as (inputs, targets).
 
     Raises:
-        PruningError: it is no pair.
+        PruningError: it is not a pair.
     """
     if isinstance(batch, list | tuple) and len(batch) == 2:
         return batch
@@ -69,10 +69,10 @@ def pair(batch: Any) -> Sequence[Any]:
 
 
 def gathered(data: Any) -> TensorDataset | Columns:
-    """All batches of an iterable, read once and put together.
+    """All batches of an iterable, concatenated.
 
     Raises:
-        PruningError: it is none, or its batches are empty, of different kinds or of samples of different shapes.
+        PruningError: it is not iterable, is empty, or has batches of different types or sample shapes.
     """
     try:
         batches = list(data)

@@ -18,7 +18,7 @@ from hybrid_icbs.errors import PruningError
 
 @dataclass(frozen=True)
 class Batch:
-    """Some samples: `inputs` as the model takes them (a tensor, a tuple or a keyword dict), their targets, how many."""
+    """A batch: `inputs` as the model takes them (a tensor, a tuple or a keyword dict), `targets`, and its `size`."""
 
     inputs: Any
     targets: Any
@@ -47,18 +47,18 @@ class CalibrationData:
     """Labelled samples that can be drawn by index.
 
     Args:
-        data: one of: a pair of tensors (inputs [S, ...], targets [S, ...]); a DataLoader or a map-style dataset of
-            (inputs, targets), from which single samples are drawn when needed (of a loader, those that its sampler
-            names); an iterable of such batches, which is read once and kept. In place of (inputs, targets) there may
-            be keyword dicts, as transformers models take them: their "labels" are the targets; a dict of tensors
-            alone is one batch. Sequences of different lengths are padded.
-        next_token: whether samples without labels are their own: the token ids, for causal language models.
+        data: a pair of tensors (inputs [S, ...], targets [S, ...]); or a DataLoader or map-style dataset of
+            (inputs, targets), from which samples are drawn by index (of a loader, those that its sampler yields); or
+            an iterable of batches, which is read once and kept in memory. Instead of (inputs, targets) there may be
+            keyword dicts, as transformers models take them, with the targets as "labels"; one dict of tensors is one
+            batch. Sequences of different lengths are padded.
+        next_token: whether token ids are the labels of samples without labels, for causal language models.
 
     Attributes:
-        tokenizer: what made the text into token ids, to be saved with the model; None where that is not known.
+        tokenizer: the tokenizer of the texts, to be saved with the model; None if unknown.
 
     Raises:
-        PruningError: data that is none of these, or empty.
+        PruningError: the data is none of these, or empty.
     """
 
     def __init__(self, data: Any, *, next_token: bool = False) -> None:
@@ -95,7 +95,7 @@ class CalibrationData:
     def take(self, index: npt.NDArray[np.int64], device: torch.device | str = "cpu") -> Batch:
         """The samples of some indices as one batch, on a device.
 
-        Datasets that augment at random get a random state that follows from the first index: same seed, same batch.
+        The first index seeds torch's random state, so that datasets with random augmentation give the same batch again.
         """
         index = index if self._index is None else self._index[index]
         inputs: Any

@@ -1,4 +1,4 @@
-"""Samples as the keyword arguments of a transformers model: gathered from batches, padded, their labels set apart."""
+"""Samples as keyword arguments of a transformers model: concatenated, padded, with labels separated."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from hybrid_icbs.errors import PruningError
 LABELS = ("labels", "label")
 """Names of the targets in a keyword dict."""
 
-# What stands where a shorter sequence has no token: -100 is torch's word for "ignore".
+# Values that pad shorter sequences; torch ignores targets of -100.
 _PADDING = {"labels": -100, "label": -100}
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Samples as tensors by keyword, each with one row a sample [S, ...]."""
+    """Samples as tensors by keyword, each with one row per sample [S, ...]."""
 
     tensors: Mapping[str, torch.Tensor]
 
@@ -36,12 +36,12 @@ class Columns:
 
 
 def columns_of(batches: Sequence[Mapping[str, Any]]) -> Columns:
-    """All samples of some keyword dicts.
+    """All samples of a list of keyword dicts.
 
-    Sequences of different lengths are padded on the right, and get an attention mask where they have none.
+    Sequences of different lengths are padded on the right, with an attention mask if the dicts have none.
 
     Raises:
-        PruningError: dicts of different keywords, values that are no tensors of one row a sample, or no values.
+        PruningError: the dicts differ in their keywords, are empty, or a value is not a tensor with one row per sample.
     """
     keys = tuple(batches[0])
     parts: dict[str, list[torch.Tensor]] = {key: [] for key in keys}
@@ -52,14 +52,14 @@ def columns_of(batches: Sequence[Mapping[str, Any]]) -> Columns:
             value = torch.as_tensor(batch[key]) if isinstance(batch[key], list | np.ndarray) else batch[key]
             if not isinstance(value, torch.Tensor) or not value.dim():
                 raise PruningError(
-                    f"{key!r} of a batch is a {type(batch[key]).__name__}; a tensor with one row a sample is needed"
+                    f"{key!r} of a batch is a {type(batch[key]).__name__}; a tensor with one row per sample is needed"
                 )
             parts[key].append(value)
     for batch_parts in zip(*parts.values(), strict=True):
         counts = {len(part) for part in batch_parts}
         if len(counts) > 1:
-            told = ", ".join(f"{key} {list(part.shape)}" for key, part in zip(keys, batch_parts, strict=True))
-            raise PruningError(f"the tensors of a batch need one row a sample each, but are {told}")
+            shapes = ", ".join(f"{key} {list(part.shape)}" for key, part in zip(keys, batch_parts, strict=True))
+            raise PruningError(f"the tensors of a batch need one row per sample each, but are {shapes}")
     if not keys:
         raise PruningError("a batch of the calibration data has no keywords; a transformers model needs input_ids")
     ids = parts.get("input_ids", [])
@@ -73,7 +73,7 @@ def labels_apart(batch: Mapping[str, Any], next_token: bool) -> tuple[dict[str, 
 
     Args:
         batch: keyword arguments.
-        next_token: where there are no labels, take the token ids themselves, -100 where the attention mask is 0.
+        next_token: without labels, take the token ids as labels, -100 where the attention mask is 0.
 
     Raises:
         PruningError: there are no labels.

@@ -19,7 +19,7 @@ from hybrid_icbs.data.perplexity import perplexity
 
 @dataclass(frozen=True)
 class Score:
-    """What a model scores on some samples: mean loss, and share of right answers (None where there are no classes)."""
+    """Mean loss on some samples, and the share of correct predictions (None if the targets are not classes)."""
 
     loss: float
     accuracy: float | None
@@ -33,10 +33,11 @@ def evaluate(
 
     Args:
         model: the model; its mode is left as it was.
-        data: whatever :class:`CalibrationData` takes; for a transformers model with a tokenizer, texts too.
-        loss: per-sample loss; None for the model's own: cross entropy, of a language model that of its tokens.
-        batch_size: samples of one forward pass; None for 1000, fewer where they are sequences.
-        tokenizer: makes texts into token ids.
+        data: anything that :class:`~hybrid_icbs.data.calibration.CalibrationData` takes; for a transformers model with
+            a tokenizer also texts.
+        loss: per-sample loss; None for cross entropy, of a language model that of its tokens.
+        batch_size: samples per forward pass; None for 1000, or fewer if they are sequences.
+        tokenizer: tokenizes texts.
     """
     samples = data_for(model, data, tokenizer)
     return score(model, samples, np.arange(len(samples)), loss or loss_for(model), batch_size)
@@ -84,7 +85,7 @@ class Guard:
 
 @dataclass(frozen=True)
 class Tokens:
-    """A text for perplexity: its token ids [tokens], and the tokens of a window."""
+    """A text for perplexity: its token ids [tokens], and the tokens per window."""
 
     ids: torch.Tensor
     context: int
@@ -92,20 +93,20 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Test data by name; at least one."""
+    """Test data by name, at least one."""
 
     parts: dict[str, CalibrationData | Tokens]
 
     def score(self, model: nn.Module, loss: Loss) -> dict[str, Any]:
-        """What a model scores, as plain values.
+        """Scores of a model, as plain values.
 
         Args:
             model: the model.
             loss: per-sample loss, for labelled samples.
 
         Returns:
-            {"loss", "accuracy"} of the first of the test data, where it is a text {"loss", "accuracy": None,
-            "perplexity"} with a dict of {"value", "tokens", "context", "stride"} by name for all texts.
+            {"loss", "accuracy"} of the first test data. If there are texts, also "perplexity", with {"value", "tokens",
+            "context", "stride"} of each text by name; the accuracy of a text is None.
         """
         scores: dict[str, Any] = {}
         perplexities: dict[str, Any] = {}
@@ -120,7 +121,7 @@ class Evaluation:
 
 
 def _hits(logits: Any, targets: Any) -> torch.Tensor | None:
-    """Which predictions that count are right, or None where outputs and targets are not scores and classes."""
+    """Whether each prediction that counts is correct; None if outputs and targets are not logits and classes."""
     if not (isinstance(logits, torch.Tensor) and isinstance(targets, torch.Tensor)):
         return None
     classes = logits.dim() >= 2 and logits.shape[:1] + logits.shape[2:] == targets.shape

@@ -21,10 +21,10 @@ POSITIONS, POSITIONS_LARGE = 2048, 128
 
 
 def run_model(model: nn.Module, inputs: Any) -> Any:
-    """Call a model on inputs: a dict as keywords, a tuple as positions, anything else as the one argument.
+    """Call a model on inputs: a dict as keywords, a tuple as positional arguments, anything else as one argument.
 
     Raises:
-        PruningError: the model does not take them.
+        PruningError: the model does not take the inputs.
     """
     with inputs_named(model, inputs):
         if isinstance(inputs, Mapping):
@@ -36,10 +36,10 @@ def run_model(model: nn.Module, inputs: Any) -> Any:
 
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Dropout off and statistics fixed, and every module's own mode put back afterwards.
+    """Evaluation mode: dropout off, batch statistics fixed; all modes are restored afterwards.
 
-    Language models keep no keys and values meanwhile. Layers of transformers models whose gradient checkpointing is on
-    stay in training mode, the layers alone, as they would not recompute otherwise.
+    Language models do not cache keys and values meanwhile. Layers of transformers models with gradient checkpointing
+    stay in training mode themselves (not their submodules), as they would not recompute otherwise.
     """
     modes = [(module, module.training) for module in model.modules()]
     config = getattr(model, "config", None)
@@ -60,12 +60,12 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
 
 
 def samples_per_pass(model: nn.Module, batch: Batch, most: int) -> int:
-    """How many samples one pass through a model takes, so that their activations stay small beside a large model.
+    """Samples per forward pass, such that activations stay small compared with a large model.
 
     Args:
-        model: the model; for other than transformers models it is `most`.
-        batch: samples of the kind.
-        most: the largest number.
+        model: the model; for models that are not of transformers the result is `most`.
+        batch: example samples.
+        most: upper bound.
     """
     if not hasattr(model, "config"):
         return most
@@ -73,7 +73,7 @@ def samples_per_pass(model: nn.Module, batch: Batch, most: int) -> int:
     held = list(batch.inputs.values()) if isinstance(batch.inputs, Mapping) else [batch.inputs]
     tensors = [value for value in held if isinstance(value, torch.Tensor) and value.dim() > 1]
     sizes = [
-        value[0].numel() if value.dim() == 2 else value[0].numel() // 256  # a token stands for 256 numbers of an image
+        value[0].numel() if value.dim() == 2 else value[0].numel() // 256  # 256 numbers of an image count as a token
         for value in tensors
     ]
     positions = max([1, *sizes])
@@ -81,11 +81,11 @@ def samples_per_pass(model: nn.Module, batch: Batch, most: int) -> int:
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """Where a model's inputs go: the device of its first parameter."""
+    """The device of a model's first parameter, to which inputs are moved."""
     return next((p.device for p in model.parameters()), torch.device("cpu"))
 
 
 def _drops(module: nn.Module) -> bool:
-    """Whether a layer drops at random in its own forward pass, by a rate that it keeps as a number."""
+    """Whether a layer has a positive dropout rate among its own attributes."""
     rates = (value for key, value in vars(module).items() if "drop" in key and isinstance(value, float))
     return any(rate > 0 for rate in rates)

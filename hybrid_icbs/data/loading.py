@@ -1,4 +1,4 @@
-"""Calibration data that a command line names: a function, a text file, or a public data set."""
+"""Calibration data that the command line names: a function, a text file, or a public data set."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ from hybrid_icbs.models.specs import call, explained, is_spec
 from hybrid_icbs.models.tasks import task_of
 
 MOST_RECORDS = 20_000
-"""Records of a public data set that are read at most; some are larger than any disk."""
+"""Upper bound of the records read from a public data set; some are larger than any disk."""
 
 
 @dataclass(frozen=True)
 class TextModel:
-    """What makes text into samples: the model, its tokenizer (None where it has none), and the cut.
+    """A transformers model that reads texts, and how they are cut into sequences.
 
     Attributes:
         model: the model.
-        tokenizer: its tokenizer.
-        seq_len: tokens of a sequence; None for 512, or the model's context where that is shorter.
-        samples: sequences that are drawn from a text at most.
+        tokenizer: its tokenizer, if it has one.
+        seq_len: tokens per sequence; None for 512, or the model's context if that is shorter.
+        samples: upper bound of the sequences drawn from a text.
         seed: of the draw.
     """
 
@@ -52,18 +52,18 @@ class TextModel:
 
 
 def load_data(spec: str, what: str = "data", reader: TextModel | None = None) -> CalibrationData:
-    """The calibration data that a text names.
+    """The calibration data that a specification names.
 
     Args:
         spec: `package.module:function`, a function without arguments that returns what
             `CalibrationData` takes: a pair of tensors (inputs, labels), a DataLoader,
             or an iterable of such batches or keyword dicts; for transformers models also a text file (.txt, .jsonl),
             or a data set of the package datasets as NAME[?config=...&split=...].
-        what: what it is, in messages.
+        what: name of the option, for messages.
         reader: the transformers model that reads texts.
 
     Raises:
-        PruningError: nothing of that name, a function that fails, or something that is no data.
+        PruningError: the name does not exist, the function fails, or its result is not calibration data.
 
     Example:
         >>> len(load_data("hybrid_icbs.digits:load_digits"))
@@ -78,12 +78,12 @@ def load_data(spec: str, what: str = "data", reader: TextModel | None = None) ->
         )  # fmt: skip
     except PruningError as error:
         raise PruningError(f"{what} {spec!r}: {error}") from error
-    except Exception as error:  # whatever a user's iterable raises while it is read
+    except Exception as error:  # raised by a user's iterable
         raise PruningError(f"{what} {spec!r} raised {explained(error)}") from error
 
 
 def load_test(spec: str, reader: TextModel | None = None) -> CalibrationData | Tokens:
-    """Test data that a text names: as :func:`load_data`, but a causal language model reads a whole text in order."""
+    """Test data, as :func:`load_data`; for a causal language model the token ids of a whole text."""
     if reader is None or is_spec(spec) or ".py" in spec or task_of(reader.model) != "causal-lm":
         return load_data(spec, "eval", reader)
     ids = token_ids(texts_of(_records(spec, "eval", split="test"), f"eval {spec}"), _tokenizer(reader, spec))
@@ -138,7 +138,7 @@ def _records(spec: str, what: str, *, split: str) -> list[dict[str, Any]]:
         import datasets  # type: ignore[import-not-found, unused-ignore]
     except ModuleNotFoundError as error:
         raise PruningError(
-            f"{what} {spec!r} is no file here ({', '.join(TEXT_FILES)}), and data sets by name need the package "
+            f"{what} {spec!r} is not a file ({', '.join(TEXT_FILES)}), and data sets by name need the package "
             "datasets: pip install datasets"
         ) from error
     try:

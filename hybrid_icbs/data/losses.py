@@ -23,12 +23,12 @@ IGNORED = -100
 
 
 def cross_entropy(outputs: Any, targets: torch.Tensor) -> torch.Tensor:
-    """Cross entropy of each sample [N], for logits [N, C] or [N, C, ...]: the mean over a sample's own positions.
+    """Cross entropy of each sample [N], for logits [N, C] or [N, C, ...]: the mean over a sample's positions.
 
-    Positions whose target is -100, torch's word for "ignore", do not count.
+    Positions with target -100 do not count, as in torch.
     """
     if not targets.is_floating_point():
-        targets = targets.long()  # torch takes classes in no other dtype of numpy's
+        targets = targets.long()  # other integer types are refused by torch
     losses = F.cross_entropy(logits_of(outputs), targets, reduction="none", ignore_index=IGNORED)
     if losses.dim() == 1:
         return losses
@@ -37,21 +37,21 @@ def cross_entropy(outputs: Any, targets: torch.Tensor) -> torch.Tensor:
 
 
 def next_token_loss(outputs: Any, labels: torch.Tensor) -> torch.Tensor:
-    """Loss of a causal language model: the mean over a sequence's own predictions of its next tokens [N].
+    """Loss of a causal language model: the mean over the next-token predictions of each sequence [N].
 
     Args:
-        outputs: the model's, with logits [N, T, V].
-        labels: token ids [N, T], as transformers has them: not shifted, -100 where a token does not count.
+        outputs: the model's outputs, with logits [N, T, V].
+        labels: token ids [N, T], not shifted, as in transformers; -100 where a token does not count.
     """
-    following = F.pad(labels[:, 1:], (0, 1), value=IGNORED)  # shifted instead of the logits, which are not copied
+    following = F.pad(labels[:, 1:], (0, 1), value=IGNORED)  # shifted instead of the logits, to save a copy of them
     return token_loss(outputs, following)
 
 
 def token_loss(outputs: Any, labels: torch.Tensor) -> torch.Tensor:
-    """Loss of a model that labels tokens, a masked language model for one: the mean over a sequence's own labels [N].
+    """Loss of a model that labels tokens, such as a masked language model: the mean over each sequence [N].
 
     Args:
-        outputs: the model's, with logits [N, T, C].
+        outputs: the model's outputs, with logits [N, T, C].
         labels: classes [N, T], -100 where a token does not count.
     """
     logits = logits_of(outputs)
@@ -79,7 +79,7 @@ def sample_losses(model: nn.Module, batch: Batch, loss: Loss) -> tuple[Any, torc
     """Outputs of a model and the loss of each sample [N].
 
     Raises:
-        PruningError: inputs or targets do not fit the model or the loss, or the loss does not come sample by sample.
+        PruningError: inputs or targets do not fit the model or the loss, or the loss is not per sample.
     """
     outputs = run_model(model, batch.inputs)
     own = loss in _CLASS_LOSSES

@@ -1,4 +1,4 @@
-"""Data that does not fit a model or its loss, told in the words of whoever gave it."""
+"""Messages about data that does not fit a model or its loss, with shapes, dtypes and a remedy."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from torch import nn
 from hybrid_icbs.errors import PruningError
 
 _REFUSALS = (RuntimeError, ValueError, TypeError, IndexError, AttributeError)
-"""What torch raises of inputs and targets that it cannot take."""
+"""Exceptions that torch raises for inputs and targets of wrong shape, dtype or type."""
 
 
 @contextmanager
 def inputs_named(model: nn.Module, inputs: Any) -> Iterator[None]:
-    """Say of what a model refuses in here that it refused these inputs, and what to do.
+    """Replace an exception of a model by a message with its inputs and a remedy.
 
     Raises:
-        PruningError: the model raised something that wrong inputs raise.
+        PruningError: the model raised an exception that wrong inputs cause.
     """
-    with _told(
+    with _replaced(
         lambda error: (
             f"{type(model).__name__} does not run on inputs {described(inputs)}: {_in_one_line(error)}. "
-            f"{_how_to_mend(model, inputs)}"
+            f"{_remedy(model, inputs)}"
         )
     ):
         yield
@@ -33,18 +33,18 @@ def inputs_named(model: nn.Module, inputs: Any) -> Iterator[None]:
 
 @contextmanager
 def targets_named(outputs: Any, targets: Any, *, own: bool) -> Iterator[None]:
-    """Say of what a loss refuses in here that it refused these outputs and targets, and what to do.
+    """Replace an exception of a loss by a message with its outputs, its targets and a remedy.
 
     Args:
-        outputs: what the model gave; logits, where the loss is ours.
-        targets: what the data holds.
-        own: whether the loss is one of this package's.
+        outputs: the model's outputs; logits for losses of this package.
+        targets: the targets of the batch.
+        own: whether the loss is one of this package.
 
     Raises:
-        PruningError: the loss raised something that wrong outputs or targets raise.
+        PruningError: the loss raised an exception that wrong outputs or targets cause.
     """
 
-    def words(error: Exception) -> str:
+    def message(error: Exception) -> str:
         given = f"outputs {described(outputs)} and targets {described(targets)}"
         if not own:
             return f"the loss fails on {given}: {_in_one_line(error)}"
@@ -55,12 +55,12 @@ def targets_named(outputs: Any, targets: Any, *, own: bool) -> Iterator[None]:
             "each sample or position; for regression and all else give a loss of your own (loss=, --loss)"
         )
 
-    with _told(words):
+    with _replaced(message):
         yield
 
 
 @contextmanager
-def _told(words: Callable[[Exception], str]) -> Iterator[None]:
+def _replaced(message: Callable[[Exception], str]) -> Iterator[None]:
     try:
         yield
     except PruningError:
@@ -68,7 +68,7 @@ def _told(words: Callable[[Exception], str]) -> Iterator[None]:
     except _REFUSALS as error:
         if _out_of_memory(error):
             raise
-        raise PruningError(words(error)) from error
+        raise PruningError(message(error)) from error
 
 
 def described(value: Any) -> str:
@@ -88,7 +88,7 @@ def described(value: Any) -> str:
     return type(value).__name__
 
 
-def _how_to_mend(model: nn.Module, inputs: Any) -> str:
+def _remedy(model: nn.Module, inputs: Any) -> str:
     weight = next((p for p in model.parameters() if p.is_floating_point()), None)
     if isinstance(inputs, torch.Tensor) and weight is not None and inputs.dtype != weight.dtype:
         name = str(weight.dtype).removeprefix("torch.")

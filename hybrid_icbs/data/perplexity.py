@@ -20,13 +20,13 @@ from hybrid_icbs.errors import PruningError
 
 @dataclass(frozen=True)
 class Perplexity:
-    """A perplexity and what it was measured on, without which the number says nothing.
+    """A perplexity with the protocol of its measurement, on which its value depends.
 
     Attributes:
         value: exp of the mean loss of a predicted token.
-        tokens: how many tokens were predicted.
-        context: the most tokens that a prediction could look back on, and the one predicted.
-        stride: by how many tokens a window lies behind the one before.
+        tokens: number of predicted tokens.
+        context: tokens per window: those before a prediction, at most, and the predicted one.
+        stride: distance between windows in tokens.
     """
 
     value: float
@@ -56,22 +56,22 @@ def perplexity(
 ) -> Perplexity:
     """Perplexity of a causal language model.
 
-    Windows of `context` tokens are laid over the text, each `stride` after the one before. A window's first token has
-    nothing before it and is not predicted; of a window that overlaps the one before, only the new tokens count. With
-    stride = context, the default, this is the protocol of the tables in the pruning literature; a smaller stride gives
-    tokens more to look back on, and a lower perplexity. Tokens after the last whole window are left out, and nothing is
-    put before the text.
+    Windows of `context` tokens are taken from the text, each `stride` tokens after the one before. The first token of a
+    window is not predicted; in a window that overlaps the one before, only the new tokens count. With stride = context,
+    the default, this is the protocol of the tables in the pruning literature; a smaller stride gives predictions more
+    context and a lower perplexity. Tokens after the last complete window are left out; no token is added before the
+    text.
 
     Args:
         model: the model; its mode is left as it was.
         text: one text, several (joined by a blank line), or token ids [tokens].
-        tokenizer: makes texts into token ids.
-        context: tokens of a window; None for 512, or the model's context where that is shorter.
+        tokenizer: tokenizes texts.
+        context: tokens per window; None for 512, or the model's context if that is shorter.
         stride: 1 to `context`; None for `context`.
-        windows: how many windows, from the text's beginning; None for all.
+        windows: number of windows from the start of the text; None for all.
 
     Raises:
-        PruningError: a text of less than one window, or a context that the model does not have.
+        PruningError: the text is shorter than one window, or the context longer than the model's.
     """
     context = sequence_length(model, context)
     stride = context if stride is None else stride
@@ -91,12 +91,12 @@ def perplexity(
             part = rows[start : start + size].to(device_of(model))
             logits = model(input_ids=part).logits
             labels = F.pad(part[:, 1:], (0, 1), value=IGNORED).to(logits.device)
-            old = context - stride - 1  # predictions that the window before has made already
+            old = context - stride - 1  # predictions that the window before has made
             for row in range(len(part)):
                 if start + row and old > 0:
                     labels[row, :old] = IGNORED
             losses = F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), reduction="none")
-            total += float(losses.double().sum())  # of ignored ones it is 0
+            total += float(losses.double().sum())  # 0 for ignored ones
             count += int((labels != IGNORED).sum())
     return Perplexity(math.exp(min(total / count, 700.0)), count, context, stride)
 

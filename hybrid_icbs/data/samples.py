@@ -1,4 +1,4 @@
-"""The samples of a run: what the guard holds back, and the batch on which a round measures its gradients."""
+"""The samples of a run: those that the guard holds back, and the batches on which rounds measure gradients."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ BATCH_SAMPLES = 1000
 classifier as much (`energy_vs_loss.py` in benchmarks/README.md)."""
 
 BATCH_SEQUENCES = 32
-"""The same where the samples are text."""
+"""The same for text."""
 
 GUARD_SAMPLES, GUARD_SEQUENCES = 5000, 64
-"""The most that the guard holds back where nothing is said."""
+"""Default upper bounds of the samples that the guard holds back."""
 
 BLOCKS, REFITS = 1, 2
-"""Streams of batches: those that blocks are made of, and those on which survivors are refitted."""
+"""Random streams of batches: for blocks, and for refits of the kept weights."""
 
 IndexArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """The calibration data of a run, dealt out by its seed.
+    """The calibration data of a run, divided by its seed.
 
     Attributes:
-        data: all of them.
-        guarded: indices of those on which the guard measures the loss [m]; none without a guard.
-        pool: indices of those from which batches are drawn.
-        batch_size: samples of a batch, N.
-        seed: the run's.
+        data: all samples.
+        guarded: indices of the samples on which the guard measures the loss [m]; empty without a guard.
+        pool: indices of the samples from which batches are drawn.
+        batch_size: samples in a batch, N.
+        seed: of the run.
     """
 
     data: CalibrationData
@@ -48,7 +48,7 @@ class Samples:
 
     @classmethod
     def of(cls, data: CalibrationData, config: Config) -> Samples:
-        """Deal the samples out as the settings say.
+        """Divide the samples as the settings say.
 
         Raises:
             PruningError: the guard would leave none for gradients.
@@ -66,17 +66,17 @@ class Samples:
         return cls(data, *split(len(data), size, config.seed), batch_size, config.seed)
 
     def batch(self, number: int, device: torch.device | str = "cpu", *, stream: int = BLOCKS) -> Batch:
-        """The batch of a round, drawn without replacement; another one for each stream."""
+        """The batch of a round, drawn without replacement; each stream has its own."""
         rng = np.random.default_rng([self.seed, stream, number])
         size = min(self.batch_size, len(self.pool))
         return self.data.take(rng.choice(self.pool, size, replace=False), device)
 
     def first(self) -> Batch:
-        """As many samples as a batch has, always the same: by them a resumed run knows its data again."""
+        """A fixed batch, by which a resumed run recognises its data."""
         return self.data.take(self.pool[: self.batch_size])
 
 
 def split(count: int, held_back: int, seed: int) -> tuple[IndexArray, IndexArray]:
-    """Indices of samples that are held back, and of the others, both in random order."""
+    """Indices of the held-back samples and of the others, both in random order."""
     order = np.random.default_rng([seed, 0]).permutation(count)
     return order[:held_back], order[held_back:]

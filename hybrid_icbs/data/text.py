@@ -1,4 +1,4 @@
-"""Text into samples: files read, tokens cut into sequences of one length, words masked or labelled."""
+"""Texts as calibration data: files, tokens in sequences of one length, masked tokens, labelled texts."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from hybrid_icbs.models.tasks import task_of
 TEXT_FILES = (".txt", ".jsonl")
 
 SEQ_LEN = 512
-"""Tokens of a sequence where nothing else is said; fewer where the model's context is shorter."""
+"""Default number of tokens per sequence; fewer if the model's context is shorter."""
 
 SAMPLES = 512
-"""Sequences that are drawn from a text at most, to keep the runs of a large text and of a small one alike."""
+"""Default upper bound of the sequences drawn from a text."""
 
 MASKED = 0.15
-"""Share of tokens that a masked language model has to find (Devlin et al. 2019, arXiv 1810.04805)."""
+"""Share of tokens that are masked for a masked language model (Devlin et al. 2019, arXiv 1810.04805)."""
 
 TEXT_KEYS = ("text", "content", "sentence")
 PAIR_KEYS = (("premise", "hypothesis"), ("sentence1", "sentence2"), ("question", "answer"))
 
 
 def read_records(path: str | Path, what: str = "data") -> list[dict[str, Any]]:
-    """The records of a text file: of .txt the whole text, of .jsonl an object (or a string) a line.
+    """The records of a text file: of .txt the whole text, of .jsonl an object (or a string) per line.
 
     Raises:
-        PruningError: no such file, not UTF-8, empty, or a line that is no JSON; the message names file and line.
+        PruningError: the file does not exist, is not UTF-8 or empty, or a line is not JSON; the message names both.
     """
     path = Path(path)
     if not path.is_file():
@@ -66,10 +66,10 @@ def read_records(path: str | Path, what: str = "data") -> list[dict[str, Any]]:
 
 
 def texts_of(records: Sequence[Mapping[str, Any]], where: str) -> list[str]:
-    """The texts of some records, by the first of the keys "text", "content" and "sentence" that they have.
+    """The texts of some records, under the first of the keys "text", "content" and "sentence" that they have.
 
     Raises:
-        PruningError: a record without text.
+        PruningError: a record has no text.
     """
     key = next((key for key in TEXT_KEYS if key in records[0]), None)
     if key is None:
@@ -81,27 +81,27 @@ def texts_of(records: Sequence[Mapping[str, Any]], where: str) -> list[str]:
 
 
 def token_ids(texts: Sequence[str], tokenizer: Any) -> torch.Tensor:
-    """The tokens of texts [tokens], a blank line between two of them, without any special tokens.
+    """The token ids of texts joined by blank lines [tokens], without special tokens.
 
     Raises:
         PruningError: the tokenizer fails.
     """
     try:
         ids = tokenizer("\n\n".join(texts), add_special_tokens=False, verbose=False)["input_ids"]
-    except Exception as error:  # whatever a tokenizer of somebody's raises
+    except Exception as error:  # raised by a third-party tokenizer
         raise PruningError(f"the tokenizer ({type(tokenizer).__name__}) failed: {_line(error)}") from error
     return torch.tensor(ids, dtype=torch.int64)
 
 
 def context_length(model: nn.Module) -> int | None:
-    """The most tokens that a model takes at once; None where its config does not say."""
+    """The context length of a model; None if its config does not have it."""
     config = getattr(model, "config", None)
     found = getattr(config, "max_position_embeddings", None) or getattr(config, "n_positions", None)
     return int(found) if found else None
 
 
 def sequence_length(model: nn.Module, seq_len: int | None) -> int:
-    """The tokens of a sequence: as asked, by default 512 or the model's context where that is shorter.
+    """The tokens per sequence: `seq_len`, or by default 512 or the model's context if that is shorter.
 
     Raises:
         PruningError: less than 2, or more than the model's context.
@@ -126,26 +126,26 @@ def text_data(
 ) -> CalibrationData:
     """Sequences of one length, drawn from texts, for a causal or masked language model.
 
-    The texts are cut end to end, so that no token is in two sequences and the guard sees none that a gradient saw;
-    where there are more than `samples` sequences, a random choice stays.
+    Sequences do not overlap, so that the guard uses no token that a gradient uses. If there are more than `samples`
+    sequences, a random choice is used.
 
     Args:
         model: the language model.
         texts: the texts, which are joined.
-        tokenizer: makes them into token ids.
-        seq_len: tokens of a sequence; None for 512, or the model's context where that is shorter.
-        seed: of the choice, and of what is masked.
-        samples: the most sequences.
+        tokenizer: tokenizes them.
+        seq_len: tokens per sequence; None for 512, or the model's context if that is shorter.
+        seed: of the choice of sequences and of the masked tokens.
+        samples: upper bound of the number of sequences.
 
     Raises:
-        PruningError: texts of less than two sequences, or token ids that the model does not have.
+        PruningError: the texts are shorter than two sequences, or have token ids that the model does not have.
     """
     length = sequence_length(model, seq_len)
     ids = token_ids(texts, tokenizer)
     check_vocabulary(model, ids, tokenizer)
     masked = task_of(model) == "masked-lm"
-    # Encoders expect their marks of begin and end around every sequence.
-    before, after = _marks(tokenizer) if masked else ([], [])
+    # Encoders expect special tokens at both ends of every sequence.
+    before, after = _special_tokens(tokenizer) if masked else ([], [])
     width = length - len(before) - len(after)
     count = len(ids) // width
     if count < 2:
@@ -168,17 +168,17 @@ def text_data(
 def classification_data(
     model: nn.Module, records: Sequence[Mapping[str, Any]], tokenizer: Any, *, seq_len: int | None = None, where: str
 ) -> CalibrationData:
-    """Labelled texts for a sequence classifier, cut and padded to one length.
+    """Labelled texts for a sequence classifier, truncated and padded to one length.
 
     Args:
         model: the classifier.
-        records: each with a text, or a pair of texts, and a "label": a class's number, or its name in the config.
-        tokenizer: makes the texts into token ids.
-        seq_len: tokens of a sequence at most; None for 512, or the model's context.
-        where: what the records are from, in messages.
+        records: each with a text, or a pair of texts, and a "label": the number of a class, or its name in the config.
+        tokenizer: tokenizes the texts.
+        seq_len: upper bound of the tokens per sequence; None for 512, or the model's context.
+        where: source of the records, for messages.
 
     Raises:
-        PruningError: records without label or text, or labels that the model does not have.
+        PruningError: a record has no label or text, or a label that the model does not have.
     """
     length = sequence_length(model, seq_len)
     pair = next((keys for keys in PAIR_KEYS if all(key in records[0] for key in keys)), None)
@@ -186,7 +186,7 @@ def classification_data(
     labels = [_class(model, record, f"{where}, record {number}") for number, record in enumerate(records, start=1)]
     try:
         encoded = tokenizer(*texts, truncation=True, max_length=length, padding=True, return_tensors="pt")
-    except Exception as error:  # whatever a tokenizer of somebody's raises
+    except Exception as error:  # raised by a third-party tokenizer
         raise PruningError(f"the tokenizer ({type(tokenizer).__name__}) failed: {_line(error)}") from error
     check_vocabulary(model, encoded["input_ids"], tokenizer)
     data = CalibrationData({**encoded, "labels": torch.tensor(labels)})
@@ -195,10 +195,10 @@ def classification_data(
 
 
 def check_vocabulary(model: nn.Module, ids: torch.Tensor, tokenizer: Any) -> None:
-    """Hold a tokenizer to its model.
+    """Check that a tokenizer fits a model.
 
     Raises:
-        PruningError: a token id that the model has no embedding for.
+        PruningError: the model has no embedding for a token id.
     """
     size = getattr(getattr(model, "config", None), "vocab_size", None)
     if size is not None and ids.numel() and int(ids.max()) >= size:
@@ -220,8 +220,8 @@ def _class(model: nn.Module, record: Mapping[str, Any], where: str) -> int:
     return number
 
 
-def _marks(tokenizer: Any) -> tuple[list[int], list[int]]:
-    """The special tokens that a tokenizer puts before and after a text."""
+def _special_tokens(tokenizer: Any) -> tuple[list[int], list[int]]:
+    """The special tokens that a tokenizer adds before and after a text."""
     plain = tokenizer("a", add_special_tokens=False)["input_ids"]
     marked = tokenizer("a")["input_ids"]
     for start in range(len(marked) - len(plain) + 1):
@@ -237,7 +237,7 @@ def _masked(ids: torch.Tensor, tokenizer: Any, rng: np.random.Generator) -> dict
         )
     special = torch.isin(ids, torch.tensor(tokenizer.all_special_ids))
     order = torch.from_numpy(rng.random(ids.shape)).masked_fill(special, 2.0)
-    # The same number in every sequence, and one at least: a sample without a label would have no gradient.
+    # The same number in each sequence, at least one: a sample without a label has no gradient.
     hidden = order.argsort(1)[:, : max(1, round(MASKED * ids.shape[1]))]
     chosen = torch.zeros_like(special).scatter_(1, hidden, True) & ~special
     return {

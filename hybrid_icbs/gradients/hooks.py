@@ -1,4 +1,4 @@
-"""Hooks that note what comes into layers and what flows back: all that per-sample gradients need."""
+"""Hooks that record the inputs and output gradients of layers, from which per-sample gradients are formed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FloatArray = npt.NDArray[np.float32]
 
 @dataclass(eq=False)
 class Call:
-    """One use of a layer in the forward pass: what came in, and (after the backward pass) d loss / d output."""
+    """One call of a layer: its inputs and, after the backward pass, the gradient of the loss by its outputs."""
 
     module: nn.Module
     first: int
@@ -30,7 +30,7 @@ class Call:
     output_grad: torch.Tensor | None = None
 
     def add(self, layer: Layer, index: IndexArray, gradients: FloatArray) -> None:
-        """Add this call's part to per-sample gradients of chosen weights [n, N], changed in place."""
+        """Add the contribution of this call to per-sample gradients of chosen weights [n, N], in place."""
         if self.output_grad is not None:  # else the loss does not depend on this output
             own = gradients[:, self.first : self.first + len(self.inputs)]
             add_products(layer.kind.products(self.module, self.inputs, self.output_grad, index), own)
@@ -44,14 +44,14 @@ def watching(
     size: int,
     form: Callable[[Layer, Call], None] | None,
 ) -> Iterator[None]:
-    """Note each call of some layers, while a micro-batch goes through the model.
+    """Record the calls of some layers during the passes of a micro-batch.
 
     Args:
         layers: the layers.
-        calls: where calls are kept, by layer's number.
-        first: place of the micro-batch's first sample in the batch.
-        size: its samples.
-        form: without `calls`, what takes each call when its output's gradient has come; the call is then forgotten.
+        calls: lists to which calls are appended, by layer number.
+        first: index of the micro-batch's first sample in the batch.
+        size: number of its samples.
+        form: without `calls`, called with each call when its output gradient is known; the call is then freed.
     """
     handles = []
     for layer in layers:
@@ -72,22 +72,22 @@ def _watcher(
         if args[0].shape[0] != size:
             raise PruningError(
                 f"layer {layer.name!r} got an input of shape {list(args[0].shape)} for a batch of {size} samples; its "
-                "first axis must count the samples for gradients to be told apart. Leave the layer out with exclude="
+                "first axis must count the samples for per-sample gradients. Leave the layer out with exclude="
             )
         if not torch.is_grad_enabled() or (calls is None and form is None):
-            return None  # under gradient checkpointing the hook runs again when the layer is recomputed
-        begins = not output.requires_grad  # without gradients of weights, gradients flow back to here at most
+            return None  # with gradient checkpointing the hook runs again when the layer is recomputed
+        begins = not output.requires_grad  # no gradient is needed before this layer
         if begins:
-            output = output.detach().requires_grad_().clone()  # not a leaf, which nobody might change in place
+            output = output.detach().requires_grad_().clone()  # not a leaf, which must not be changed in place
         call = Call(module, first, args[0].detach())
 
         def keep(grad: torch.Tensor) -> None:
             call.output_grad = grad.detach()
             if calls is not None:
-                calls.append(call)  # only now: a call that is forgotten and recomputed gets no gradient
+                calls.append(call)  # only now: of a recomputed layer the first call gets no gradient
             elif form is not None:
                 form(layer, call)
-                call.inputs, call.output_grad = grad.new_empty(0), None  # the graph would keep them to the end
+                call.inputs, call.output_grad = grad.new_empty(0), None  # the graph would keep them in memory
 
         output.register_hook(keep)
         return output if begins else None
@@ -97,7 +97,7 @@ def _watcher(
 
 @contextmanager
 def only_weights_require_grad(model: nn.Module, layers: Sequence[Layer]) -> Iterator[None]:
-    """Let gradients flow to the watched weights and nowhere else: no work for biases and norms."""
+    """Compute gradients of the watched weights only, not of biases and norms."""
     before = [(p, p.requires_grad) for p in model.parameters()]
     watched = {id(layer.weight) for layer in layers}
     try:
@@ -112,7 +112,7 @@ def only_weights_require_grad(model: nn.Module, layers: Sequence[Layer]) -> Iter
 
 @contextmanager
 def recomputable(model: nn.Module) -> Iterator[None]:
-    """Where gradient checkpointing is on, let gradients begin at the embeddings: some kinds of it need that."""
+    """With gradient checkpointing, compute gradients from the embeddings on: reentrant checkpointing needs that."""
     recomputed = any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
     if not recomputed or not callable(getattr(model, "get_input_embeddings", None)):
         yield
@@ -126,6 +126,6 @@ def recomputable(model: nn.Module) -> Iterator[None]:
 
 
 def bytes_of(calls: dict[int, list[Call]]) -> int:
-    """Bytes of all that was kept, what came into several layers once."""
+    """Bytes of all recorded tensors; inputs shared by several layers count once."""
     tensors = [tensor for listed in calls.values() for call in listed for tensor in (call.inputs, call.output_grad)]
     return sum({tensor.data_ptr(): tensor.nbytes for tensor in tensors if tensor is not None}.values())

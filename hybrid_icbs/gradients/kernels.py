@@ -1,4 +1,4 @@
-"""Compiled products for per-sample gradients; imported only where they are used, as numba is slow to import."""
+"""Compiled products for per-sample gradients; imported only where used, as numba is slow to import."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def add_outer_entries(D: Any, X: Any, rows: Any, columns: Any, out: Any) -> None
 def add_dot_entries(D: Any, X: Any, rows: Any, columns: Any, shifts: Any, out: Any) -> None:
     """out[e, s] += sum_t D[s, rows[e], t] * X[s, columns[e], t + shifts[e]], for D [N, O, T], X [N, I, P].
 
-    Both operands of the inner sum are contiguous, so it runs at the speed of the first-level cache; nothing is
-    gathered. The entries should be ordered by row, so that a row of D stays there. D and X are C-contiguous.
+    Both operands of the inner sum are contiguous. Entries should be ordered by row, so that a row of D stays in the
+    first-level cache. D and X are C-contiguous.
     """
     flat_d, flat_x = D.reshape(-1), X.reshape(-1)
     for s in range(D.shape[0]):
         for e in range(rows.shape[0]):
-            # Unsigned offsets: a signed index might be negative and wrap, which keeps the loop from being vectorised.
+            # Unsigned offsets: a signed index may be negative, and the check for it prevents vectorisation.
             d = numba.uint64((s * D.shape[1] + rows[e]) * D.shape[2])
             x = numba.uint64((s * X.shape[1] + columns[e]) * X.shape[2] + shifts[e])
             total = np.float32(0.0)

@@ -1,13 +1,13 @@
-"""Per-sample gradients of chosen weights, by hooks: one forward and backward pass serves every layer.
+"""Per-sample gradients of chosen weights: one forward and backward pass for all layers.
 
-A layer's gradient for one sample is a sum, over positions (pixels, tokens), of outer products of what came in and
-the gradient of what went out. The pass keeps these two for each call of a layer, and autograd gives the mean gradient
-of every weight on the way. Then, layer by layer, the gradients of the *chosen* entries are formed for each sample: one
-dot product each. The full per-sample gradient of a layer, N times its weights, never exists.
+A layer's gradient for one sample is a sum over positions (pixels, tokens) of outer products of inputs and output
+gradients. The pass records these two for each call of a layer; autograd gives the mean gradient of every weight.
+Then the gradients of the *chosen* weights are formed layer by layer, one dot product per weight and sample. The full
+per-sample gradient of a layer, N times its weights, is never in memory.
 
-Batches that are too large for one pass go through in micro-batches. Where even what is kept would be too much, for
-models of more than some 16 million weights in scope or for long sequences, there are two passes: the first gives the
-mean gradients, which a temporary file holds, and the second forms the gradients of the chosen entries as it goes.
+Large batches are split into micro-batches. If the recorded tensors take too much memory, as with more than about 16
+million weights in scope or with long sequences, there are two passes: the first computes the mean gradients, in a
+temporary file, and the second forms the gradients of the chosen weights during the backward pass.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ from hybrid_icbs.models.layers import Layer
 from hybrid_icbs.models.restore import IN_MEMORY, mapped_tensors
 
 KEPT = 2**30
-"""Bytes of activations up to which a batch of several micro-batches is kept for one pass."""
+"""Bytes of recorded tensors up to which a batch of several micro-batches takes one pass."""
 
 HALF_PRECISION_SCALE = 1024.0
-"""Factor on the loss of a float16 model, in which the gradients of single tokens would else be rounded to zero."""
+"""Factor on the loss of a float16 model; without it gradients of single tokens are rounded to zero."""
 
 FloatArray = npt.NDArray[np.float32]
 
 
 class GradientPass:
-    """What went over a batch of N samples left behind.
+    """The gradients of a batch of N samples.
 
     Attributes:
         losses: loss of each sample, on the model's device [N].
-        mean: mean gradient of each watched layer's weight, shaped like it, by the layer's number; where they are in a
-            file, float32 on the CPU.
-        passes: 1, or 2 where the gradients of chosen weights need another pass.
+        mean: mean gradient of each layer's weight, shaped like it, by layer number; if they are in a file, float32 on
+            the CPU.
+        passes: 1, or 2 if the gradients of chosen weights need a second pass.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class GradientPass:
         self._prepared: dict[int, tuple[IndexArray, FloatArray]] = {}
 
     def prepare(self, wanted: Mapping[int, IndexArray]) -> None:
-        """Tell the weights whose gradients will be taken, by layer's number: a second pass then serves all of them."""
+        """Form the gradients of these weights, by layer number, in one second pass if a second pass is needed."""
         if self._again is not None:
             found = self._again(wanted)
             self._prepared = {number: (index, found[number]) for number, index in wanted.items()}
@@ -79,7 +79,7 @@ class GradientPass:
             float32 [n, N], C-contiguous: row e is the gradient of weight index[e] by each sample's own loss.
 
         Raises:
-            PruningError: they do not add up to the weight's gradient, as the weight is used where no hook sees it.
+            PruningError: their mean is not the weight's gradient, as the weight is used outside its module.
         """
         if self._again is None:
             gradients = np.zeros((len(index), len(self.losses)), np.float32)
@@ -96,50 +96,50 @@ class GradientPass:
         return gradients
 
     def scores(self, layers: Sequence[Layer], restore: Sequence[torch.Tensor]) -> Mapping[int, torch.Tensor]:
-        """How strongly a change of each weight acts on the loss, |g w0|, by layer's number; formed when it is read.
+        """First-order effect of each weight on the loss, |g w0|, by layer number; computed when read.
 
         Args:
             layers: the layers.
-            restore: the value of each weight if it is kept, by layer's number.
+            restore: the value of each weight if it is kept, by layer number.
         """
         return _Scores(self.mean, restore, [layer.number for layer in layers])
 
     def release(self, layer: Layer) -> None:
-        """Forget what was kept of a layer, when its per-sample gradients have been taken."""
+        """Free what was recorded of a layer."""
         self._calls[layer.number] = []
         self._prepared.pop(layer.number, None)
 
     def _check(self, layer: Layer, index: IndexArray, gradients: FloatArray) -> None:
-        """Hold the mean over samples to the gradient that autograd found, which sees every use of a weight."""
+        """Compare the mean over samples with autograd's gradient, which covers every use of the weight."""
         mean = self.mean[layer.number].reshape(-1)
         expected = mean[torch.from_numpy(index).to(mean.device)].float().cpu().numpy()
         error = float(np.abs(gradients.mean(axis=1) - expected).max(initial=0.0))
         exact = layer.weight.dtype == torch.float32 and not torch.is_autocast_enabled(layer.weight.device.type)
         if error > (1e-3 if exact else 1e-2) * float(np.abs(gradients).max(initial=0.0)) + 1e-30:
             raise PruningError(
-                f"the gradients of {layer.name!r} by sample do not add up to its gradient: the weight is used outside "
-                "the forward pass of its module too, where no hook sees it. Leave the layer out with exclude="
+                f"the gradients of {layer.name!r} by sample do not add up to its gradient: the weight is also used "
+                "outside the forward pass of its module, where no hook records it. Leave the layer out with exclude="
             )
 
 
 def measure_gradients(
     model: nn.Module, layers: Sequence[Layer], batch: Batch, loss: Loss, *, micro_batch: int | None = None
 ) -> GradientPass:
-    """Run forward and backward passes in evaluation mode and keep what per-sample gradients need.
+    """Run forward and backward passes in evaluation mode and record what per-sample gradients need.
 
-    The losses are summed, not averaged, so that what flows back belongs to each sample alone.
+    The losses are summed, not averaged, so that the output gradients of a sample depend on its own loss only.
 
     Args:
         model: the model; its mode, its `requires_grad` flags and its `.grad` are left as they were. Its weights must
             not change before the gradients of chosen weights are taken.
-        layers: the layers to watch.
+        layers: the layers.
         batch: N samples; the first axis of every layer's input must count them.
         loss: per-sample loss.
-        micro_batch: samples of one pass; None for all, of a transformers model as many as 2048 tokens hold (128 where
-            it is large). The result does not depend on it, but for rounding.
+        micro_batch: samples per pass; None for all, of a transformers model those of 2048 tokens (128 if it is
+            large). Except for rounding it does not change the result.
 
     Raises:
-        PruningError: a loss or gradient that is not finite, or a layer whose input does not hold one row a sample.
+        PruningError: a loss or gradient is not finite, or the first axis of a layer's input does not count samples.
     """
     size = min(micro_batch or samples_per_pass(model, batch, batch.size), batch.size)
     scale = scale_of(layers)
@@ -155,7 +155,7 @@ def measure_gradients(
                 _check_losses(losses[-1], first)
                 if own.requires_grad:
                     (own.sum() * scale if scale != 1.0 else own.sum()).backward()
-            del own  # and with it the graph, before the next is made
+            del own  # and its graph, before the next one is built
             first += part.size
             if keeping and first == part.size < batch.size and bytes_of(calls) * (batch.size / first) > KEPT:
                 keeping = False
@@ -172,17 +172,17 @@ def measure_gradients(
 def weighted_gradients(
     model: nn.Module, layers: Sequence[Layer], batch: Batch, loss: Loss, weights: torch.Tensor
 ) -> Mapping[int, torch.Tensor]:
-    """Gradients of the layers' weights, summed over samples with a weight each: one forward and backward pass.
+    """Gradients of the layers' weights, summed over samples with a factor for each, in one forward and backward pass.
 
     Args:
         model: the model, in whatever mode.
         layers: the layers.
         batch: N samples.
         loss: per-sample loss.
-        weights: of the samples, of any sign [N].
+        weights: factors of the samples, of any sign [N].
 
     Returns:
-        By layer's number, shaped like the weights; in a file where they would take much memory.
+        By layer number, shaped like the weights; in a file if they take much memory.
     """
     scale = scale_of(layers)
     sums, first = _Sums(layers), 0
@@ -207,7 +207,7 @@ def _entries(
     wanted: Mapping[int, IndexArray],
     count: int,
 ) -> dict[int, FloatArray]:
-    """The second pass: gradients of chosen weights, formed as soon as what flows back to a layer is known."""
+    """The second pass: gradients of chosen weights, formed during the backward pass."""
     watched = [layer for layer in layers if len(wanted.get(layer.number, ()))]
     found = {number: np.zeros((len(index), count), np.float32) for number, index in wanted.items()}
 
@@ -227,12 +227,12 @@ def _entries(
 
 
 def scale_of(layers: Sequence[Layer]) -> float:
-    """Factor on the loss while gradients are taken, which they are to be divided by."""
+    """Factor on the loss for the backward pass, by which gradients are divided afterwards."""
     return HALF_PRECISION_SCALE if any(layer.weight.dtype == torch.float16 for layer in layers) else 1.0
 
 
 class _Sums(Mapping[int, torch.Tensor]):
-    """Sums of the gradients of layers' weights, by number: in memory, or in a file where that would be too much."""
+    """Sums of the gradients of layers' weights, by number, in memory or in a file."""
 
     def __init__(self, layers: Sequence[Layer]) -> None:
         self._layers = {layer.number: layer for layer in layers}
@@ -244,7 +244,7 @@ class _Sums(Mapping[int, torch.Tensor]):
             self._sums = {layer.number: own for layer, own in zip(layers, sums, strict=True)}
 
     def __getitem__(self, number: int) -> torch.Tensor:
-        if number not in self._sums:  # nothing flowed back to it
+        if number not in self._sums:  # the loss does not depend on it
             self._sums[number] = torch.zeros_like(self._layers[number].weight, requires_grad=False)
         return self._sums[number]
 
@@ -256,7 +256,7 @@ class _Sums(Mapping[int, torch.Tensor]):
 
     @contextmanager
     def gathering(self, layers: Sequence[Layer]) -> Iterator[None]:
-        """Take over the gradients of a backward pass, each as soon as it is whole; `.grad` stays what it was."""
+        """Add up the gradients of a backward pass as they are completed; `.grad` is restored afterwards."""
         before = [layer.weight.grad for layer in layers]
         handles = []
         for layer in layers:
@@ -275,7 +275,7 @@ class _Sums(Mapping[int, torch.Tensor]):
         def take(weight: torch.Tensor) -> None:
             grad, weight.grad = weight.grad, None
             assert grad is not None
-            if not bool(grad.sum().isfinite()):  # several times quicker than looking at each
+            if not bool(grad.sum().isfinite()):  # several times faster than testing each
                 raise PruningError(f"the gradient of layer {layer.name!r} is not finite on a calibration batch")
             if layer.number in self._sums:
                 self._sums[layer.number] += grad.to(self._sums[layer.number].device, torch.float32)
@@ -285,7 +285,7 @@ class _Sums(Mapping[int, torch.Tensor]):
         return take
 
     def divide(self, count: float) -> None:
-        """Make of the sums means."""
+        """Divide the sums, in place."""
         for number in self:
             self[number].div_(count)
 

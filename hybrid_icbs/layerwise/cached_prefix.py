@@ -1,8 +1,7 @@
-"""Decoder blocks that are done answer from memory, so that a model is not run from its start for each further one.
+"""Outputs of pruned decoder blocks are cached, so that the model is not run from its start for each further block.
 
-Going through a model block by block would otherwise cost as many passes as it has blocks, which is quadratic in depth.
-What is kept is one output a batch, tokens times hidden size in the model's own dtype: where the block left it, or in a
-temporary file where together they are large.
+Otherwise the cost of pruning block by block would be quadratic in the number of blocks. One output per batch is kept,
+tokens times hidden size in the model's dtype, on its device, or in a temporary file if they are large together.
 """
 
 from __future__ import annotations
@@ -23,21 +22,21 @@ from hybrid_icbs.models.restore import IN_MEMORY, mapped_tensors
 logger = logging.getLogger(__name__)
 
 Inputs: TypeAlias = Mapping[str, torch.Tensor] | Batch
-"""One batch as a model's keywords, input_ids [B, T], attention_mask [B, T] and so on; or with its targets beside it."""
+"""One batch as keywords of a model (input_ids [B, T], attention_mask [B, T], ...), or with its targets."""
 
 TOLERANCE = 1e-3
-"""Relative difference from a run from the start at which memory is not trusted; kernels differ by far less."""
+"""Relative difference from a run from the start above which no outputs are cached; rounding is far below."""
 
 
 class Reached(Exception):
-    """Ends a forward pass where nothing further is needed; raised by hooks."""
+    """Raised by hooks to end a forward pass."""
 
 
 class CachedPrefix:
-    """Runs a model on its batches, and leaves out the decoder blocks that are done.
+    """Runs a model on batches without the finished decoder blocks before the current one, whose outputs are cached.
 
-    A block may be left out if it reaches those after it by its output alone. This is tried out on the first sample, for
-    each block anew; a model that does not pass is run from its start.
+    A block can be left out if it affects later blocks by its output alone. This is tested on the first sample after
+    each block; a model that fails the test is run from its start.
 
     Args:
         model: the model.
@@ -48,7 +47,7 @@ class CachedPrefix:
         self._model, self._batches = model, [*batches, first_sample(batches[0])]
         self._lists = [m for m in model.modules() if isinstance(m, nn.ModuleList)]
         self._done: list[nn.Module] = []
-        self._outputs: list[_Kept] = []  # of the last block that is done, one a batch
+        self._outputs: list[_Kept] = []  # of the last finished block, one per batch
         self._usable = True
 
     def run(self, number: int) -> None:
@@ -57,15 +56,16 @@ class CachedPrefix:
         Args:
             number: of the batch.
         """
-        with _answering(self._done, lambda: self._outputs[number].copy()):
+        with _replaced(self._done, lambda: self._outputs[number].copy()):
             run_until_reached(self._model, self._batches[number])
 
     @torch.no_grad()
     def finish(self, block: nn.Module, following: nn.Module) -> None:
-        """Remember a block's outputs: neither it nor any before it will change any more.
+        """Cache the outputs of a finished block.
 
         Args:
-            block: an element of a `ModuleList`; of anything else nothing is remembered.
+            block: an element of a `ModuleList`, which will not change any more, like those before it; outputs of other
+                modules are not cached.
             following: the module up to whose end the model will run next.
         """
         home = next((blocks for blocks in self._lists if any(block is each for each in blocks)), None)
@@ -79,18 +79,20 @@ class CachedPrefix:
             modules = list(home)
             self._done = modules[: next(i for i, each in enumerate(modules) if each is block) + 1]
             if not _alike(expected, self._output(following, probe)):
-                logger.info("blocks of this model speak to later ones by more than their outputs: it is run in full")
+                logger.info(
+                    "blocks of this model affect later ones by more than their outputs: it is run from its start"
+                )
                 self._usable, self._done, self._outputs = False, [], []
 
     def _store(self, number: int, output: Any) -> None:
-        """Keep a block's output on a batch in the place of that of the block before it."""
+        """Store a block's output on a batch, in place of that of the block before it."""
         if number == len(self._outputs):
             in_memory = sum(tensor.nbytes for tensor in _tensors(output)) * len(self._batches) <= IN_MEMORY
             self._outputs.append(_Kept(output, [_room(tensor, in_memory) for tensor in _tensors(output)]))
         self._outputs[number] = self._outputs[number].renewed(output)
 
     def _output(self, module: nn.Module, number: int) -> Any:
-        """What a module gives when the model comes to it."""
+        """The output of a module on a batch."""
         found: list[Any] = []
 
         def note(module: nn.Module, args: Any, output: Any) -> None:
@@ -118,12 +120,12 @@ def first_sample(batch: Inputs) -> Inputs:
 
 
 def keywords_of(batch: Inputs) -> Any:
-    """What a model is given of a batch; a mapping where it takes keywords."""
+    """The inputs of a batch; a mapping if the model takes keywords."""
     return batch.inputs if isinstance(batch, Batch) else batch
 
 
 def padding_of(batch: Inputs) -> torch.Tensor | None:
-    """Which tokens of a batch are no padding, bool [B, T]; None where it does not say."""
+    """Which tokens of a batch are not padding, bool [B, T]; None without an attention mask."""
     inputs = keywords_of(batch)
     mask = inputs.get("attention_mask") if isinstance(inputs, Mapping) else None
     return mask.bool() if mask is not None and mask.dim() == 2 else None
@@ -148,11 +150,11 @@ def removed(handles: Sequence[Any]) -> Iterator[None]:
 
 
 @contextmanager
-def _answering(blocks: Sequence[nn.Module], answer: Callable[[], Any]) -> Iterator[None]:
-    """All blocks give the output of the last of them: nothing looks at those of the others."""
-    own = [block.__dict__.get("forward") for block in blocks]  # accelerate keeps its wrapper there
+def _replaced(blocks: Sequence[nn.Module], cached: Callable[[], Any]) -> Iterator[None]:
+    """Replace the forward passes of some blocks by the cached output of the last; other outputs are not used."""
+    own = [block.__dict__.get("forward") for block in blocks]  # accelerate stores its wrapper there
     for block in blocks:
-        block.forward = lambda *args, **kwargs: answer()
+        block.forward = lambda *args, **kwargs: cached()
     try:
         yield
     finally:
@@ -165,18 +167,18 @@ def _answering(blocks: Sequence[nn.Module], answer: Callable[[], Any]) -> Iterat
 
 @dataclass(frozen=True, eq=False)
 class _Kept:
-    """An output whose tensors lie elsewhere.
+    """An output whose tensors are stored elsewhere.
 
     Attributes:
-        shape: the output as it was, for its structure and its tensors' devices; they hold no numbers.
-        tensors: the numbers.
+        shape: the output with empty tensors, for its structure and devices.
+        tensors: the values.
     """
 
     shape: Any
     tensors: list[torch.Tensor]
 
     def renewed(self, output: Any) -> _Kept:
-        """Another block's output in the same place, if it has the same form."""
+        """Another block's output, in the same storage if it has the same form."""
         found = _tensors(output)
         alike = len(found) == len(self.tensors) and all(
             a.shape == b.shape and a.dtype == b.dtype for a, b in zip(found, self.tensors, strict=True)
@@ -187,7 +189,7 @@ class _Kept:
         return _Kept(_mapped(output, lambda tensor: tensor.new_empty(0)), tensors)
 
     def copy(self) -> Any:
-        """A copy that the model may write to."""
+        """A copy, which the model may change."""
         tensors = iter(self.tensors)
         return _mapped(self.shape, lambda empty: next(tensors).to(empty.device, copy=True))
 

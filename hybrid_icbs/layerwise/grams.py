@@ -1,7 +1,7 @@
-"""What calibration data say of each layer: the Gram matrix of its inputs, and how much its outputs matter.
+"""Gram matrices of layers' inputs on calibration data, and the mean squared gradients of their outputs.
 
-Both stream: a batch adds to sums and is forgotten. A Gram matrix is the mean of x x^T over the tokens that reach a
-layer, padding left out. Layers that are given the very same tensor (queries, keys and values) share one matrix.
+Both are sums over batches. A Gram matrix is the mean of x x^T over the tokens that reach a layer, without padding.
+Layers with the same input tensor (queries, keys and values) share one matrix.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from hybrid_icbs.layerwise.cached_prefix import CachedPrefix, Inputs, Reached, k
 from hybrid_icbs.models.layers import Layer
 
 SummedLoss: TypeAlias = Callable[[Any, Any], torch.Tensor]
-"""Takes a model's outputs and the batch as it was given, gives the sum of the losses of all its tokens (or samples)."""
+"""Takes a model's outputs and the batch, returns the sum of the losses of its tokens (or samples)."""
 
 WIDE = 1024
-"""Inputs above which a Gram matrix is kept in float32 rather than float64: refits are iterative there."""
+"""Inputs above which a Gram matrix is stored in float32, not float64: refits are iterative there."""
 
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """Layers that are pruned together: those of one decoder block, or one layer that is in none.
+    """Layers that are pruned together: those of one decoder block, or one layer outside all blocks.
 
     Attributes:
         name: the module's name.
@@ -46,11 +46,11 @@ class Group:
 
 @dataclass(eq=False)
 class Gram:
-    """A mean of x x^T that grows."""
+    """A running sum of x x^T."""
 
     sum: torch.Tensor
     tokens: int = 0
-    source: Callable[[], Any] = field(default=lambda: None)  # the tensor that was added last, while it lives
+    source: Callable[[], Any] = field(default=lambda: None)  # a weak reference to the tensor that was added last
 
     def mean(self) -> torch.Tensor:
         """The Gram matrix [d, d], symmetric to the bit."""
@@ -59,10 +59,10 @@ class Gram:
 
 
 def matrix_of(layer: Layer, weight: torch.Tensor | None = None) -> torch.Tensor:
-    """A layer's weight as a view [R, d], one output a row; or a tensor shaped like it.
+    """A view [R, d] of a layer's weight, one output per row; or of a tensor shaped like it.
 
     Raises:
-        UnsupportedLayerError: a convolution, which is no matrix of one input vector.
+        UnsupportedLayerError: the layer-wise objective is not implemented for this kind of layer.
     """
     if not layer.kind.by_layer:
         raise UnsupportedLayerError(
@@ -74,10 +74,13 @@ def matrix_of(layer: Layer, weight: torch.Tensor | None = None) -> torch.Tensor:
 
 @torch.no_grad()
 def layer_groups(model: nn.Module, layers: Sequence[Layer], batch: Inputs) -> list[Group]:
-    """Sort layers into decoder blocks, in the order in which the model runs them.
+    """Group layers by decoder block, in the order in which the model runs them.
 
-    A decoder block is an element of the outermost `ModuleList` on the way to a layer; a layer that lies in none is a
+    A decoder block is an element of the outermost `ModuleList` that contains a layer; a layer in no ModuleList is a
     group of its own.
+
+    Raises:
+        PruningError: the model does not run a layer.
     """
     groups: dict[str, Group] = {}
     modules = dict(model.named_modules(remove_duplicate=False))
@@ -93,9 +96,9 @@ def layer_groups(model: nn.Module, layers: Sequence[Layer], batch: Inputs) -> li
     ]
     with removed(handles):
         run(model, batch)
-    silent = [name for name in groups if name not in called]
-    if silent:
-        raise PruningError(f"the model does not run {', '.join(silent)} on the calibration data; leave it out: exclude")
+    unused = [name for name in groups if name not in called]
+    if unused:
+        raise PruningError(f"the model does not run {', '.join(unused)} on the calibration data; leave it out: exclude")
     return [groups[name] for name in dict.fromkeys(called)]
 
 
@@ -103,9 +106,9 @@ def layer_groups(model: nn.Module, layers: Sequence[Layer], batch: Inputs) -> li
 def gather_grams(
     model: nn.Module, group: Group, batches: Sequence[Inputs], cached: CachedPrefix | None = None
 ) -> dict[int, Gram]:
-    """The Gram matrices of a group's layers at the model's present weights, by layer number.
+    """The Gram matrices of a group's layers with the model's current weights, by layer number.
 
-    The model runs on every batch up to the end of the group and no further.
+    The model runs on each batch up to the end of the group.
 
     Args:
         model: the model.
@@ -115,7 +118,7 @@ def gather_grams(
     """
     cached = cached or CachedPrefix(model, batches)
     grams: dict[int, Gram] = {}
-    kept: list[torch.Tensor | None] = [None]  # the tokens of the present batch that are no padding
+    kept: list[torch.Tensor | None] = [None]  # the tokens of the current batch that are not padding
 
     def note(module: nn.Module, args: tuple[torch.Tensor, ...], layer: Layer) -> None:
         x = layer.kind.rows(module, args[0])
@@ -163,15 +166,15 @@ def output_importances(
 ) -> dict[int, torch.Tensor]:
     """Mean squared gradient of the loss by each output of each layer, over tokens, by layer number: float64 [R].
 
-    Times the Gram matrix of the layer's inputs this is its block of the Fisher matrix in Kronecker-factored form, rows
-    apart (K-FAC, Martens and Grosse 2015, arXiv 1503.05671): it makes the errors of rows and layers comparable.
-    No gradient of a weight is ever formed.
+    Multiplied with the Gram matrix of the layer's inputs this is the row-wise Kronecker-factored Fisher matrix (K-FAC,
+    Martens and Grosse 2015, arXiv 1503.05671), by which errors of rows and layers are comparable. Gradients of weights
+    are not computed.
 
     Args:
-        model: the model, as it is.
-        layers: layers to measure.
+        model: the model.
+        layers: the layers.
         batches: calibration data.
-        loss: sum of the losses of a batch's tokens; None for the cross entropy of each next token.
+        loss: sum of the losses of a batch; None for next-token cross entropy.
     """
     squares: dict[int, torch.Tensor] = {}
     tokens: dict[int, int] = {}
@@ -180,8 +183,10 @@ def output_importances(
     def note(module: nn.Module, args: Any, output: torch.Tensor, number: int) -> torch.Tensor | None:
         if not torch.is_grad_enabled():  # the first of the two passes of reentrant gradient checkpointing
             return None
-        first = not output.requires_grad  # nothing before this layer asks for gradients: they begin here
-        watched = output.detach().requires_grad_().clone() if first else output  # no leaf: it may be changed in place
+        first = not output.requires_grad  # no gradient is needed before this layer
+        watched = (
+            output.detach().requires_grad_().clone() if first else output
+        )  # not a leaf, which must not be changed in place
 
         def add(gradient: torch.Tensor) -> None:
             square = gradient.detach().double().square().flatten(0, -2).sum(0)
@@ -206,10 +211,10 @@ def output_importances(
 
 
 def next_token_loss(outputs: Any, batch: Inputs) -> torch.Tensor:
-    """Cross entropy of each next token, summed over all that are no padding."""
-    given = keywords_of(batch)
-    logits, tokens = outputs.logits[:, :-1], given["input_ids"][:, 1:]
-    mask = given.get("attention_mask")
+    """Sum of the next-token cross entropies over all tokens that are not padding."""
+    inputs = keywords_of(batch)
+    logits, tokens = outputs.logits[:, :-1], inputs["input_ids"][:, 1:]
+    mask = inputs.get("attention_mask")
     targets = tokens if mask is None else tokens.masked_fill(mask[:, 1:] == 0, -100)
     return F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten().to(logits.device), reduction="sum")
 

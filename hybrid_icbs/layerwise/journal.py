@@ -1,7 +1,7 @@
-"""The record of a run by layer: what each decoder block came to, on disk before the next one is begun.
+"""The journal of a run by layer: each pruned decoder block is on disk before the next one begins.
 
-A block's weights and masks lie in a file of the run's folder, `layers/NNNN.safetensors`, written before the journal
-names it, so a kill at any moment leaves whole blocks only. A resume goes on at the first block that is not on record.
+A block's weights and masks are in the run's folder, `layers/NNNN.safetensors`, which is written before the journal
+names it, so that a killed run leaves complete blocks only. A resumed run continues at the first unfinished block.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from hybrid_icbs.runs.journal import Journal
 from hybrid_icbs.runs.tensor_files import read_tensors, write_tensors
 
 FOLDER = "layers"
-"""Where the blocks' files lie until the run is done and its model saved."""
+"""Folder of the blocks' files until the run is finished and its model saved."""
 
 
 class LayerJournal:
-    """What a run by layer has done, in the journal and the folder of the run.
+    """The finished blocks of a run by layer, in the run's journal and folder.
 
     Args:
-        journal: the run's, open.
+        journal: the open journal of the run.
     """
 
     def __init__(self, journal: Journal) -> None:
@@ -37,13 +37,13 @@ class LayerJournal:
         self._folder = journal.folder / FOLDER
 
     def plan(self) -> Allocation | None:
-        """How many weights each row is to lose, as it was found out on the dense model; None if that is not done."""
+        """The stored allocation: weights to prune in each row; None if there is none yet."""
         with self._journal.reading() as connection:
             rows = connection.execute("SELECT layer, counts FROM plan").fetchall()
         return {layer: np.frombuffer(counts, "<i4").tolist() for layer, counts in rows} or None
 
     def planned(self, plan: Allocation) -> None:
-        """Keep the plan."""
+        """Store the allocation."""
         with self._journal.writing() as connection:
             connection.executemany(
                 "INSERT INTO plan VALUES (?, ?)",
@@ -51,12 +51,12 @@ class LayerJournal:
             )
 
     def keep(self, number: int, group: Group, masks: Masks, records: list[LayerRecord]) -> None:
-        """Keep a block whose layers are all pruned.
+        """Store a finished block.
 
         Args:
             number: of the block, in the order of pruning.
             group: the block.
-            masks: of the model, the block's among them.
+            masks: of the model.
             records: of the block's layers, in its order.
 
         Raises:
@@ -75,7 +75,7 @@ class LayerJournal:
 
     @torch.no_grad()
     def restore(self, number: int, group: Group, masks: Masks) -> list[LayerRecord] | None:
-        """Put a block's weights and masks back as they were left, if it is on record.
+        """Restore the weights and masks of a block, if it is stored.
 
         Args:
             number: of the block.
@@ -83,7 +83,7 @@ class LayerJournal:
             masks: written for its layers.
 
         Returns:
-            The records of its layers, or None: the block is not done.
+            The records of its layers; None if the block is not finished.
 
         Raises:
             RunFolderError: its file is missing or damaged.
@@ -94,7 +94,7 @@ class LayerJournal:
             ).fetchall()
         if not rows:
             return None
-        tensors = read_tensors(self._file(number), rows[0][0], "begin the run anew in another folder")
+        tensors = read_tensors(self._file(number), rows[0][0], "start the run again in another folder")
         for layer in group.layers:
             layer.weight.copy_(tensors[layer.name])
             bits = tensors[_bits(layer.name)].numpy()
@@ -102,7 +102,7 @@ class LayerJournal:
         return [LayerRecord(**json.loads(history)) for _, history in rows]
 
     def clear(self) -> None:
-        """Remove the blocks' files: the run's model is saved."""
+        """Remove the blocks' files, when the run's model is saved."""
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _file(self, number: int) -> Path:
@@ -110,7 +110,7 @@ class LayerJournal:
 
 
 def layers_done(journal: Journal) -> list[LayerRecord]:
-    """The layers on record, in the order of pruning."""
+    """The records of all finished layers, in the order of pruning."""
     with journal.reading() as connection:
         rows = connection.execute("SELECT history FROM layers ORDER BY number").fetchall()
     return [LayerRecord(**json.loads(history)) for (history,) in rows]

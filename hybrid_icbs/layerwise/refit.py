@@ -1,7 +1,7 @@
-"""The surviving weights refitted: each row minimises its layer's error on its mask.
+"""Refit of kept weights: the weights of each row that minimise its layer's error on its mask.
 
-For a row w [d], kept variables K and curvature H this is  v_K = inv(H_KK) (H w)_K,  the exact minimum of
-(v - w)^T H (v - w). Work is done in float64, whatever the weights are stored in: H is too ill-conditioned for less.
+For a row w [d], kept weights K and Gram matrix H this is  v_K = inv(H_KK) (H w)_K,  the minimum of (v - w)^T H (v - w).
+All is computed in float64, as H is too ill-conditioned for less.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ import torch
 from hybrid_icbs.errors import PruningError
 
 EXACT_UP_TO = 1024
-"""Inputs up to which a factorisation of each row's own sub-matrix is affordable."""
+"""Inputs up to which each row's sub-matrix is factorised."""
 
 _BATCH_BYTES, _BATCH_BYTES_OF_GPU = 1 << 22, 1 << 26
-"""Of sub-matrices in one factorisation, or of rows in one conjugate gradient: on a processor what is larger leaves the
-cache, and takes no less time."""
+"""Bytes of sub-matrices per batched factorisation, or of rows per conjugate gradient: larger ones leave a processor's
+cache and are not faster."""
 
-_LEAST_ROWS = 64  # of a conjugate gradient, however wide they are: they share each pass over H
+_LEAST_ROWS = 64  # of a conjugate gradient: they share each pass over H
 TOLERANCE, TOLERANCE_HALF = 1e-7, 1e-4
-"""Residual of a row at which conjugate gradients are done, for weights of full and of half precision.
+"""Residual of a row at which conjugate gradients stop, for weights of full and of half precision.
 
-At the second the error is a tenth of what rounding to bfloat16 adds, for half the steps.
+With the second the error is a tenth of that of rounding to bfloat16, for half the steps.
 """
 
 _MOST_STEPS = 2000
@@ -34,17 +34,17 @@ def refit(
     start: torch.Tensor | None = None,
     tolerance: float = TOLERANCE,
 ) -> torch.Tensor:
-    """Refit every row on its mask.
+    """Refit each row on its mask.
 
     Rows of up to 1,024 inputs are solved by Cholesky factorisations, wider ones by preconditioned conjugate gradients
-    on all rows at once, which need one product with H a step instead of a factorisation a row.
+    on many rows at once, with one product with H per step instead of a factorisation per row.
 
     Args:
         W: the dense weights [R, d].
-        H: damped curvature, positive definite [d, d].
-        kept: which weights survive, bool [R, d].
-        start: weights from which conjugate gradients begin [R, d]; None for W on the mask.
-        tolerance: residual at which they end, relative to a row's right-hand side.
+        H: damped Gram matrix, positive definite [d, d].
+        kept: mask, bool [R, d].
+        start: initial weights of the conjugate gradients [R, d]; None for W on the mask.
+        tolerance: residual at which they stop, relative to a row's right-hand side.
 
     Returns:
         Weights in float64, exactly zero outside the mask [R, d].
@@ -56,10 +56,10 @@ def refit(
 
 
 def refit_exactly(W: torch.Tensor, H: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
-    """Each row by a Cholesky factorisation of H_KK; arguments in float64, otherwise as for :func:`refit`."""
+    """Refit each row by a Cholesky factorisation of H_KK. Arguments in float64, otherwise as for :func:`refit`."""
     targets, out = W @ H, torch.zeros_like(W)
     counts = kept.sum(1)
-    order = torch.argsort(counts, stable=True)  # rows of like counts together: little is wasted on padding
+    order = torch.argsort(counts, stable=True)  # rows of similar counts together, with little padding
     # The kept variables of each row first, ascending.
     places = torch.argsort((~kept).to(torch.int8), dim=1, stable=True)
     begin = 0
@@ -85,20 +85,19 @@ def refit_exactly(W: torch.Tensor, H: torch.Tensor, kept: torch.Tensor) -> torch
 def refit_iteratively(
     W: torch.Tensor, H: torch.Tensor, kept: torch.Tensor, start: torch.Tensor, tolerance: float = TOLERANCE
 ) -> torch.Tensor:
-    """Many rows at once by conjugate gradients with a diagonal preconditioner; a row that has converged rests.
+    """Refit many rows at once by conjugate gradients with a diagonal preconditioner; converged rows are left out.
 
-    Arguments in float64, otherwise as for :func:`refit`; `tolerance` is the residual at which a row is done, relative
-    to its right-hand side, in the norm of the preconditioner.
+    Arguments in float64, otherwise as for :func:`refit`; `tolerance` is in the norm of the preconditioner.
     """
     out, at_once = torch.empty_like(W), max(_LEAST_ROWS, _batch_bytes(W) // (8 * W.shape[1]))
     scale = H.diagonal().reciprocal()
     for found, w, k, s in zip(*(each.split(at_once) for each in (out, W, kept, start)), strict=True):
-        found.copy_(_descended(w, k, s, H, scale, tolerance))
+        found.copy_(_conjugate_gradients(w, k, s, H, scale, tolerance))
     return out
 
 
 def damped(gram: torch.Tensor, damping: float) -> torch.Tensor:
-    """G + damping * mean(diag G) I in float64; of a matrix of zeros, damping * I."""
+    """G + damping * mean(diag G) I in float64; damping * I if G is zero."""
     gram = gram.double()
     mean = gram.diagonal().mean().item() or 1.0
     return gram + damping * mean * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
@@ -120,10 +119,10 @@ def _batch_bytes(W: torch.Tensor) -> int:
     return _BATCH_BYTES if W.device.type == "cpu" else _BATCH_BYTES_OF_GPU
 
 
-def _descended(
+def _conjugate_gradients(
     W: torch.Tensor, kept: torch.Tensor, start: torch.Tensor, H: torch.Tensor, scale: torch.Tensor, tolerance: float
 ) -> torch.Tensor:
-    """Some of the rows; `scale` is the preconditioner [d]."""
+    """Conjugate gradients on some rows; `scale` is the preconditioner [d]."""
     mask = kept.to(W.dtype)
     right = (W @ H) * mask
     v = start * mask

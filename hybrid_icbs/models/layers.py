@@ -89,7 +89,7 @@ def find_layers(
     users: dict[int, list[tuple[str, nn.Module]]] = {}
     for name, module in wanted.items():
         users.setdefault(id(module._parameters["weight"]), []).append((name, module))
-    # A weight that someone else uses too must be seen wherever it is used: tied modules come into scope together.
+    # All modules that use a weight must be watched: tied modules come into scope together.
     for name, module in owners.items():
         weight = module._parameters.get("weight")
         if name not in wanted and id(weight) in users:
@@ -126,7 +126,7 @@ def modules_in_blocks(model: nn.Module) -> frozenset[str] | None:
 
 
 def has_batch_norm(model: nn.Module) -> bool:
-    """Whether a model keeps batch statistics."""
+    """Whether a model has running batch-norm statistics."""
     return any(isinstance(module, BATCH_NORMS) and module.track_running_stats for module in model.modules())
 
 
@@ -136,10 +136,10 @@ def _owns_weights(module: nn.Module) -> bool:
 
 
 def _refuse_unsupported(modules: Mapping[str, nn.Module]) -> None:
-    """Name all modules that cannot be pruned at once, with the patterns that leave them out.
+    """Refuse modules that cannot be pruned, with patterns that leave them out.
 
     Raises:
-        UnsupportedLayerError: there are some.
+        UnsupportedLayerError: there are such modules; the message names them all.
     """
     faults: dict[str, dict[str, str]] = {}  # by class, by name of the module
     for name, module in modules.items():
@@ -148,18 +148,18 @@ def _refuse_unsupported(modules: Mapping[str, nn.Module]) -> None:
             faults.setdefault(type(module).__name__, {})[name] = fault
     if not faults:
         return
-    told, patterns = [], []
+    reasons, patterns = [], []
     for kind, found in faults.items():
         first, *others = found
-        told.append(found[first] + (f" (and {len(others)} more such layers)" if others else ""))
+        reasons.append(found[first] + (f" (and {len(others)} more such layers)" if others else ""))
         by_class = others and not any(type(m).__name__ == kind for n, m in modules.items() if n not in found)
         patterns += [kind] if by_class else list(found)
     shown = ", ".join(map(repr, patterns[:4])) + (f", .. {len(patterns) - 4} more" if len(patterns) > 4 else "")
-    raise UnsupportedLayerError(f"{'; '.join(told)}. Leave out what cannot be pruned with exclude=[{shown}]")
+    raise UnsupportedLayerError(f"{'; '.join(reasons)}. Leave out what cannot be pruned with exclude=[{shown}]")
 
 
 def _fault(name: str, module: nn.Module) -> str | None:
-    """Why a layer cannot be pruned, in a clause; None where it can."""
+    """Why a layer cannot be pruned, as a clause for a message; None if it can."""
     matrices = {key: p for key, p in module._parameters.items() if p is not None and p.dim() >= 2}
     for key, weight in matrices.items():
         fault = _fault_of_weight(module, weight)
@@ -180,8 +180,8 @@ def _fault_of_weight(module: nn.Module, weight: nn.Parameter) -> str | None:
         return f"is quantised ({type(module).__name__}, {str(weight.dtype).removeprefix('torch.')})"
     if weight.dim() == 3 and "expert" in type(module).__name__.lower():
         return (
-            f"holds the experts of a mixture fused into one parameter {list(weight.shape)}, whose gradients by sample "
-            "cannot be told apart"
+            f"holds the experts of a mixture fused into one parameter {list(weight.shape)}, whose gradients "
+            "cannot be separated by sample"
         )
     return None
 

@@ -1,4 +1,4 @@
-"""Models that a command line names: a function that returns one, or a saved file and the architecture it fits."""
+"""Models that the command line names: a function, a file of weights with its architecture, or a transformers model."""
 
 from __future__ import annotations
 
@@ -39,17 +39,17 @@ _AUTO_CLASSES: dict[Task, str] = {
 
 
 def load_model(spec: str, function: str | None = None) -> nn.Module:
-    """The trained model that a text names.
+    """The trained model that a specification names.
 
     Args:
         spec: `package.module:function`, a function without arguments that returns the trained model; a file of
-            its state, .safetensors or .pt (read without unpickling anything but tensors); or a transformers model, by
-            the folder that `save_pretrained` wrote or by its name on the Hugging Face hub.
-        function: with a file, `package.module:function` of the architecture into which the state is loaded.
+            its state dict, .safetensors or .pt (only tensors are unpickled); or a transformers model, by the folder
+            that `save_pretrained` wrote or by its name on the Hugging Face hub.
+        function: with a file, `package.module:function` that returns the architecture.
 
     Raises:
-        PruningError: nothing of that name, a function that fails or returns something else, a damaged file, or a
-            state that does not fit the architecture; the message names the keys.
+        PruningError: the name does not exist, the function fails or returns no model, the file is damaged, or its
+            state does not fit the architecture; the message names the keys.
 
     Example:
         >>> type(load_model("torch.nn:Flatten")).__name__
@@ -78,7 +78,7 @@ def read_state(path: str | Path) -> dict[str, torch.Tensor]:
     """The tensors of a .safetensors file, or of a state dict that `torch.save` wrote, by name.
 
     Raises:
-        PruningError: no such file, a damaged one, or one that holds other things than tensors.
+        PruningError: the file does not exist, is damaged, or contains more than tensors.
     """
     path = Path(path)
     if not path.is_file():
@@ -102,10 +102,10 @@ def read_state(path: str | Path) -> dict[str, torch.Tensor]:
 def _read_torch(path: Path) -> Any:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about pickle protocols; a file that cannot be read is refused below
+            warnings.simplefilter("ignore")  # about pickle protocols
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        # Torch's own text suggests weights_only=False, which would run what the file says.
+        # Torch's message suggests weights_only=False, which would run code in the file.
         if zipfile.is_zipfile(path):
             raise PruningError(
                 f"model file {path} holds more than tensors, a whole model perhaps; opening such a file can run code "
@@ -118,9 +118,9 @@ def _read_torch(path: Path) -> Any:
 
 def _fill(model: nn.Module, state: dict[str, torch.Tensor], path: str, function: str) -> None:
     own = model.state_dict()
-    given = {own[key].data_ptr() for key in state if key in own}
-    # Of tied weights, which share their memory, safetensors files hold one name only.
-    missing = [key for key, value in own.items() if key not in state and value.data_ptr() not in given]
+    found = {own[key].data_ptr() for key in state if key in own}
+    # Tied weights share memory, and safetensors files contain only one of their names.
+    missing = [key for key, value in own.items() if key not in state and value.data_ptr() not in found]
     unexpected = [key for key in state if key not in own]
     shapes = [
         f"{key} {list(state[key].shape)} instead of {list(own[key].shape)}"
@@ -146,17 +146,17 @@ def _called(spec: str, what: str) -> nn.Module:
 
 
 def load_processor(spec: str, model: nn.Module) -> Any | None:
-    """What makes a transformers model's inputs: its tokenizer, or of an image classifier its image processor.
+    """The tokenizer of a transformers model, or the image processor of an image classifier.
 
     Args:
         spec: a folder of `save_pretrained`, or a name on the Hugging Face hub.
         model: the model that was loaded from there.
 
     Returns:
-        The tokenizer or processor; None where a folder has none.
+        The tokenizer or processor; None if the folder has none.
 
     Raises:
-        PruningError: there is one that cannot be read.
+        PruningError: it cannot be read.
     """
     from transformers import AutoImageProcessor, AutoTokenizer
 
@@ -169,19 +169,19 @@ def load_processor(spec: str, model: nn.Module) -> Any | None:
         return None
     try:
         return kind.from_pretrained(spec, trust_remote_code=False)
-    except Exception as error:  # of many kinds, by class
+    except Exception as error:  # the types depend on the class
         raise PruningError(f"the {what} of {spec!r} cannot be read: {_line(error)}") from error
 
 
 def is_pretrained_spec(spec: str) -> bool:
-    """Whether a text names a folder of `save_pretrained`, or could name a model on the Hugging Face hub."""
+    """Whether a specification is a folder of `save_pretrained`, or can be a name on the Hugging Face hub."""
     return not is_spec(spec) and ".py" not in spec and Path(spec).suffix not in FILES
 
 
 def _pretrained(spec: str) -> nn.Module:
     """A model from a folder of `save_pretrained`, or by its name on the Hugging Face hub.
 
-    Only safetensors are read, and no code that comes with a model is run.
+    Only safetensors are read, and code that comes with a model is not run.
     """
     folder = Path(spec)
     if folder.is_dir():
@@ -206,7 +206,7 @@ def _pretrained(spec: str) -> nn.Module:
             )  # fmt: skip
         except PruningError:
             raise
-        except Exception as error:  # of many kinds: damaged files, shapes that do not fit, a hub that is not there
+        except Exception as error:  # damaged files, wrong shapes, no connection to the hub
             raise PruningError(f"model {spec!r} cannot be loaded: {_line(error)}") from error
     faults = [
         f"{what} {_some(sorted(map(str, found.get(key, ()))))}"
@@ -261,7 +261,7 @@ def _config(spec: str) -> Any:
         )
     try:
         return AutoConfig.from_pretrained(spec, trust_remote_code=False)
-    except Exception as error:  # a config's values are checked by its class
+    except Exception as error:  # raised by the checks of the config's class
         raise PruningError(f"the {CONFIG} of model {spec!r} cannot be used: {_line(error)}") from error
 
 
@@ -272,7 +272,7 @@ def _known(model_type: Any) -> bool:
 
 
 def _auto_class(spec: str, config: Any) -> Any:
-    """Which of transformers' auto classes makes the model for the task that its config names."""
+    """The auto class of transformers for the task of the model's architecture."""
     import transformers
 
     names = list(getattr(config, "architectures", None) or ())

@@ -14,17 +14,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Pattern:
-    """Of every `of` weights that follow each other along the inputs of a row, `kept` are kept."""
+    """Of every `of` consecutive weights along the inputs of a row, `kept` are kept."""
 
     kept: int
     of: int
 
     @classmethod
     def read(cls, text: str) -> Pattern:
-        """A pattern from its text, such as "2:4".
+        """The pattern of a text such as "2:4".
 
         Raises:
-            PruningError: another text, or one that keeps all weights or none.
+            PruningError: the text has another form, or keeps all weights or none.
         """
         found = re.fullmatch(r"(\d{1,4}):(\d{1,4})", text)
         if not found or not 0 < int(found[1]) < int(found[2]):
@@ -42,7 +42,7 @@ class Pattern:
         return self.kept / self.of
 
     def check(self, name: str, inputs: int) -> None:
-        """Refuse a layer whose rows are not made of whole groups.
+        """Refuse a layer whose rows cannot be divided into groups.
 
         Raises:
             PruningError: `of` does not divide the inputs of the layer.
@@ -54,7 +54,7 @@ class Pattern:
             )
 
     def lowest(self, scores: torch.Tensor) -> torch.Tensor:
-        """What the pattern prunes by scores [..., d]: the lowest of each group, of equal ones the first; bool."""
+        """What the pattern prunes, bool [..., d]: the lowest scores [..., d] of each group, of equal ones the first."""
         import torch
 
         grouped = scores.unflatten(-1, (-1, self.of))

@@ -1,4 +1,4 @@
-"""What is known of a transformers model without asking: the weights worth pruning, and whether they can be pruned."""
+"""Transformers models: how they are recognised, and whether their weights can be pruned."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from hybrid_icbs.errors import UnsupportedLayerError
 
 
 def is_pretrained(model: nn.Module) -> bool:
-    """Whether a model is one of transformers, without importing that library."""
+    """Whether a model is a transformers model; does not import transformers."""
     return any(base.__module__.startswith("transformers.") for base in type(model).__mro__)
 
 
 def check_weights(model: nn.Module) -> None:
-    """Refuse a model whose weights are quantised or not in memory.
+    """Refuse a model with quantised weights.
 
     Raises:
-        UnsupportedLayerError: they are; the message says how.
+        UnsupportedLayerError: the weights are quantised; the message names the method.
     """
     quantised = getattr(getattr(model, "config", None), "quantization_config", None)
     if quantised is not None or getattr(model, "is_quantized", False):
@@ -38,7 +38,7 @@ def quantisation(settings: Any) -> str:
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """No bars and no reports of the library's own while it loads or saves."""
+    """Suppress progress bars and messages of transformers while it loads or saves."""
     from transformers.utils import logging
 
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()

@@ -1,4 +1,4 @@
-"""Tensors in a temporary file instead of memory: what large models keep beside their weights."""
+"""Values of weights while they are pruned, and tensors in a temporary file, for models that are large for memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hybrid_icbs.errors import PruningError
 from hybrid_icbs.models.layers import Layer
 
 IN_MEMORY = 64 * 2**20
-"""Bytes up to which a copy of all weights in scope is simply kept in memory."""
+"""Bytes up to which a copy of all weights in scope is kept in memory."""
 
 _ALIGNMENT = 64
 
@@ -23,17 +23,17 @@ _ALIGNMENT = 64
 def mapped_tensors(
     shapes: Sequence[Sequence[int]], dtypes: Sequence[torch.dtype], folder: str | Path | None = None
 ) -> list[torch.Tensor]:
-    """Tensors of zeros whose numbers live in a temporary file, which the system pages in and out as it needs memory.
+    """Tensors of zeros in a memory-mapped temporary file.
 
-    The file has no name and is gone with the last of its tensors, or with the process.
+    The file has no name; it is deleted with the last of its tensors, or with the process.
 
     Args:
         shapes: shape of each tensor.
-        dtypes: type of each.
-        folder: where the file is; None for the system's folder of temporary files (TMPDIR).
+        dtypes: type of each tensor.
+        folder: folder of the file; None for the system's folder of temporary files (TMPDIR).
 
     Raises:
-        PruningError: the disk has no room for them.
+        PruningError: the disk has too little free space.
     """
     sizes = [math.prod(shape) * dtype.itemsize for shape, dtype in zip(shapes, dtypes, strict=True)]
     starts = [0]
@@ -60,9 +60,9 @@ def mapped_tensors(
 
 @torch.no_grad()
 def restore_values(layers: Sequence[Layer], folder: str | Path | None = None) -> list[torch.Tensor]:
-    """The values that weights have if they are kept: copies of the layers' weights as they are now, by number.
+    """Copies of the layers' weights as they are now, by number: the values that pruned weights get if they return.
 
-    They are in memory, each on its weight's device, where together they take at most 64 MiB; else in a temporary file.
+    They are in memory, on their weights' devices, if together they take at most 64 MiB; else in a temporary file.
     """
     weights = [layer.weight.detach() for layer in layers]
     if sum(weight.nbytes for weight in weights) <= IN_MEMORY:
@@ -74,7 +74,7 @@ def restore_values(layers: Sequence[Layer], folder: str | Path | None = None) ->
 
 
 def _reserve(file: int, size: int) -> None:
-    """Fill a file with zeros that have their room on the disk: a hole on a full disk would kill who writes to it."""
+    """Allocate a file's space on the disk: a write into a hole on a full disk would kill the process."""
     if hasattr(os, "posix_fallocate"):
         os.posix_fallocate(file, 0, size)
         return

@@ -1,4 +1,4 @@
-"""What a command line names as `package.module:function`: found, called, and every failure explained in a sentence."""
+"""Functions that the command line names as `package.module:function`: imported and called, with clear errors."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def load_function(spec: str, what: str) -> Callable[..., Any]:
     """Import the function of `package.module:function`.
 
     Args:
-        spec: the text; modules are looked up on `sys.path`.
-        what: what the function is for, in messages: "model", "data", "loss".
+        spec: the specification; modules are searched on `sys.path`.
+        what: purpose of the function, for messages: "model", "data", "loss".
 
     Raises:
-        PruningError: the text has another form, there is no such module or function, or the module does not load.
+        PruningError: the specification has another form, the module or function does not exist, or the module fails.
     """
     if not is_spec(spec) or ".py:" in spec:
         hint = ""
@@ -48,20 +48,20 @@ def load_function(spec: str, what: str) -> Callable[..., Any]:
 
 
 def call(spec: str, what: str) -> Any:
-    """Import the function of `package.module:function`, call it without arguments, and give what it returns.
+    """Import the function of `package.module:function`, call it without arguments, and return its result.
 
     Raises:
-        PruningError: as :func:`load_function`, or the function raised something; the message says what and where.
+        PruningError: as :func:`load_function`, or the function raised an exception; the message says which and where.
     """
     function = load_function(spec, what)
     try:
         return function()
-    except (Exception, SystemExit) as error:  # whatever a user's function raises
+    except (Exception, SystemExit) as error:  # raised by a user's function
         raise PruningError(f"{what} {spec!r} raised {explained(error)}") from error
 
 
 def explained(error: BaseException) -> str:
-    """A stranger's exception in one line: its type, its text, and the line that raised it."""
+    """A third-party exception in one line: its type, its text, and the line that raised it."""
     text = " ".join(str(error).split())
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
     where = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
@@ -73,11 +73,11 @@ def _imported(name: str, asked: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        # The module itself is missing, or something that it imports: two different things to mend.
+        # The module itself is missing, or a module that it imports.
         if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
             raise PruningError(
                 f"{asked}: there is no module {error.name!r} in the current folder or among the installed packages"
             ) from error
         raise PruningError(f"{asked}: module {name} does not load: {explained(error)}") from error
-    except (Exception, SystemExit) as error:  # whatever a user's module raises while it is imported
+    except (Exception, SystemExit) as error:  # raised by a user's module
         raise PruningError(f"{asked}: module {name} does not load: {explained(error)}") from error

@@ -334,7 +334,7 @@ def test_restore_values_in_a_file_change_nothing(monkeypatch: pytest.MonkeyPatch
     [
         ([TEXT], False, "need a tokenizer"),
         (["a few words"], True, "less than two sequences of 12"),
-        ({"input_ids": torch.zeros(4, 8, dtype=torch.long), "labels": torch.zeros(3)}, False, "one row a sample"),
+        ({"input_ids": torch.zeros(4, 8, dtype=torch.long), "labels": torch.zeros(3)}, False, "one row per sample"),
         ([{"input_ids": torch.zeros(2, 8)}, {"ids": torch.zeros(2, 8)}], False, "have the keywords input_ids"),
         ({}, False, "no keywords"),
         ([{"input_ids": "text"}], False, "a str; a tensor"),

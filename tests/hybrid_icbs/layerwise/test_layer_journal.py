@@ -98,7 +98,7 @@ def test_a_block_whose_file_is_damaged_is_named(stopped: Path, harm: str) -> Non
     else:
         content[-1] ^= 1
         file.write_bytes(content[:-9] if harm == "cut" else content)
-    with pytest.raises(RunFolderError, match=r"0000\.safetensors .* begin the run anew"):
+    with pytest.raises(RunFolderError, match=r"0000\.safetensors .* start the run again"):
         resume(stopped, make("llama"), samples("llama", 24), progress=False)
 
 
