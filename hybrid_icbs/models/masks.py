@@ -125,7 +125,7 @@ class Masks(Mapping[str, torch.Tensor]):
     def copy(self) -> Masks:
         """An independent copy."""
         twin = Masks(self._shapes)
-        twin._bits = {name: bits.copy() for name, bits in self._bits.items()}
+        twin._bits = dict(self._bits)  # arrays are replaced, never changed
         twin._kept = dict(self._kept)
         return twin
 

@@ -133,3 +133,10 @@ def test_masks_of_another_model_are_refused_and_change_nothing() -> None:
         with pytest.raises(PruningError, match=r"mask of '0\.bias' has shape \[3, 5\], its weight \[3\]"):
             apply_masks(model, masks)
     assert torch.equal(model[0].weight, before)
+
+
+def test_masks_of_tied_weights_apply_under_each_name() -> None:
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    model[1].weight = model[0].weight
+    apply_masks(model, {"1.weight": torch.eye(3) > 0})
+    assert int((model[0].weight != 0).sum()) == 3

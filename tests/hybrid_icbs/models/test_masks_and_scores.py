@@ -55,6 +55,21 @@ def test_masks_compare_by_checksum() -> None:
     assert masks.checksum() == twin.checksum()
 
 
+def test_a_copy_is_independent_and_counts_its_own_weights() -> None:
+    masks = Masks({"a": (3, 5), "b": (4,)})
+    masks.assign("a", np.array([1, 2]), np.array([False, False]))
+    twin = masks.copy()
+    assert (twin.kept("a"), twin.kept()) == (13, 17)
+    twin.assign("a", np.array([0]), np.array([False]))
+    assert (masks.kept("a"), twin.kept("a")) == (13, 12)
+    assert bool(masks["a"][0, 0]) > bool(twin["a"][0, 0])
+
+
+def test_checksums_differ_by_name_and_shape() -> None:
+    shapes: list[dict[str, tuple[int, ...]]] = [{"a": (3, 5)}, {"b": (3, 5)}, {"a": (5, 3)}, {"a": (15,)}]
+    assert len({Masks(shape).checksum() for shape in shapes}) == 4
+
+
 class Mixed(nn.Module):
     def __init__(self) -> None:
         super().__init__()
