@@ -9,7 +9,7 @@ from torch import nn
 
 from hybrid_icbs.blockwise.blocks import Block, cut_by_magnitude
 from hybrid_icbs.blockwise.rounds import Merged, OpenRound
-from hybrid_icbs.data.calibration import Score
+from hybrid_icbs.data.evaluation import Score
 from hybrid_icbs.models.layers import Layer, find_layers
 from hybrid_icbs.models.masks import Masks
 from hybrid_icbs.runs.journal import RoundRecord
