@@ -29,9 +29,9 @@ import torch
 
 from problems import BlockProblem, instances
 from solvers.local.arrays import dense_arrays
-from solvers.local.batched.tabu_torch import Batch, Task
 from solvers.local.populations import UNENDING, Plan, Population
 from solvers.local.tabu import TabuSearch
+from solvers.local.tabu_torch import Batch, Task
 from solvers.local.target import TargetWatch
 from solvers.run import Run
 

@@ -287,7 +287,7 @@ class TabuSearch(Solver, LocalSampler):
         self, problems: list[BlockProblem], runs: list[Run], engine: str, device: str
     ) -> list[Outcome]:  # fmt: skip
         """Search problems of one shape on tensors, side by side."""
-        from solvers.local.batched import tabu_torch
+        from solvers.local import tabu_torch
 
         if engine == "triton" and not tabu_torch.fused_takes(problems[0].n, len(problems[0].constraint.counts)):
             engine = "torch"
@@ -453,7 +453,8 @@ def _missing_for_triton(device: str) -> str:
 @functools.cache
 def _compile_fused(n: int, groups: int, device: str) -> None:
     """Compile the fused kernel for problems of this size, or load it from Triton's cache."""
-    from solvers.local.batched import tabu_torch, tabu_triton
+    from solvers.local import tabu_torch
+    from solvers.local.batched import tabu_triton
 
     if not tabu_torch.fused_takes(n, groups):
         return

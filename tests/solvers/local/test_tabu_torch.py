@@ -9,8 +9,9 @@ import solvers.local.tabu
 import solvers.run
 from problems import BlockProblem, instances
 from solvers import UnavailableError, get_solver
+from solvers.local import tabu_torch
 from solvers.local.arrays import dense_arrays, stream_of
-from solvers.local.batched import tabu_torch, torch_random
+from solvers.local.batched import torch_random
 from solvers.local.kernels.random import next64
 from solvers.local.populations import Plan
 from solvers.local.tabu import TabuSearch
