@@ -284,9 +284,10 @@ def test_an_unknown_kind_is_refused() -> None:
         penalty(instances.random(5, 2, 0), "enough")
 
 
-def test_coefficients_whose_sum_overflows_are_refused() -> None:
+@pytest.mark.parametrize("size", [1e306, 1e307])  # the sum, or n times the sum, is not finite
+def test_coefficients_whose_sum_overflows_are_refused(size: float) -> None:
     with pytest.raises(ProblemError, match="scale"):
-        penalty(BlockProblem(np.full((9, 9), 1e307), None, 2))
+        penalty(BlockProblem(np.full((9, 9), size), None, 2))
 
 
 @pytest.mark.parametrize("kind", ["sufficient", "measured"])
