@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,15 +18,27 @@ from hybrid_icbs.config import Config
 from hybrid_icbs.errors import RunFolderError
 from hybrid_icbs.models.masks import Masks
 from hybrid_icbs.models.pretrained import quiet_transformers
-from hybrid_icbs.report.model_card import write_card
 
 TOOLKITS = ("torch", "numpy", "dimod", "numba")
 """Distributions whose versions belong in the record of a run."""
 
 
 @dataclass(frozen=True)
+class Renderer:
+    """Makes documents of results; :data:`hybrid_icbs.report.renderer.RENDERER` is the one of all runs.
+
+    Attributes:
+        write_card: writes the model card of a result that is saved in a folder.
+        page: returns the HTML page of a result.
+    """
+
+    write_card: Callable[[PruneResult, Path], None]
+    page: Callable[[PruneResult], str]
+
+
+@dataclass(frozen=True)
 class PruneResult:
-    """A pruned model and the record of how it came about.
+    """A pruned model and the record of its pruning.
 
     Attributes:
         model: the pruned model; pruned weights are exact zeros in ordinary dense storage.
@@ -40,6 +53,7 @@ class PruneResult:
         start_densities: share of kept weights of each layer in the masks of the start.
         budget_reached: which limit on calls to services ended the run, in a sentence; None where none did.
         tokenizer: of the model, or its image processor, which is saved with it; None where none is known.
+        renderer: makes the model card and the HTML page.
     """
 
     model: nn.Module
@@ -53,6 +67,7 @@ class PruneResult:
     start_densities: dict[str, float] = field(default_factory=dict)
     budget_reached: str | None = None
     tokenizer: Any = None
+    renderer: Renderer = field(kw_only=True)
 
     def __repr__(self) -> str:
         known = {
@@ -98,7 +113,7 @@ class PruneResult:
                 json.dumps(self.config.model_dump(mode="json"), indent=2) + "\n", "utf-8"
             )
             _write_csv(folder / "metrics.csv", self.history)
-            write_card(self, folder)
+            self.renderer.write_card(self, folder)
         except (OSError, SafetensorError) as error:
             raise RunFolderError(
                 f"{folder} cannot be written: {error}; free some space or choose another folder"
@@ -106,19 +121,20 @@ class PruneResult:
         return folder
 
     def report(self, file: str | Path | None = None) -> str:
-        """The run as one self-contained HTML page, with plots; written to a file where one is named.
+        """The run as one HTML page with plots, which loads nothing from elsewhere.
 
-        Returns:
-            The page.
+        Args:
+            file: a file to write the page to; None writes nothing.
+
+        Raises:
+            RunFolderError: the file cannot be written.
         """
-        from hybrid_icbs.report.page import render
-
-        page = render(self)
+        page = self.renderer.page(self)
         if file is not None:
             try:
                 Path(file).write_text(page, "utf-8")
             except OSError as error:
-                raise RunFolderError(f"{file} cannot be written: {error}") from error
+                raise RunFolderError(f"{file} cannot be written: {error}; choose another file") from error
         return page
 
 

@@ -37,6 +37,7 @@ from hybrid_icbs.models.layers import find_layers, has_batch_norm
 from hybrid_icbs.models.masks import Masks
 from hybrid_icbs.models.restore import restore_values
 from hybrid_icbs.progress import phase
+from hybrid_icbs.report.renderer import RENDERER
 from hybrid_icbs.result import TOOLKITS, PruneResult
 from hybrid_icbs.runs.fingerprint import fingerprint
 from hybrid_icbs.runs.journal import Journal, RoundRecord
@@ -407,7 +408,7 @@ class Pruner:
         return PruneResult(
             self.model, dict(self.masks), self.history, self.config, self.backend, scores,
             self._folder, self.interrupted, self.start_densities,
-            self.budget_reached, self.data.tokenizer,
+            self.budget_reached, self.data.tokenizer, renderer=RENDERER,
         )  # fmt: skip
 
     @property

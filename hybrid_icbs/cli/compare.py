@@ -14,7 +14,7 @@ from hybrid_icbs.progress import phase
 from hybrid_icbs.runs.folder import FILE
 from solvers.comparison import Comparison
 from solvers.comparison.inputs import Given
-from solvers.comparison.leaderboard import footnotes
+from solvers.comparison.leaderboard import footnotes, leaderboard
 
 
 def race(
@@ -65,7 +65,7 @@ def show_race(comparison: Comparison, *, quiet: bool, as_json: bool) -> None:
         show_json(comparison.summary())
     elif not quiet:
         if comparison.board:
-            show(comparison.leaderboard(), *footnotes(comparison))
+            show(leaderboard(comparison), *footnotes(comparison))
             show(f"report   {comparison.out}/report.html", f"rows     {comparison.out}/results.csv")
         if comparison.left or comparison.interrupted:
             left = f", with {comparison.left} solves left" if comparison.left else ""

@@ -31,6 +31,7 @@ from hybrid_icbs.models.layers import Layer, find_layers
 from hybrid_icbs.models.masks import apply_masks
 from hybrid_icbs.models.patterns import Pattern
 from hybrid_icbs.progress import phase
+from hybrid_icbs.report.renderer import RENDERER
 from hybrid_icbs.result import TOOLKITS, PruneResult
 from hybrid_icbs.runs.fingerprint import fingerprint
 from hybrid_icbs.runs.journal import Journal, check_free
@@ -164,7 +165,7 @@ class _Run:
         done = PruneResult(
             self.model, dict(result.masks), layer_history(result.records, config), config, described(config), scores,
             journal.folder if journal else None, start_densities=dict.fromkeys(result.masks, 1.0),
-            tokenizer=self.data.tokenizer,
+            tokenizer=self.data.tokenizer, renderer=RENDERER,
         )  # fmt: skip
         if journal and record and done.out:
             done.save(done.out)

@@ -1,17 +1,17 @@
-"""A run as one self-contained HTML page: headline numbers, plots, layers, settings. It loads nothing from elsewhere."""
+"""The HTML page of a run: key figures, plots, layers and settings. It loads nothing from elsewhere."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
 
 from hybrid_icbs.config import Config
 from hybrid_icbs.errors import RunFolderError
 from hybrid_icbs.report import plots
-from hybrid_icbs.report.record import LayerRecord, RunRecord
+from hybrid_icbs.report.record import RunRecord
 from hybrid_icbs.result import PruneResult
+from solvers.html import render as filled
+from solvers.html.tables import Table, number_cell, text_cell
 
 
 def render(result: PruneResult) -> str:
@@ -20,17 +20,17 @@ def render(result: PruneResult) -> str:
 
 
 def write_report(folder: str | Path, file: str | Path | None = None) -> Path:
-    """Write the page of a run's folder, finished or not.
+    """Write the page of a run folder, finished or not.
 
     Args:
         folder: the run folder.
-        file: where to write; None for report.html in the folder.
+        file: the file to write; None for report.html in the folder.
 
     Returns:
         The file.
 
     Raises:
-        RunFolderError: no run is there, another process works on it, or the file cannot be written.
+        RunFolderError: the folder holds no run, another process has it open, or the file cannot be written.
     """
     text = page(RunRecord.read(folder))
     path = Path(folder) / "report.html" if file is None else Path(file)
@@ -41,128 +41,61 @@ def write_report(folder: str | Path, file: str | Path | None = None) -> Path:
     return path
 
 
-def save_plots(result: PruneResult, folder: str | Path) -> list[Path]:
-    """Write the plots of a result as PNG files into a folder, which is made where it does not exist.
-
-    Raises:
-        RunFolderError: the folder cannot be written.
-    """
-    return plots.save(RunRecord.of(result), folder)
-
-
 def page(record: RunRecord) -> str:
     """The page of a run's record."""
-    parts = [
-        f"<h1>{escape(record.name)}</h1>",
-        f"<p class=sub>{_summary(record)}</p>",
-        _headline(record),
-        "<div class=plots>",
-        *map(_figure, plots.draw(record)),
-        "</div>",
-        "" if record.scores else "<p>No loss was measured: the guard was off.</p>",
-        _layers(record.layers),
-        _settings(record.config),
-        _versions(record.versions),
-    ]
-    body = "\n".join(filter(None, parts))
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<meta name="color-scheme" content="light dark">\n'
-        f"<title>{escape(record.name)} · hybrid-icbs</title>\n<style>{_CSS}</style>\n</head>\n<body>\n<main>\n"
-        f"{body}\n</main>\n</body>\n</html>\n"
-    )
+    return filled(
+        "hybrid_icbs.report", "page.html", record=record, size=sum(layer.size for layer in record.layers),
+        kept=sum(layer.kept for layer in record.layers), figures=_figures(record), plots=plots.draw(record),
+        layers=_layers(record), settings=_settings(record.config),
+    )  # fmt: skip
 
 
-def _figure(plot: plots.Plot) -> str:
-    seen = escape(f"{plot.title}. {plot.caption}")
-    return (
-        f'<figure><h2>{escape(plot.title)}</h2><div role="img" aria-label="{seen}">{plot.svg()}</div>'
-        f"<figcaption>{escape(plot.caption)}</figcaption></figure>"
-    )
-
-
-def _summary(record: RunRecord) -> str:
-    size, kept = sum(layer.size for layer in record.layers), sum(layer.kept for layer in record.layers)
-    weights = f"{kept:,} of {size:,} weights kept in {_count(len(record.layers), 'layer')}, " if size else ""
-    state = "" if record.finished else f" <strong>Unfinished: {record.steps} of {record.config.steps} steps.</strong>"
-    solver = f"<code>{escape(record.backend or 'nobody yet')}</code>"
-    if record.config.by_layer:
-        return f"{weights}pruned layer by layer: {solver}."
-    return f"{weights}{_count(record.steps, 'block')} solved by {solver}.{state}"
-
-
-def _headline(record: RunRecord) -> str:
-    cells = [("density", f"{record.density:.4g}", f"sparsity {1 - record.density:.4g}")]
-    scores = record.scores
-    for key, title, text in (("accuracy", "accuracy", _percent), ("loss", "loss", _number)):
-        if scores.get("result", {}).get(key) is not None:
-            others = [
-                f"{name} {text(scores[name][key])}"
-                for name in ("start", "dense")
-                if scores.get(name, {}).get(key) is not None
-            ]
-            cells.append((title, text(scores["result"][key]), ", ".join(others)))
+def _figures(record: RunRecord) -> list[tuple[str, str, str]]:
+    """The key figures: name, value and a note."""
+    found = [("density", f"{record.density:.4g}", f"sparsity {1 - record.density:.4g}")]
+    for key, form in (("accuracy", "{:.2%}"), ("loss", "{:.4g}")):
+        values = {name: score[key] for name, score in record.scores.items() if score.get(key) is not None}
+        if "result" in values:
+            others = ", ".join(f"{name} {form.format(values[name])}" for name in ("start", "dense") if name in values)
+            found.append((key, form.format(values["result"]), others))
     rounds = record.rounds
     if rounds:
-        each = "layer" if record.config.by_layer else "round"
-        if not record.config.by_layer:
-            accepted = sum(r.accepted for r in rounds)
-            cells.append(("rounds accepted", f"{accepted} of {len(rounds)}", f"{record.steps} blocks"))
+        by_layer = record.config.by_layer
+        if not by_layer:
+            accepted = sum(each.accepted for each in rounds)
+            found.append(("rounds accepted", f"{accepted} of {len(rounds)}", f"{record.steps} blocks"))
         seconds = sum(record.seconds.values())
-        cells.append(("seconds", f"{seconds:.3g}", f"{seconds / len(rounds):.3g} a {each}"))
-    items = "".join(
-        f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd><dd class=note>{escape(note)}</dd></div>"
-        for name, value, note in cells
-    )
-    note = _HELD_BACK if record.config.by_layer else _GUARDED
-    return f"<dl>{items}</dl>{note if scores else ''}"
+        each = "layer" if by_layer else "round"
+        found.append(("seconds", f"{seconds:.3g}", f"{seconds / len(rounds):.3g} per {each}"))
+    return found
 
 
-def _layers(layers: Sequence[LayerRecord]) -> str:
-    started = all(layer.start_density is not None for layer in layers)
-    head = ["layer", "shape", "weights", "kept", "density", *(["at the start"] if started else [])]
+def _layers(record: RunRecord) -> Table:
     rows = [
         [
-            layer.name,
-            " × ".join(map(str, layer.shape)),
-            f"{layer.size:,}",
-            f"{layer.kept:,}",
-            f"{layer.density:.4g}",
-            *([f"{layer.start_density:.4g}"] if started else []),
+            text_cell(layer.name), text_cell(" × ".join(map(str, layer.shape))),
+            number_cell(f"{layer.size:,}", layer.size), number_cell(f"{layer.kept:,}", layer.kept),
+            number_cell(f"{layer.density:.4g}", layer.density),
         ]
-        for layer in layers
-    ]
-    return _table("Layers", head, rows, numbers_from=2) if rows else ""
+        for layer in record.layers
+    ]  # fmt: skip
+    head = ["layer", "shape", "weights", "kept", "density"]
+    starts = [layer.start_density for layer in record.layers if layer.start_density is not None]
+    if len(starts) == len(rows):
+        head.append("at the start")
+        for row, start in zip(rows, starts, strict=True):
+            row.append(number_cell(f"{start:.4g}", start))
+    return Table("Layers", head, rows, sortable=False)
 
 
-def _settings(config: Config) -> str:
+def _settings(config: Config) -> Table:
     defaults = Config.of(density=0.5).model_dump(mode="json")
     rows = []
     for name, value in config.model_dump(mode="json").items():
         changed = name == "density" or value != defaults[name]
-        rows.append([name, _value(value), "" if changed else "default", Config.model_fields[name].description or ""])
-    return _table("Settings", ["setting", "value", "", "meaning"], rows)
-
-
-def _versions(versions: Mapping[str, str]) -> str:
-    return f"<h2>Versions</h2><p>{escape(', '.join(f'{name} {version}' for name, version in versions.items()))}</p>"
-
-
-def _table(title: str, head: Sequence[str], rows: Iterable[Sequence[str]], *, numbers_from: int | None = None) -> str:
-    def cell(column: int, text: str, tag: str) -> str:
-        number = ' class="number"' if numbers_from is not None and column >= numbers_from else ""
-        return f"<{tag}{number}>{escape(text)}</{tag}>"
-
-    lines = [
-        "<tr>" + "".join(cell(c, text, tag) for c, text in enumerate(row)) + "</tr>"
-        for tag, listed in (("th", [head]), ("td", rows))
-        for row in listed
-    ]
-    return (
-        f'<h2>{escape(title)}</h2><div class="wide" tabindex="0" role="region" aria-label="{escape(title)}"><table>'
-        f"<thead>{lines[0]}</thead><tbody>{''.join(lines[1:])}</tbody></table></div>"
-    )
+        texts = (name, _value(value), "" if changed else "default", Config.model_fields[name].description or "")
+        rows.append([text_cell(text) for text in texts])
+    return Table("Settings", ["setting", "value", "", "meaning"], rows, sortable=False)
 
 
 def _value(value: Any) -> str:
@@ -171,52 +104,3 @@ def _value(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(map(str, value)) or "none"
     return "not given" if value is None else str(value) if value != {} else "none"
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
-
-
-def _percent(value: float | None) -> str:
-    return "" if value is None else f"{value:.2%}"
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.4g}"
-
-
-_HELD_BACK = '<p class="note">Loss and accuracy on samples held back from the calibration data.</p>'
-
-_GUARDED = (
-    '<p class="note">Loss and accuracy on the samples by which the guard judged each round: no gradient saw them, but '
-    "they chose the result, so expect a little less of it on new data.</p>"
-)
-
-_CSS = """
-:root { color-scheme: light dark; --line: #d5d8dd; --soft: #5c626b; --paper: #ffffff; --ink: #1c1f24; --card: #f6f7f9; }
-@media (prefers-color-scheme: dark) {
-  :root { --line: #3a3f47; --soft: #a2a9b4; --paper: #15181c; --ink: #e6e8eb; --card: #1e2227; }
-}
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--paper); color: var(--ink); font: 16px/1.5 system-ui, sans-serif; }
-main { max-width: 68rem; margin: 0 auto; padding: 1.5rem 1rem 4rem; }
-h1 { margin: 0; font-size: 1.7rem; overflow-wrap: anywhere; }
-h2 { margin: 2.2rem 0 .6rem; font-size: 1.1rem; }
-p.sub { margin: .3rem 0 1.4rem; }
-.note { color: var(--soft); font-size: .85rem; }
-code { overflow-wrap: anywhere; font-size: .9em; }
-dl { display: grid; grid-template-columns: repeat(auto-fit, minmax(11rem, 1fr)); gap: .8rem; margin: 0; }
-dl > div { background: var(--card); border-radius: .5rem; padding: .7rem .9rem; }
-dt { color: var(--soft); font-size: .85rem; }
-dd { margin: 0; font-size: 1.5rem; font-variant-numeric: tabular-nums; }
-dd.note { font-size: .8rem; }
-.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 28rem), 1fr)); gap: 0 2.5rem; }
-figure { margin: 0; }
-figure svg { display: block; width: 100%; height: auto; }
-figcaption { color: var(--soft); font-size: .85rem; margin-top: .4rem; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; width: 100%; font-size: .9rem; }
-th, td { padding: .35rem .9rem .35rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line); }
-th { color: var(--soft); font-weight: 600; }
-.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-"""

@@ -7,23 +7,21 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hybrid_icbs.errors import RunFolderError
 from hybrid_icbs.report.record import RunRecord
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-BLUE, ORANGE, GREY = "#2f7fd0", "#d9622b", "#8a8f98"  # told apart by the colour-blind too, and on light and dark paper
+BLUE, ORANGE, GREY = "#2f7fd0", "#d9622b", "#8a8f98"  # distinct for colour-blind readers, on light and dark paper
 
-_INK = "#010203"  # stands for the page's own text colour, which replaces it in SVG
-_BARS = 40  # layers; more would be bars without room for their names
-_POINTS = 1500  # in an SVG; more are drawn as one picture
+_INK = "#010203"  # placeholder that SVG output replaces by the page's text colour
+_BARS = 40  # layers; more bars would leave no room for their names
+_POINTS = 1500  # in an SVG; more are drawn as one bitmap
 
 
 @dataclass(frozen=True)
@@ -31,9 +29,9 @@ class Plot:
     """One plot of a run.
 
     Attributes:
-        name: of its file.
-        title: above it.
-        caption: what to see in it, for those who do and those who do not.
+        name: prefix of all ids in its SVG, so that several plots can share a page.
+        title: its heading.
+        caption: what it shows, also for screen readers.
         figure: the drawing.
     """
 
@@ -43,7 +41,7 @@ class Plot:
     figure: Figure
 
     def svg(self) -> str:
-        """As an SVG element for an HTML page: it scales, and takes the page's text colour and font."""
+        """An SVG element for an HTML page: it scales, and takes the page's text colour and font."""
         file = io.StringIO()
         with _style():
             self.figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
@@ -54,37 +52,12 @@ class Plot:
         text = re.sub(r"font: ([^;]*?)'[^;]*", r"font: \1inherit", text)
         return text.replace(_INK, "currentColor").replace("<svg ", '<svg aria-hidden="true" ', 1)
 
-    def png(self) -> bytes:
-        """As a PNG picture on white."""
-        file = io.BytesIO()
-        with _style():
-            self.figure.savefig(file, format="png", dpi=160, facecolor="white", metadata={"Software": None})
-        return file.getvalue()
-
 
 def draw(record: RunRecord) -> list[Plot]:
-    """The plots for which a run has figures; without a guard there are no losses to show."""
+    """The plots for which a run has figures; without a guard there are no losses to plot."""
     drawers: tuple[Callable[[RunRecord], Plot | None], ...] = (_loss, _densities, _prediction, _seconds)
     with _style():
         return [plot for plot in (drawer(record) for drawer in drawers) if plot is not None]
-
-
-def save(record: RunRecord, folder: str | Path) -> list[Path]:
-    """Write the plots as PNG files into a folder, which is made where it does not exist.
-
-    Raises:
-        RunFolderError: the folder cannot be written.
-    """
-    folder = Path(folder)
-    files = []
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for plot in draw(record):
-            files.append(folder / f"{plot.name}.png")
-            files[-1].write_bytes(plot.png())
-    except OSError as error:
-        raise RunFolderError(f"{folder} cannot be written: {error.strerror}; choose another folder") from error
-    return files
 
 
 # The four plots
@@ -98,7 +71,7 @@ def _loss(record: RunRecord) -> Plot | None:
     steps = [0, *(r.step for r in rounds)]
     kept = [rounds[0].before, *(r.after if r.accepted else r.before for r in rounds)]
     losses = np.array(kept, float)
-    end = 1.02 * steps[-1]  # so that the last step is seen as one
+    end = 1.02 * steps[-1]  # leaves room to see the last step
     axes.step([*steps, end], [*losses, losses[-1]], where="post", color=BLUE, linewidth=2)
     refused = [(r.step, float(r.after or 0)) for r in rounds if not r.accepted]
     top = _top(losses, [loss for _, loss in refused])
@@ -111,7 +84,7 @@ def _loss(record: RunRecord) -> Plot | None:
         axes.plot(beyond, [top] * len(beyond), "^", color=ORANGE, markersize=5, label=label, zorder=3, clip_on=False)
     low = float(losses.min())
     dense = record.scores.get("dense", {}).get("loss")
-    if dense is not None and low / 4 < dense < 2 * top:  # one far off would squeeze the path into a corner
+    if dense is not None and low / 4 < dense < 2 * top:  # a distant line would compress the curve
         low, top = min(low, dense), max(top, dense)
         axes.axhline(dense, color=GREY, linewidth=1, linestyle=(0, (5, 3)))
         axes.annotate(f"dense {dense:.3g}", (1, dense), xycoords=("axes fraction", "data"), xytext=(0, 4),
@@ -132,7 +105,7 @@ def _loss(record: RunRecord) -> Plot | None:
     caption = (
         f"The loss went from {losses[0]:.4g} to {losses.min():.4g} at its lowest"
         + (f" (dense model: {dense:.4g})" if dense is not None else "")
-        + (f"; {share} and taken back." if refused else ".")
+        + (f"; {share} and undone." if refused else ".")
     )
     return Plot("loss", "Loss along the steps", caption, figure)
 
@@ -238,7 +211,7 @@ def _seconds(record: RunRecord) -> Plot | None:
     return Plot("seconds", "Seconds by part", caption, figure)
 
 
-# How they look
+# Style
 
 
 @contextmanager
@@ -257,7 +230,7 @@ def _style() -> Iterator[None]:
 
 
 def _axes(height: float) -> tuple[Figure, Axes]:
-    # A figure of its own, not pyplot's: no display, no state shared with the caller's plots.
+    # Not a figure of pyplot: it needs no display and shares no state with the caller's plots.
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.0, height), layout="constrained")
@@ -265,7 +238,7 @@ def _axes(height: float) -> tuple[Figure, Axes]:
 
 
 def _top(losses: np.ndarray[Any, Any], refused: list[float]) -> float:
-    """Where the axis of losses ends: above all that was kept, and above refused rounds unless they went far off."""
+    """The upper end of the axis of losses: above accepted losses, and above refused ones that are not far beyond."""
     highest, spread = float(losses.max()), float(losses.max() - losses.min())
     near = [loss for loss in refused if loss <= highest + 0.5 * max(spread, 0.1 * highest)]
     return max([highest, *near])
@@ -290,7 +263,7 @@ def _signed(value: float, _: Any = None) -> str:
 
 
 def _shortened(names: list[str], most: int = 30) -> list[str]:
-    """Names without the ending that all share, cut from the left: layers differ at the right."""
+    """Names without ".weight" if all end in it; long ones are cut at the left, since layers differ at the right."""
     if all(name.endswith(".weight") for name in names):
         names = [name.removesuffix(".weight") for name in names]
     return [name if len(name) <= most else f"…{name[1 - most :]}" for name in names]

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from problems.storage import write_whole
 from solvers.comparison import measures
 from solvers.comparison.measures import Figures, Pair, Place, Standing
 from solvers.comparison.protocol import Race
@@ -105,32 +104,6 @@ class Comparison:
         """Where the rows came from."""
         return list(dict.fromkeys(row.machine for row in self.rows if row.machine))
 
-    # What comes out
-
-    def leaderboard(self) -> Any:
-        """The leaderboard as tables of rich, for a terminal."""
-        from solvers.comparison.leaderboard import leaderboard
-
-        return leaderboard(self)
-
-    def submission(self) -> str:
-        """The table in QOBLIB's columns, as CSV."""
-        from solvers.comparison.submission import submission
-
-        return submission(self.figures, self.groups, self.standings, self.race.backends)
-
-    def page(self) -> str:
-        """The page, HTML that loads nothing from elsewhere."""
-        from solvers.comparison.page.page import page
-
-        return page(self)
-
-    def write(self, folder: str | os.PathLike[str]) -> None:
-        """Write submission.csv and report.html into a folder, each whole or not at all."""
-        base = Path(folder)
-        write_whole(base / "submission", {}, (".csv", lambda _: _encoded(self.submission())))
-        write_whole(base / "report", {}, (".html", lambda _: _encoded(self.page())))
-
     def summary(self) -> dict[str, Any]:
         """The race as JSON values; infinite times are None."""
         return {
@@ -148,10 +121,6 @@ class Comparison:
             "pairs": [_plain(pair) for pair in self.pairs],
             "problems": {name: _problem(each) for name, each in self.standings.items()},
         }
-
-
-def _encoded(text: str) -> bytes:
-    return text.encode("utf-8", "backslashreplace")  # folders' names may hold what is no UTF-8
 
 
 def _problem(standing: Standing) -> dict[str, Any]:

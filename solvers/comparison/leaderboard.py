@@ -6,17 +6,16 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from solvers.comparison import words
+from solvers.comparison.comparison import Comparison
+from solvers.comparison.measures import Place
 
 if TYPE_CHECKING:
     from rich.console import Group
     from rich.table import Table
 
-    from solvers.comparison.comparison import Comparison
-    from solvers.comparison.measures import Place
-
 
 def leaderboard(comparison: Comparison) -> Group:
-    """Backends in order, a table for each time limit; 80 columns hold it."""
+    """The leaderboard as tables of rich, one for each time limit; they fit into 80 columns."""
     from rich.console import Group
 
     limits = dict.fromkeys(place.time_limit for place in comparison.board)

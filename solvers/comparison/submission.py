@@ -12,6 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from solvers.comparison.comparison import Comparison
 from solvers.comparison.measures import Figures, Standing
 from solvers.comparison.results import Row
 
@@ -26,28 +27,18 @@ COLUMNS = (
 MISSING = "N/A"
 
 
-def submission(
-    all_figures: Sequence[Figures],
-    rows: Mapping[tuple[str, str, float | None], Sequence[Row]],
-    standings: Mapping[str, Standing],
-    backends: Mapping[str, Mapping[str, Any]],
-) -> str:
-    """One line for each problem, backend and time limit, as CSV.
+def submission(comparison: Comparison) -> str:
+    """The table as CSV: one line for each problem, backend and time limit.
 
-    A run is successful, as QOBLIB has it, where it reached the best energy of the same backend's runs (threshold 0).
-
-    Args:
-        all_figures: of the race.
-        rows: those behind each of them.
-        standings: of each problem.
-        backends: what ran under each text.
+    As QOBLIB defines it, a run is successful where it reached the best energy of the same backend's runs (threshold 0).
     """
     file = io.StringIO()
     writer = csv.DictWriter(file, COLUMNS, restval=MISSING, lineterminator="\n")
     writer.writeheader()
-    for each in all_figures:
-        own = rows[each.problem, each.backend, each.time_limit]
-        writer.writerow(_line(each, own, standings[each.problem], backends[each.backend]))
+    for each in comparison.figures:
+        own = comparison.groups[each.problem, each.backend, each.time_limit]
+        backend = comparison.race.backends[each.backend]
+        writer.writerow(_line(each, own, comparison.standings[each.problem], backend))
     return file.getvalue()
 
 

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
+from solvers.comparison.comparison import Comparison
+from solvers.comparison.measures import Place
 from solvers.comparison.protocol import SEVERAL
 from solvers.comparison.statistics import NOISE, Interval, SignTest
-
-if TYPE_CHECKING:
-    from solvers.comparison.comparison import Comparison
-    from solvers.comparison.measures import Place
 
 
 def percent(gap: float | None) -> str:

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 import problems
 from hybrid_icbs.cli.app import app
 from problems import instances
+from solvers.comparison.page import render
 
 pytestmark = pytest.mark.skipif(browser.found() is None, reason="no Chromium here; apt install chromium")
 
@@ -63,7 +64,7 @@ def test_everything_is_there_and_nothing_complains(folder, window):
     assert window.run("document.title").startswith("3 solvers on 4 block problems")
     heads = window.run("[...document.querySelectorAll('h2')].map(h => h.textContent)")
     assert heads == [
-        "Leaderboard", "Curves", "Pair by pair", "Results", "Samples before and after they were mended", "Problems",
+        "Leaderboard", "Curves", "Pair by pair", "Results", "Samples before and after repair", "Problems",
         "Solvers", "Protocol",
     ]  # fmt: skip
     assert window.run("document.querySelectorAll('#results tbody tr').length") == 4 * 3 * 2
@@ -147,7 +148,7 @@ def test_names_are_shown_as_they_are(tmp_path, window):
     import solvers
 
     done = solvers.compare({NAME: instances.random(9, 4, 3)}, "exact", time_limits=None, seeds=1)
-    (tmp_path / "page.html").write_text(done.page(), "utf-8")
+    (tmp_path / "page.html").write_text(render(done), "utf-8")
     window.open(tmp_path / "page.html")
     assert column(window, 0) == [NAME]
     assert window.complaints == []

@@ -1,28 +1,25 @@
-"""Two parts of the page: samples before they were mended beside random states, and each problem by itself."""
+"""Two parts of the page: quantum samples beside random states, and a section for each problem."""
 
 from __future__ import annotations
 
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from html import escape
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
 from solvers.comparison import curves, words
+from solvers.comparison.comparison import Comparison
 from solvers.comparison.measures import Figures, Standing, on_one_problem
-from solvers.comparison.page.drawing import chart
-from solvers.comparison.page.tables import Cell, gap_cell, number_cell, table, text_cell
+from solvers.comparison.page.charts import Chart, chart
 from solvers.comparison.results import Row
 from solvers.comparison.statistics import for_all_together
+from solvers.html.tables import Cell, Table, number_cell, text_cell
 
-if TYPE_CHECKING:
-    from solvers.comparison.comparison import Comparison
-
-_DRAWN = 60  # problems that get a plot of their own; a page of more would be megabytes
+_DRAWN = 60  # problems with a chart of their own; a page with more would take megabytes
 
 
-def about_samples(comparison: Comparison) -> str:
-    """What quantum solvers sampled, raw, repaired and polished, beside random states that were polished likewise."""
+def sample_table(comparison: Comparison) -> Table:
+    """What quantum solvers sampled: raw, repaired and polished, beside random states polished in the same way."""
     rows = []
     for (problem, backend, limit), own in comparison.groups.items():
         sampled = [row for row in own if row.control_raw is not None]
@@ -30,36 +27,22 @@ def about_samples(comparison: Comparison) -> str:
             continue
         standing = comparison.standings[problem]
         shares = [row.raw_feasible for row in sampled if row.raw_feasible is not None]
-        kept = statistics.median(shares) if shares else None
+        feasible = statistics.median(shares) if shares else None
         rows.append([
             text_cell(problem, "name"), text_cell(backend, "backend"), number_cell(words.limit(limit), limit),
             number_cell(str(sampled[0].samples), sampled[0].samples),
-            number_cell("–" if kept is None else f"{100 * kept:.3g} %", kept),
+            number_cell("–" if feasible is None else f"{100 * feasible:.3g} %", feasible),
             *(_median_gap(standing, sampled, name) for name in _STAGES),
         ])  # fmt: skip
-    apart = _in_parts(comparison)
-    if not rows and not apart:
-        return ""
     head = (
         "problem", "solver", "limit", "samples", "feasible samples", "raw gap", "repaired gap", "polished gap",
         "random states, raw gap", "random states, polished gap",
     )  # fmt: skip
-    note = (
-        "Gaps of the best state at each step, median over the seeds; a seed without a feasible sample is the worst. "
-        "The control is as many random feasible states (10,000 at most), chosen from and polished in the same "
-        "way: a solver whose polished gap is no better than the control's owes its result to the polish, unless its "
-        "raw gap is as good already."
-    )
-    if apart:
-        note += f" Samples of sub-blocks are not told: {', '.join(apart)}."
-    return (
-        "<h2>Samples before and after they were mended</h2>"
-        f"{table('Samples', head, rows)}<p class=note>{escape(note)}</p>"
-    )
+    return Table("Samples", head, rows)
 
 
-def _in_parts(comparison: Comparison) -> list[str]:
-    """Quantum solvers, and problems that were taken apart for them."""
+def decomposed(comparison: Comparison) -> list[str]:
+    """Quantum solvers and the problems that were decomposed for them, as "BACKEND on PROBLEM"."""
     return list(dict.fromkeys(
         f"{backend} on {problem}"
         for (problem, backend, _), own in comparison.groups.items()
@@ -68,12 +51,17 @@ def _in_parts(comparison: Comparison) -> list[str]:
     ))  # fmt: skip
 
 
+def gap_cell(gap: float | None) -> Cell:
+    """A cell of a gap; 0, the best possible, is highlighted."""
+    return Cell(words.percent(gap), math.nan if gap is None else gap, "number best" if gap == 0.0 else "number")
+
+
 _STAGES = ("raw", "repaired", "polished", "control_raw", "control_polished")
 
 
 def _median_gap(standing: Standing, rows: Sequence[Row], name: str) -> Cell:
     energies = [getattr(row, name) for row in rows]
-    if name == "raw":  # None: no sample was feasible. Of the other stages: there was none
+    if name == "raw":  # None means no feasible sample here, and a stage that was not run elsewhere
         energies = [math.inf if energy is None else energy for energy in energies]
     energies = [energy for energy in energies if energy is not None]
     if not energies:
@@ -82,35 +70,49 @@ def _median_gap(standing: Standing, rows: Sequence[Row], name: str) -> Cell:
     return gap_cell(None if math.isinf(median) else standing.gap(median))
 
 
-def about_problems(comparison: Comparison, style: Mapping[str, int]) -> str:
-    """Each problem's facts, the gap along time on it, and whether its two best solvers differ there."""
+@dataclass(frozen=True)
+class ProblemSection:
+    """A problem's section of the page.
+
+    Attributes:
+        title: name, size, form and whether it is easy.
+        facts: names and values.
+        chart: gap against time; None beyond the first problems.
+        verdict: whether its two best solvers differ, in a sentence.
+    """
+
+    title: str
+    facts: list[tuple[str, str]]
+    chart: Chart | None
+    verdict: str
+
+
+def problem_sections(comparison: Comparison, style: Mapping[str, int]) -> list[ProblemSection]:
+    """A section for each problem, in the order of the comparison."""
     by_problem: dict[str, list[Figures]] = {}
     for each in comparison.figures:
         by_problem.setdefault(each.problem, []).append(each)
-    told = _two_best(comparison, by_problem)
-    parts = []
+    verdicts = _two_best(comparison, by_problem)
+    sections = []
     for at, (name, own) in enumerate(by_problem.items()):
         standing = comparison.standings[name]
-        facts = "".join(f"<dt>{escape(key)}</dt><dd>{escape(value)}</dd>" for key, value in _facts(standing))
-        drawn = ""
+        drawn = None
         if at < _DRAWN:
-            mine = curves.longest(own, [name])
+            along = curves.gaps_along_time(curves.longest(own, [name]), comparison.groups, comparison.standings)
             drawn = chart(
-                curves.gaps_along_time(mine, comparison.groups, comparison.standings), style, x_label="seconds",
-                y_label="mean gap", gaps=True, seen=f"Gap along time on {name}",
-            )  # fmt: skip
-            drawn = f"<figure>{drawn}<figcaption>{escape(told.get(name, ''))}</figcaption></figure>"
+                along, style, x_label="seconds", y_label="mean gap", gaps=True, seen=f"Gap against time on {name}"
+            )
         easy = ", easy" if standing.easy else ""
         title = f"{name}: n = {standing.facts.n}, k = {standing.facts.ones}, {standing.facts.form}{easy}"
-        parts.append(f"<details><summary>{escape(title)}</summary><div><dl>{facts}</dl>{drawn}</div></details>")
-    return f"<h2>Problems</h2>{''.join(parts)}"
+        sections.append(ProblemSection(title, _facts(standing), drawn, verdicts.get(name, "")))
+    return sections
 
 
 def _facts(standing: Standing) -> list[tuple[str, str]]:
     facts, best = standing.facts, standing.best
     rate = facts.descent_rate(best.energy)
     if rate is None:
-        easy = "unknown: descents from random states would take too long here"
+        easy = "unknown: descents from random states would take too long"
     else:
         found = f"{round(rate * facts.tries)} of {facts.tries} plain descents from random states end in the best energy"
         easy = f"{'yes' if standing.easy else 'no'}: {found}"
@@ -122,17 +124,17 @@ def _facts(standing: Standing) -> list[tuple[str, str]]:
         ("rank", "of the factor: " + str(facts.rank) if facts.rank is not None else "no factor: full matrix"),
         ("density of Q", f"{100 * facts.density:.3g} % of the pairs are coupled"),
         ("best known", f"{best.energy:.12g}, {'proven' if best.proven else 'not proven'}"),
-        ("found by", best.found_by or "not said"),
+        ("found by", best.found_by or "unknown"),
         ("random states", f"mean energy {facts.random_mean:.8g}"),
         ("easy", easy),
-        ("from", facts.origin),
+        ("source", facts.origin),
     ]
 
 
 def _two_best(comparison: Comparison, by_problem: Mapping[str, Sequence[Figures]]) -> dict[str, str]:
-    """Of each problem with two solvers and more, whether its two best differ on it, seed by seed.
+    """Whether the two best solvers of each problem differ on it, seed by seed.
 
-    P-values are for all these problems together; that a pair was chosen as the best on its own problem is not in them.
+    P-values are adjusted for all problems, but not for the choice of the two best on each.
     """
     best: dict[str, tuple[Figures, Figures]] = {}
     for name, own in by_problem.items():

@@ -25,6 +25,7 @@ from solvers.comparison import protocol as settings
 from solvers.comparison.comparison import Comparison
 from solvers.comparison.facts import Facts
 from solvers.comparison.inputs import MEMORY, Given, Source, current_mask, gathered, source
+from solvers.comparison.output import write
 from solvers.comparison.protocol import Protocol, Race, checked_limits, processors
 from solvers.comparison.racing.entrants import Entrant, entered
 from solvers.comparison.racing.spending import CALLS
@@ -161,7 +162,7 @@ def compare(
             race, results.rows, folder, interrupted=interrupted, put_off=lineup.put_off, left=lineup.left
         )
         if folder is not None and comparison.rows:
-            comparison.write(folder)
+            write(comparison, folder)
     return comparison
 
 

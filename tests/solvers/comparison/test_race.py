@@ -19,9 +19,11 @@ import solvers
 from problems import BlockProblem, FileFormatError, instances
 from solvers import OptionError
 from solvers.comparison import Comparison
+from solvers.comparison.page import render
 from solvers.comparison.racing import race as race_module
 from solvers.comparison.racing.track import RaceTask, close_tracks, race_task
 from solvers.comparison.results import COLUMNS
+from solvers.comparison.submission import submission
 
 
 def test_a_race_solves_everything_with_every_backend_and_seed(whole):
@@ -103,7 +105,7 @@ def test_a_solver_that_dies_or_raises_has_failed_rows_and_the_race_goes_on(odd):
     assert by_key["dies", 2].status == "ok"  # in a new process
     (place,) = [place for place in done.board if place.backend == "dies"]
     assert (place.feasible, place.runs) == (2, 3)
-    text = " ".join(done.page().split())
+    text = " ".join(render(done).split())
     assert "dies failed in 1 run: the racing process ended by SIGSEGV" in text
 
 
@@ -149,7 +151,7 @@ def test_infeasible_states_are_counted_and_never_scored_whatever_energies_they_c
         assert row.incumbents[-1][1] == row.energy
     found = [row.energy for row in done.rows if row.energy is not None]
     assert done.standings["a"].best.energy == min([*found, *done.race.problems["a"].descents])
-    assert "answered without a feasible state in 2 runs" in done.page()
+    assert "answered without a feasible state in 2 runs" in render(done)
 
 
 def test_quantum_rows_tell_raw_repaired_and_polished_apart_beside_random_states():
@@ -164,7 +166,7 @@ def test_quantum_rows_tell_raw_repaired_and_polished_apart_beside_random_states(
     assert row.control_raw == pytest.approx(float(np.min(problem.energy(drawn))))
     assert row.control_polished <= row.control_raw
     assert classical.control_raw is None
-    assert "Samples before and after they were mended" in done.page()
+    assert "Samples before and after repair" in render(done)
     assert done.race.backends[row.backend]["paradigm"] == "Quantum Simulator"
 
 
@@ -178,7 +180,7 @@ def test_a_race_starts_from_the_current_mask():
     expected = solvers.solve(with_mask, "tabu?offspring=1", seed=0, initial_states=mask)
     assert done.rows[0].energy == pytest.approx(expected.first.energy)
     assert done.race.protocol.start == "mask"
-    assert "from the current mask" in done.page()
+    assert "from the current mask" in render(done)
     with pytest.raises(OptionError, match="no current mask on record"):
         race({"m": base}, ["sa"], start="mask", seeds=1)
 
@@ -232,8 +234,8 @@ def test_what_was_written_can_be_read_without_racing(tmp_path):
     read = Comparison.read(tmp_path / "r")
     assert read.rows == done.rows
     assert read.board == done.board
-    assert read.page() == done.page() == (tmp_path / "r/report.html").read_text("utf-8")
-    assert read.submission() == (tmp_path / "r/submission.csv").read_text("utf-8")
+    assert render(read) == render(done) == (tmp_path / "r/report.html").read_text("utf-8")
+    assert submission(read) == (tmp_path / "r/submission.csv").read_text("utf-8")
 
 
 def test_a_folder_of_odd_names_goes_on(tmp_path):
@@ -370,7 +372,7 @@ def test_ctrl_c_ends_a_race_with_what_there_is(tmp_path, monkeypatch, whole):
     assert done.interrupted
     assert len(done.rows) == 2
     assert done.left == 6
-    assert "The race is not finished: 6 solves left." in (tmp_path / "r/report.html").read_text("utf-8")
+    assert "The comparison is not finished: 6 solves left." in (tmp_path / "r/report.html").read_text("utf-8")
     monkeypatch.setattr(race_module, "race_task", kept)
     assert what_counts(race(out=tmp_path / "r").rows) == what_counts(whole.rows)
 
@@ -398,9 +400,9 @@ def test_rows_by_another_version_are_told_apart(raced):
     values = json.loads(path.read_text())
     values["backends"]["exact"]["versions"]["numpy"] = "0.1"
     path.write_text(json.dumps(values))
-    assert "several versions" not in race(backends="exact", seeds=1, out=raced).page()  # no new row
+    assert "several versions" not in render(race(backends="exact", seeds=1, out=raced))  # no new row
     done = race(backends="exact", seeds=2, out=raced)
-    assert f"Rows of exact were made by several versions: numpy 0.1, then {np.__version__}." in done.page()
+    assert f"Rows of exact were made by several versions: numpy 0.1, then {np.__version__}." in render(done)
 
 
 def test_the_settings_of_a_portfolio_s_members_are_on_record():

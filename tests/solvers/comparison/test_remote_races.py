@@ -8,6 +8,7 @@ import pytest
 
 import solvers
 from problems import instances
+from solvers.comparison.page import render
 
 PROBLEMS = {"a": instances.random(10, 4, 1, rank=3), "b": instances.random(10, 4, 2, rank=3)}
 
@@ -41,7 +42,7 @@ def test_a_service_s_own_seconds_count_and_its_queue_does_not(sapi, tmp_path):
     hybrid = [row for row in done.rows if "=nl" in row.backend]
     assert all(row.upload > 0.0 for row in hybrid)
     assert sapi.counts["accepted"] == 4
-    assert '<button type="button">queue</button>' in done.page()
+    assert '<button type="button">queue</button>' in render(done)
 
 
 def test_calls_of_backends_and_limits_are_told_apart_and_found_again(sapi, tmp_path):
@@ -62,7 +63,7 @@ def test_a_budget_that_is_spent_ends_that_backend_alone_and_a_larger_one_goes_on
     assert [row.backend for row in done.rows] == ["leap?solver=nl", "exact", "exact"]
     assert done.left == 1
     assert done.put_off["leap?solver=nl"].startswith("BudgetReached")
-    assert "leap?solver=nl could not go on" in done.page()
+    assert "leap?solver=nl could not go on" in render(done)
     more = race(tmp_path, ["leap?solver=nl", "exact"], max_calls=2)
     assert (len(more.rows), more.left, more.put_off) == (4, 0, {})
     assert sapi.counts["accepted"] == 2

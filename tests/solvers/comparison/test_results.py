@@ -6,7 +6,7 @@ import csv
 import dataclasses
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from problems import FileFormatError
@@ -41,6 +41,7 @@ def test_rows_come_back_to_the_bit(tmp_path):
         assert [row["backend"] for row in csv.DictReader(file)] == [FIRST.backend, "sa"]
 
 
+@settings(deadline=None)
 @given(TEXT, TEXT, FINITE, FINITE, st.lists(st.tuples(FINITE, FINITE), min_size=1, max_size=4), st.none() | FINITE)
 def test_any_row_comes_back(tmp_path_factory, problem, backend, energy, seconds, pairs, queue):
     row = Row(problem, backend, 1.0, 3, "ok", energy, seconds, queue=queue, incumbents=tuple(pairs))

@@ -12,10 +12,11 @@ from rich.console import Console
 from problems import BestKnown, BlockProblem, instances
 from solvers.comparison.comparison import Comparison
 from solvers.comparison.facts import Facts
-from solvers.comparison.leaderboard import footnotes
-from solvers.comparison.page.sections import about_samples
+from solvers.comparison.leaderboard import footnotes, leaderboard
+from solvers.comparison.page import render
 from solvers.comparison.protocol import Protocol, Race
 from solvers.comparison.results import Row
+from solvers.comparison.submission import submission
 
 # As its CONTRIBUTING.md lists them; submissions in other columns are refused by its checker.
 FIELDS = [
@@ -67,11 +68,11 @@ def comparison():
 
 
 def table(comparison):
-    return {line["Workflow"].partition(" ")[0]: line for line in csv.DictReader(io.StringIO(comparison.submission()))}
+    return {line["Workflow"].partition(" ")[0]: line for line in csv.DictReader(io.StringIO(submission(comparison)))}
 
 
 def test_the_columns_are_qoblib_s(comparison):
-    assert next(csv.reader(io.StringIO(comparison.submission()))) == FIELDS
+    assert next(csv.reader(io.StringIO(submission(comparison)))) == FIELDS
 
 
 def test_runs_are_counted_as_qoblib_counts_them(comparison):
@@ -139,17 +140,17 @@ def test_a_coefficient_of_a_pair_is_what_multiplies_it(tmp_path):
     assert (factor.coefficients, factor.least, factor.most, factor.whole) == (5, -2.0, 1.5, False)
 
 
-def test_samples_of_sub_blocks_are_said_once_not_to_be_told(comparison):
+def test_samples_of_sub_blocks_are_said_once_not_to_be_shown(comparison):
     rows = [replace(row("q", 0, -3.0, solver="decompose(qaoa)"), time_limit=limit) for limit in (0.5, 1.0)]
     backends = {"q": record("qaoa", "Quantum Simulator")}
-    text = about_samples(Comparison(Race(Protocol(), "token", comparison.race.problems, backends), rows))
-    assert text.count("Samples of sub-blocks are not told: q on p.") == 1
+    text = render(Comparison(Race(Protocol(), "token", comparison.race.problems, backends), rows))
+    assert text.count("Samples of sub-blocks are not shown: q on p.") == 1
     assert text.count("q on p") == 1
 
 
 def test_the_leaderboard_says_who_leads_and_what_to_mind(comparison):
     console = Console(width=120, record=True, file=io.StringIO())
-    console.print(comparison.leaderboard())
+    console.print(leaderboard(comparison))
     text = console.export_text()
     assert text.index("leap?solver=qpu") < text.index("sa?sweeps=5")
     assert "noise" in text

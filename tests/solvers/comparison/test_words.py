@@ -11,6 +11,8 @@ from problems import BestKnown
 from solvers.comparison import words
 from solvers.comparison.comparison import Comparison
 from solvers.comparison.facts import Facts
+from solvers.comparison.leaderboard import leaderboard
+from solvers.comparison.page import render
 from solvers.comparison.protocol import Protocol, Race
 from solvers.comparison.results import Row
 
@@ -42,7 +44,7 @@ def comparison(rows):
 def told(found):
     """The leaderboard as a terminal of 80 columns shows it."""
     console = Console(width=80, record=True, file=io.StringIO())
-    console.print(found.leaderboard())
+    console.print(leaderboard(found))
     return console.export_text()
 
 
@@ -58,7 +60,7 @@ def test_those_that_share_no_seed_are_not_compared():
     (sentence,) = words.headline(found)
     assert sentence.endswith("Second is B: the two share no problem and seed, and are not compared.")
     assert "not compared" in told(found)
-    assert "not compared" in found.page()
+    assert "not compared" in render(found)
     assert not any("sign test" in caution for caution in words.cautions(found))
 
 
@@ -89,7 +91,7 @@ def test_a_second_with_lower_energies_on_more_problems_is_not_called_worse():
     (sentence,) = words.headline(found)
     assert "Second is B: it has lower energies on more problems (sign test over 10 problems, p = 0.021)" in sentence
     assert sentence.endswith("although its mean gap is larger.")
-    assert sentence in found.page()
+    assert sentence in render(found)
     (other,) = words.headline(comparison([row(name, b, e) for name in NAMES for b, e in (("A", 0.5), ("B", 1.0))]))
     assert "Second is B: its energies are worse (sign test over 10 problems" in other
 
@@ -106,7 +108,7 @@ def test_a_second_that_is_faster_on_more_problems_is_not_called_slower():
 def test_nobody_leads_where_no_run_is_feasible():
     found = comparison([row(name, backend, None) for name in NAMES for backend in ("A", "B")])
     assert words.headline(found) == ["Within 1 s, nobody leads: no run has a feasible answer."]
-    assert "A leads" not in found.page()
+    assert "A leads" not in render(found)
     assert "infeasible" in told(found)
     assert found.summary()["leaderboard"][0]["gap"] is None
 
@@ -117,7 +119,7 @@ def test_who_was_raced_on_fewer_problems_is_told_with_their_number():
     caution = "B was raced on 9 of 10 problems only (1 s): its figures are over fewer than those of others."
     assert caution in words.cautions(found)
     assert words.headline(found)[0].endswith("although it was raced on fewer.")
-    assert "9 of 10" in found.page()
+    assert "9 of 10" in render(found)
     assert "9/10" in told(found)
     whole = comparison([row(name, "A", 1.0) for name in NAMES])
     assert not any("only" in caution for caution in words.cautions(whole))
