@@ -4,7 +4,8 @@
 
 Lines of JSON come in on standard input and go out on what was standard output; whatever toolkits print goes to
 standard error. It ends when its input does, in the middle of a solve if need be: nobody waits for the answer any more.
-Started by :mod:`solvers.comparison.racing.track`, which sets the variables that bound the threads of numba, BLAS and OpenMP.
+Started by :mod:`solvers.comparison.racing.track`, which sets the variables that bound the threads of numba, BLAS and
+OpenMP.
 """
 
 from __future__ import annotations
