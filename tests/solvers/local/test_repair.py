@@ -104,3 +104,18 @@ def test_the_only_feasible_state_is_known():
     assert single_state(BlockProblem(np.eye(3), cardinality=3)).tolist() == [[1, 1, 1]]
     assert single_state(BlockProblem(np.eye(4), cardinality=[2, 0], groups=[0, 1, 0, 1])).tolist() == [[1, 0, 1, 0]]
     assert single_state(BlockProblem(np.eye(3), cardinality=2)) is None
+
+
+@pytest.mark.parametrize("groups", [None, [0, 0, 0, 1, 1, 1, 1, 1]])
+def test_a_repair_flips_the_cheapest_variable_of_the_present_state_each_time(groups):
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        cardinality = 5 if groups is None else [2, 3]
+        problem = BlockProblem(rng.normal(size=(8, 8)), rng.normal(size=8), cardinality, groups=groups)
+        x = np.zeros(8, np.int8)
+        while not problem.is_feasible(x):
+            missing = problem.constraint.counts - problem.constraint.counted(x[None])[0]
+            useful = np.flatnonzero((x == 0) & (missing[problem.constraint.groups] > 0))
+            after = [problem.energy(np.where(np.arange(8) == i, 1, x)) for i in useful]
+            x[useful[int(np.argmin(after))]] = 1
+        assert np.array_equal(repair(problem, np.zeros(8))[0][0], x)
