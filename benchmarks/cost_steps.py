@@ -23,7 +23,7 @@ from cost_shapes import shapes_of
 
 from hybrid_icbs.blockwise.merge import apply, moves_of, write_masks
 from hybrid_icbs.data.losses import next_token_loss
-from hybrid_icbs.gradients.entries import add_entries
+from hybrid_icbs.gradients.entries import add_products
 from hybrid_icbs.layerwise.refit import (
     EXACT_UP_TO,
     TOLERANCE,
@@ -36,6 +36,7 @@ from hybrid_icbs.layerwise.refit import (
 from hybrid_icbs.layerwise.windows import COLUMNS
 from hybrid_icbs.methods.sparsegpt import sparsegpt
 from hybrid_icbs.methods.wanda import wanda
+from hybrid_icbs.models.kinds import Linear
 from hybrid_icbs.models.layers import Layer, find_layers
 from hybrid_icbs.models.masks import Masks
 from hybrid_icbs.models.restore import mapped_tensors
@@ -392,7 +393,7 @@ def _entries(d: int, length: int) -> Measured:
     module = torch.nn.Linear(d, d, bias=False)
     index = np.random.default_rng(0).choice(d * d, ENTRIES, replace=False)
     x, back, out = torch.randn(1, length, d), torch.randn(1, length, d), np.zeros((ENTRIES, 1), np.float32)
-    return 2 * d, timed(lambda: add_entries(module, "linear", x, back, index, out))
+    return 2 * d, timed(lambda: add_products(Linear().products(module, x, back, index), out))
 
 
 def _solve(n: int, threads: int) -> Measured:

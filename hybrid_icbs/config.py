@@ -20,7 +20,6 @@ from pydantic_core import PydanticUndefined
 
 from hybrid_icbs.errors import PruningError
 from hybrid_icbs.models.patterns import Pattern
-from problems.names import nearest
 
 Score: TypeAlias = Literal["magnitude", "wanda", "gradient", "random"]
 Comparison: TypeAlias = Literal["global", "layer", "output", "input"]
@@ -413,6 +412,8 @@ def settings_table() -> str:
 
 
 def _explained(error: ValidationError) -> str:
+    from problems.names import nearest  # `problems` imports numpy, which --help does not need
+
     lines = []
     for problem in error.errors():
         name = ".".join(str(part) for part in problem["loc"])

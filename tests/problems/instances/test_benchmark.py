@@ -237,7 +237,13 @@ def test_the_selected_candidates_are_those_of_the_records() -> None:
 
 @pytest.mark.data
 @pytest.mark.skipif(not DATA.exists(), reason="the measuring data is not here; set HYBRID_ICBS_DATA")
-@pytest.mark.parametrize("pattern", ["mlpnet-*", "mlpnet-typical-n256-*", "llama-picked-n[1236]*"])
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "mlpnet-typical-n256-*",
+        *(pytest.param(each, marks=pytest.mark.slow) for each in ("mlpnet-*", "llama-picked-n[1236]*")),
+    ],
+)
 def test_the_blocks_can_be_made_again_to_the_bit(pattern: str) -> None:
     command = [sys.executable, "benchmarks/make_instances.py", "--check", "--only", pattern]
     environment = {**os.environ, "HYBRID_ICBS_DATA": str(DATA), "OMP_NUM_THREADS": "1"}

@@ -25,7 +25,7 @@ needs_triton = pytest.mark.skipif(
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
 
-def in_a_offspring(*command: str, **variables: str) -> str:
+def in_a_process(*command: str, **variables: str) -> str:
     """Run a Python program and return what it wrote; Triton reads its variables once, when it is imported."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("TRITON_", "PYTEST_"))}
     done = subprocess.run(
@@ -37,8 +37,9 @@ def in_a_offspring(*command: str, **variables: str) -> str:
 
 
 @needs_triton
+@pytest.mark.slow
 def test_the_kernel_keeps_its_promises_under_the_interpreter():
-    wrote = in_a_offspring(
+    wrote = in_a_process(
         "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", str(HERE / "interpreted_tabu.py"),
         TRITON_INTERPRET="1",
     )  # fmt: skip
@@ -47,14 +48,14 @@ def test_the_kernel_keeps_its_promises_under_the_interpreter():
 
 @needs_triton
 def test_the_kernel_compiles_for_a_card_that_is_not_there_and_spills_nothing(tmp_path):
-    wrote = in_a_offspring("benchmarks/gpu_resources.py", "256", "1000", "4096", TRITON_CACHE_DIR=str(tmp_path))
+    wrote = in_a_process("benchmarks/gpu_resources.py", "256", "1000", "4096", TRITON_CACHE_DIR=str(tmp_path))
     table = [line.split() for line in wrote.splitlines() if line.split()[:1] and line.split()[0].isdigit()]
     assert [int(row[0]) for row in table] == [256, 1000, 4096]
     for n, _, registers, spilled, programs, *_ in table:
         assert int(spilled) == 0, f"n = {n} spills"
         assert 32 <= int(registers) <= 128
         assert int(programs) >= 1
-    *_, programs, _, _, _ = in_a_offspring(
+    *_, programs, _, _, _ = in_a_process(
         "benchmarks/gpu_resources.py", "--warps", "32", "4096", TRITON_CACHE_DIR=str(tmp_path)
     ).split()
     assert int(programs) == 1, "a program of 32 warps leaves no registers for itself"
@@ -78,7 +79,7 @@ def test_asking_for_the_kernel_without_triton_says_so(monkeypatch):
 @needs_gpu
 @needs_triton
 def test_a_card_takes_the_steps_of_the_torch_form():
-    said = in_a_offspring("benchmarks/gpu_tabu.py", "--only", "same")
+    said = in_a_process("benchmarks/gpu_tabu.py", "--only", "same")
     for n in (16, 60, 256, 1000, 1024, 4096):
         assert f"same: n = {n}, 64 searches, 300 steps: the same states and energies\n" in said
 

@@ -84,7 +84,7 @@ def test_a_line_cut_short_by_a_kill_is_dropped(tmp_path_factory, cut):
         ('{"label": "a", "stage": "accepted"}\n', "problem_id: is missing at stage 'accepted'"),
         ('{"label": "a", "stage": "labelled", "charge": "much"}\n', "charge: 'much' is not of the kind"),
         ('{"label": "a", "stage": "labelled", "charge": NaN}\n', "not a finite number"),
-        ('{"label": "a", "label": "b", "stage": "labelled"}\n', "given twice"),
+        ('{"label": "a", "label": "b", "stage": "labelled"}\n', "occurs twice"),
         ('{"label": "a", "stage": "labelled"}\n{}\n', "line 2"),
         ("[" * 100_000 + "\n", "line 1: not valid JSON"),
     ],
