@@ -13,7 +13,7 @@ import numpy as np
 
 from problems import BlockProblem
 from solvers import Estimate, Outcome, Solver
-from solvers.dispatch import Handle, told_to_stop
+from solvers.dispatch import Handle, stop_requested
 from solvers.run import Run, cpu_threads
 
 
@@ -87,9 +87,9 @@ def die(_: int) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def wait_to_be_told(_: int) -> bool:
+def wait_for_stop(_: int) -> bool:
     for _ in range(2000):
-        if told_to_stop():
+        if stop_requested():
             return True
         time.sleep(0.01)
     return False

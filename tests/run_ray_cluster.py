@@ -14,7 +14,7 @@ from ray.cluster_utils import Cluster
 from problems import BlockProblem
 from solvers import get_solver
 from solvers.dispatch import get_dispatch
-from solvers.dispatch.base import told_to_stop
+from solvers.dispatch.base import stop_requested
 from solvers.dispatch.ray_setup import undisturbed
 
 
@@ -41,7 +41,7 @@ def where(task: tuple[str, int]) -> str:
     with (Path(folder) / f"task-{number}").open("a") as file:
         file.write(node + "\n")
     for _ in range(150):
-        if told_to_stop():
+        if stop_requested():
             break
         time.sleep(0.01)
     return node

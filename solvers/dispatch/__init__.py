@@ -1,7 +1,14 @@
-"""Where work is done: in this thread, in a pool of threads or processes, or on a Ray cluster.
+"""Dispatch of work: in this thread, in a pool of threads or processes, or on a Ray cluster.
 
-with get_dispatch("processes?workers=4") as dispatch:
-    answers = dispatch.solve(solver, problems, seed=0)  # the same to the bit, wherever they are solved
+    with get_dispatch("processes?workers=4") as dispatch:
+        answers = dispatch.solve(solver, problems, seed=0)  # the same to the bit with every dispatch
+
+- `base`: the interface `Dispatch`, solving problems with it, and `stop_requested` for tasks.
+- `local`: the calling thread, a pool of threads, and the default, which chooses by the solver's capabilities.
+- `processes`: a pool of processes of this machine; `worker`: the program of each process.
+- `ray_cluster`: a Ray cluster; `ray_node`: what runs on its nodes; `ray_setup`: importing and starting Ray.
+- `parcels`: objects split into a small pickle and large arrays, which are sent once.
+- `errors`: `WorkerLost`.
 """
 
 from __future__ import annotations
@@ -12,7 +19,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from problems.names import nearest
-from solvers.dispatch.base import Dispatch, Handle, told_to_stop
+from solvers.dispatch.base import Dispatch, Handle, stop_requested
 from solvers.dispatch.errors import WorkerLost
 from solvers.dispatch.local import ByCapabilities, Serial, Threads
 from solvers.dispatch.processes import Processes
@@ -22,23 +29,23 @@ from solvers.registry import parse, value_of
 
 __all__ = [
     "WAYS", "ByCapabilities", "Dispatch", "Handle", "Processes", "RayCluster", "Serial", "Threads", "WorkerLost",
-    "get_dispatch", "opened", "told_to_stop",
+    "get_dispatch", "opened", "stop_requested",
 ]  # fmt: skip
 
 WAYS: dict[str, type[Dispatch]] = {way.name: way for way in (Serial, Threads, Processes, RayCluster)}
-"""The ways by name."""
+"""Dispatches by name."""
 
 
 def get_dispatch(dispatch: str | Dispatch | None = None, **options: Any) -> Dispatch:
-    """Make the dispatch of a name; nothing is started before there is work.
+    """Create a dispatch by name; workers start when there is work.
 
     Args:
         dispatch: `NAME[?key=value&key=value]`: "serial", "threads?workers=4", "processes?workers=2",
-            "ray?address=auto"; None for what the solver's capabilities say; a dispatch comes back as it is.
-        options: settings, over those in the text.
+            "ray?address=auto"; None chooses by the solver's capabilities; a dispatch is returned unchanged.
+        options: settings; they override those in the text.
 
     Raises:
-        OptionError: an unknown name or option, or a value that the option cannot have.
+        OptionError: an unknown name or option, or an invalid value.
 
     Example:
         >>> get_dispatch("threads?workers=4").workers
@@ -46,7 +53,9 @@ def get_dispatch(dispatch: str | Dispatch | None = None, **options: Any) -> Disp
     """
     if isinstance(dispatch, Dispatch):
         if options:
-            raise OptionError(f"options {sorted(options)} were given with a dispatch that has its settings already")
+            raise OptionError(
+                f"options {sorted(options)} were given with a dispatch, which has settings already; pass a name"
+            )
         return dispatch
     if dispatch is None:
         if options:
@@ -69,14 +78,14 @@ def get_dispatch(dispatch: str | Dispatch | None = None, **options: Any) -> Disp
 
 @contextlib.contextmanager
 def opened(dispatch: str | Dispatch | None, otherwise: str | None = None) -> Iterator[Dispatch]:
-    """A dispatch for a while: one made here is closed at the end, one that was given ready is left as it is.
+    """A context with a dispatch: one created by name is closed at its end, one that was given stays open.
 
     Args:
-        dispatch: a name, or ready.
-        otherwise: a name, where there is none.
+        dispatch: a name or a dispatch.
+        otherwise: the name to use if `dispatch` is None.
 
     Raises:
-        UnavailableError: it lacks something; the message says what.
+        UnavailableError: something is missing; the message says what.
     """
     if isinstance(dispatch, Dispatch):
         yield dispatch

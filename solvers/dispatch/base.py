@@ -1,4 +1,4 @@
-"""What every way of dispatching work is: tasks out, results back as they complete, large arrays sent once."""
+"""The interface of every dispatch: tasks go out, results return as they complete, large arrays are sent once."""
 
 from __future__ import annotations
 
@@ -27,45 +27,45 @@ R = TypeVar("R")
 Self = TypeVar("Self", bound="Dispatch")
 
 RETRIES = 3
-"""How often a task is begun again after its worker was lost, where nothing else is said."""
+"""Default number of restarts of a task whose worker was lost."""
 
 LOOK_SECONDS = 0.05
-"""How often a wait for workers looks whether someone asked to stop."""
+"""Seconds between checks of `stop` while waiting for workers."""
 
 
 _HELD = 64
-"""Solved problems that stay with the workers, whose arrays later ones may share; all of thousands would take up more
-files than a process may have open."""
+"""Solved problems that stay with the workers, as later ones may share their arrays; thousands would exceed the limit
+of open files of a process."""
 
 
 class Handle(abc.ABC, Generic[T]):
-    """Something that was sent to the workers once; tasks hold the handle in its place.
+    """Handle of an object that was sent to the workers once; tasks hold the handle in its place.
 
     Attributes:
-        nbytes: what was sent, in bytes; 0 where nothing had to be.
+        nbytes: bytes sent; 0 if nothing had to be sent.
     """
 
     nbytes: int = 0
 
     @abc.abstractmethod
     def get(self) -> T:
-        """The thing itself, or in a worker its copy, whose large arrays are read-only and shared."""
+        """The object itself, or in a worker its copy, whose large arrays are read-only and shared."""
 
     def release(self) -> None:
-        """Let go of the copy, once no task that holds the handle is under way."""
+        """Free the copy; call this when no running task holds the handle."""
 
 
 class Dispatch(abc.ABC):
-    """A way to have work done; a context manager, which ends the workers.
+    """Where tasks run; a context manager that ends the workers.
 
-    A dispatch does one piece of work at a time: :meth:`map` and :meth:`solve` are not called from several threads.
+    A dispatch runs one :meth:`map` or :meth:`solve` at a time; do not call them from several threads.
     """
 
     name: ClassVar[str]
-    """The way's name in text."""
+    """The name in text."""
 
     workers: int = 1
-    """Tasks under way at once."""
+    """Tasks that run at once."""
 
     def __enter__(self: Self) -> Self:
         return self
@@ -75,16 +75,16 @@ class Dispatch(abc.ABC):
     ) -> None:
         self.close()
 
-    def close(self) -> None:  # noqa: B027 - not every way has something to end
-        """End the workers and let go of everything shared; the next piece of work would start new ones."""
+    def close(self) -> None:  # noqa: B027 - not every dispatch has workers
+        """End the workers and free all shared objects; later work starts new workers."""
 
     @classmethod
     def available(cls) -> Availability:
-        """Whether this way can be gone here, and if not, what is missing and what mends it."""
+        """Whether this dispatch can be used here; if not, what is missing and how to install it."""
         return Availability(True)
 
     def refuse_what_is_missing(self) -> None:
-        """Raise UnavailableError where :meth:`available` says no."""
+        """Raise UnavailableError if :meth:`available` is false."""
         ready = self.available()
         if not ready:
             raise UnavailableError(f"dispatch {self.name}: {ready.reason}")
@@ -94,37 +94,37 @@ class Dispatch(abc.ABC):
     def map(
         self, function: Callable[[T], R], tasks: Iterable[T], *, stop: Callable[[], bool] | None = None
     ) -> Iterator[tuple[int, R]]:
-        """Call a function on each task; results come as they complete.
+        """Call a function on each task; results are yielded as they complete.
 
-        A task whose worker is lost is begun again elsewhere, so it should not leave half-done things behind.
+        A task whose worker is lost is restarted on another worker, so it must be safe to run again.
 
         Args:
-            function: a function of a module, that can be pickled.
-            tasks: what can be pickled; large arrays by :meth:`share`. Taken from the iterable as workers come free.
-            stop: called now and then in this thread; from its first True on, :func:`told_to_stop` is true in all tasks,
-                those to come included. They end as they see fit: each still has a result.
+            function: a function at module level, which can be pickled.
+            tasks: objects that can be pickled; send large arrays by :meth:`share`. Taken as workers become free.
+            stop: called periodically in this thread; once it returns True, :func:`stop_requested` is true in all tasks,
+                later ones included. Tasks choose how to end; each still returns a result.
 
         Yields:
-            The place of the task, from 0, and its result.
+            The index of the task, from 0, and its result.
 
         Raises:
-            WorkerLost: a task's worker ended without a result, again and again.
-            Exception: what the function raised, of its own type, with the worker's traceback as a note. Tasks under way
-                are given up then, as they are where the caller ends the iteration.
+            WorkerLost: the worker of a task ended without a result more often than the retries allow.
+            Exception: the exception of the function, with the worker's traceback as a note. Running tasks are then
+                abandoned, as they are when the caller ends the iteration.
         """
         return self._map(function, iter(tasks), _once_true(stop))
 
     @abc.abstractmethod
-    def _map(self, function: Callable[[T], R], tasks: Iterator[T], told: Callable[[], bool]) -> Iterator[tuple[int, R]]:
-        """As :meth:`map`; `told` stays true once it was."""
+    def _map(self, function: Callable[[T], R], tasks: Iterator[T], stop: Callable[[], bool]) -> Iterator[tuple[int, R]]:
+        """As :meth:`map`; once `stop` returns True it keeps doing so."""
 
     @abc.abstractmethod
     def share(self, obj: T) -> Handle[T]:
-        """Send something to the workers once, whatever number of tasks will need it.
+        """Send an object to the workers once, however many tasks use it.
 
         Args:
-            obj: what can be pickled. Arrays must not change while it is shared; read-only arrays that several shared
-                things hold are sent once.
+            obj: an object that can be pickled. Its arrays must not change while it is shared; a read-only array in
+                several shared objects is sent once.
         """
 
     def solve(
@@ -138,25 +138,25 @@ class Dispatch(abc.ABC):
         initial_states: Sequence[InitialStates] | None = None,
         stop: Callable[[], bool] | None = None,
     ) -> list[dimod.SampleSet]:
-        """Solve problems: for a seed the same answers as `solver.solve_many`, whoever is done first.
+        """Solve problems; the answers for a seed are those of `solver.solve_many`, in whatever order workers finish.
 
-        A solver that solves many at once by itself, at a service or as a batch on a GPU, does so in this process.
+        A solver that solves many problems together, at a service or as a batch on a GPU, runs in this process.
 
         Args:
-            solver: who solves them.
+            solver: the solver.
             problems: the block problems.
             seed: problem number p is solved with seed + p.
             time_limit: seconds for each problem.
             target: an energy at which to stop, or one (or None) for each problem.
             initial_states: initial states or None for each problem.
-            stop: called now and then in this thread; True ends what is under way and what is to come as early as it
-                can. So does Ctrl-C.
+            stop: called periodically in this thread; True ends running and later solves as early as possible, each
+                with its best state so far. So does Ctrl-C.
 
         Returns:
             A SampleSet for each problem, in order.
 
         Raises:
-            WorkerLost: a problem's worker ended without an answer, again and again.
+            WorkerLost: the worker of a problem ended without an answer more often than the retries allow.
             ProblemError, SolverError, ValueError: as `solver.solve_many`.
         """
         listed = list(problems)
@@ -166,7 +166,7 @@ class Dispatch(abc.ABC):
             return solver.solve_many(
                 listed, seed=seed, time_limit=time_limit, targets=targets, initial_states=initial_states, stop=stop
             )
-        # What cannot be solved is refused before anything is sent.
+        # Problems that cannot be solved are refused before anything is sent.
         runs = solver._runs(listed, seed, time_limit, targets, initial_states, stop)
         solver._refuse_what_is_missing()
         handles: list[Handle[Any]] = []
@@ -185,11 +185,11 @@ class Dispatch(abc.ABC):
                 handle.release()
 
     def _takes(self, solver: Solver, problems: list[BlockProblem], time_limit: float | None) -> bool:
-        """Whether these problems go to the workers, one by one."""
+        """Whether these problems are sent to the workers one by one."""
         return bool(problems) and not solver.solves_together(len(problems))
 
     def _prepare(self, solver: Solver, problems: list[BlockProblem]) -> None:  # noqa: B027
-        """What is worth doing before the problems are sent."""
+        """Preparations before the problems are sent."""
 
     def _kept(self, handles: list[Handle[Any]], obj: T) -> Handle[T]:
         handle = self.share(obj)
@@ -199,7 +199,7 @@ class Dispatch(abc.ABC):
     def _answers(
         self, tasks: Iterable[_Solve], handles: list[Handle[Any]], stop: Callable[[], bool] | None
     ) -> list[dimod.SampleSet]:
-        """The answers to the tasks, in order; `handles` are the solver's and each problem's, once it is shared."""
+        """The answers to the tasks, in order; `handles` has the solver's, then each problem's as it is shared."""
         interrupted = False
 
         def note() -> None:
@@ -216,29 +216,29 @@ class Dispatch(abc.ABC):
                 held.append(place)
                 if len(held) > _HELD:
                     handles[1 + held.popleft()].release()
-                if interrupted and answer.info["ended_by"] == "stop":  # workers are told to stop, not why
+                if interrupted and answer.info["ended_by"] == "stop":  # workers do not know the reason
                     answer.info["ended_by"] = "interrupt"
         if interrupted and all(answer.info["ended_by"] != "interrupt" for answer in answers.values()):
-            signal.raise_signal(signal.SIGINT)  # too late to cut anything short here: it is for whoever called
+            signal.raise_signal(signal.SIGINT)  # no solve was cut short: the caller gets the signal
         return [answers[place] for place in range(len(answers))]
 
 
-def told_to_stop() -> bool:
-    """Whether the task in which this is called has been told to end; false outside of tasks."""
-    return _told.get()()
+def stop_requested() -> bool:
+    """Whether the calling task was asked to end; false outside of tasks."""
+    return _request.get()()
 
 
-_told: contextvars.ContextVar[Callable[[], bool]] = contextvars.ContextVar("told_to_stop", default=lambda: False)
+_request: contextvars.ContextVar[Callable[[], bool]] = contextvars.ContextVar("stop_requested", default=lambda: False)
 
 
-def listening_to(told: Callable[[], bool]) -> None:
-    """In this context, let :func:`told_to_stop` say what a function says."""
-    _told.set(told)
+def set_stop_request(stop: Callable[[], bool]) -> None:
+    """In this context, make :func:`stop_requested` return what a function returns."""
+    _request.set(stop)
 
 
 @dataclass(frozen=True)
 class _Solve:
-    """One problem on its way to a worker."""
+    """A problem to solve, as it is sent to a worker."""
 
     solver: Handle[Solver]
     problem: Handle[BlockProblem]
@@ -251,16 +251,16 @@ class _Solve:
 def _solve(task: _Solve) -> dimod.SampleSet:
     return task.solver.get().solve(
         task.problem.get(), seed=task.seed, time_limit=task.time_limit, target=task.target,
-        initial_states=task.initial_states, stop=told_to_stop,
+        initial_states=task.initial_states, stop=stop_requested,
     )  # fmt: skip
 
 
 def _once_true(stop: Callable[[], bool] | None) -> Callable[[], bool]:
     heard = False
 
-    def told() -> bool:
+    def once() -> bool:
         nonlocal heard
         heard = heard or (stop is not None and bool(stop()))
         return heard
 
-    return told
+    return once

@@ -1,7 +1,7 @@
-"""What can go wrong on the way to a worker and back."""
+"""Errors of dispatching work."""
 
 from solvers.errors import SolverError
 
 
 class WorkerLost(SolverError):
-    """A task's worker ended, again and again, without an answer: killed, out of memory, or its node gone."""
+    """A task's workers ended repeatedly without a result: killed, out of memory, or their node was lost."""

@@ -1,4 +1,4 @@
-"""Work done in this process: in this thread, in a pool of threads, or as the solver's capabilities say."""
+"""Dispatches in this process: the calling thread, a pool of threads, or either by the solver's capabilities."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from typing import Any, ClassVar, TypeVar
 from problems import BlockProblem
 from solvers.base import Solver
 from solvers.checks import at_least
-from solvers.dispatch.base import Dispatch, Handle, listening_to
+from solvers.dispatch.base import Dispatch, Handle, set_stop_request
 from solvers.run import allow_threads, cpu_threads, processors
 
 T = TypeVar("T")
 R = TypeVar("R")
 
-_LOOK_SECONDS = 0.01  # between looks whether someone asked to stop: threads hear at once
+_LOOK_SECONDS = 0.01  # between checks of `stop`; threads see the flag at once
 
 
 class Here(Handle[T]):
-    """Something that is in this process anyway."""
+    """Handle of an object in this process."""
 
     def __init__(self, obj: T) -> None:
         self._obj = obj
 
     def get(self) -> T:
-        """The thing itself."""
+        """The object itself."""
         return self._obj
 
 
 class Serial(Dispatch):
-    """One task after the other, in this thread; problems by the solver's own `solve_many`."""
+    """One task after the other in the calling thread; problems are solved by the solver's own `solve_many`."""
 
     name: ClassVar[str] = "serial"
 
@@ -48,22 +48,22 @@ class Serial(Dispatch):
     def _takes(self, solver: Solver, problems: list[BlockProblem], time_limit: float | None) -> bool:
         return False
 
-    def _map(self, function: Callable[[T], R], tasks: Iterator[T], told: Callable[[], bool]) -> Iterator[tuple[int, R]]:
+    def _map(self, function: Callable[[T], R], tasks: Iterator[T], stop: Callable[[], bool]) -> Iterator[tuple[int, R]]:
         for place, task in enumerate(tasks):
             context = contextvars.copy_context()
-            context.run(listening_to, told)
+            context.run(set_stop_request, stop)
             yield place, context.run(function, task)
 
 
 class Threads(Dispatch):
-    """A pool of threads: for solvers that work in compiled code, which does not hold the interpreter's lock.
+    """A pool of threads, for solvers in compiled code that releases the interpreter's lock.
 
     Args:
-        workers: tasks under way at once; None for one a processor.
-        threads: threads that a task may use in its turn; None for an even share of the processors.
+        workers: tasks that run at once; None for one per processor.
+        threads: threads that each task may use; None for an even share of the processors.
 
     Raises:
-        OptionError: a setting that is not a positive whole number.
+        OptionError: a setting that is not a positive integer.
     """
 
     name: ClassVar[str] = "threads"
@@ -75,7 +75,7 @@ class Threads(Dispatch):
         """Nothing is sent."""
         return Here(obj)
 
-    def _map(self, function: Callable[[T], R], tasks: Iterator[T], told: Callable[[], bool]) -> Iterator[tuple[int, R]]:
+    def _map(self, function: Callable[[T], R], tasks: Iterator[T], stop: Callable[[], bool]) -> Iterator[tuple[int, R]]:
         stopped = threading.Event()
         places: dict[Future[R], int] = {}
         numbered = enumerate(tasks)
@@ -84,24 +84,24 @@ class Threads(Dispatch):
                 while True:
                     for place, task in itertools.islice(numbered, self.workers - len(places)):
                         context = contextvars.copy_context()  # with the account of remote calls
-                        context.run(listening_to, stopped.is_set)
+                        context.run(set_stop_request, stopped.is_set)
                         context.run(allow_threads, self.threads)
                         places[pool.submit(context.run, function, task)] = place
                     if not places:
                         return
                     done, _ = wait(places, timeout=_LOOK_SECONDS, return_when=FIRST_COMPLETED)
-                    if told():
+                    if stop():
                         stopped.set()
                     for future in sorted(done, key=lambda one: places[one]):
                         yield places.pop(future), future.result()
             finally:
-                stopped.set()  # threads cannot be ended: those under way are asked to
+                stopped.set()  # threads cannot be killed: running ones are asked to end
 
 
 class ByCapabilities(Dispatch):
-    """The default: several problems side by side in threads where the solver's capabilities allow it, else in turn.
+    """The default: problems in parallel threads if the solver's capabilities allow it, otherwise one after the other.
 
-    With a time limit they are solved in turn, so that they do not take the processors from one another's clocks.
+    With a time limit they are solved one after the other, so that they do not compete for processor time.
     """
 
     name: ClassVar[str] = "by capabilities"
@@ -118,15 +118,15 @@ class ByCapabilities(Dispatch):
         alone = len(problems) < 2 or self.workers < 2 or time_limit is not None
         return not alone and solver.capabilities.side_by_side and super()._takes(solver, problems, time_limit)
 
-    def _map(self, function: Callable[[T], R], tasks: Iterator[T], told: Callable[[], bool]) -> Iterator[tuple[int, R]]:
-        return self._threads._map(function, tasks, told)
+    def _map(self, function: Callable[[T], R], tasks: Iterator[T], stop: Callable[[], bool]) -> Iterator[tuple[int, R]]:
+        return self._threads._map(function, tasks, stop)
 
 
 def thread_variables(threads: int) -> dict[str, str]:
-    """By which libraries in a new process are told how many threads to start, which they read when they are loaded.
+    """Environment variables that set the number of threads of libraries in a new process; read when they are loaded.
 
-    BLAS keeps the number it has here, since it rounds products of matrices otherwise in more threads or fewer: energies
-    would differ in their last digits. Solvers spend little time in it.
+    BLAS keeps its present number, since the rounding of matrix products depends on it: energies would differ in their
+    last digits. Solvers spend little time in it.
     """
     blas = {
         name: os.environ.get(name) or os.environ.get("OMP_NUM_THREADS") or str(processors())
@@ -136,10 +136,10 @@ def thread_variables(threads: int) -> dict[str, str]:
 
 
 def shares(workers: int | None, threads: int | None) -> tuple[int, int]:
-    """How many workers, of how many threads each: together no more than there are processors, unless told.
+    """Number of workers and of threads each, by default at most one thread per processor in all.
 
     Raises:
-        OptionError: a number that is not a positive whole one.
+        OptionError: a number that is not a positive integer.
     """
     given: dict[str, Any] = {"workers": workers, "threads": threads}
     at_least(1, **{name: value for name, value in given.items() if value is not None})

@@ -1,4 +1,4 @@
-"""Objects taken apart for the way: a small pickle, and its large arrays as bytes that are sent once and shared."""
+"""Objects split for transport: a small pickle, and large arrays as bytes that are sent once and shared."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ K = TypeVar("K")
 T = TypeVar("T")
 
 LEAST_SHARED = 1 << 16
-"""Bytes from which an array travels apart from its pickle; copying fewer costs less than mapping them."""
+"""Bytes from which an array is sent apart from its pickle; copying fewer costs less than mapping them."""
 
 
 class Packed(NamedTuple):
-    """An object taken apart: a small pickle, what stands for its large arrays, and the bytes of both."""
+    """An object split: a small pickle, a key for each large array, and the bytes of both."""
 
     data: bytes
     parts: list[Any]
@@ -33,19 +33,19 @@ class Packed(NamedTuple):
 
 
 def pack(obj: Any, sent: SentOnce[Any], pickler: type[pickle.Pickler] = pickle.Pickler) -> Packed:
-    """Take an object apart, and send its large arrays; where that fails, none of them stays behind.
+    """Split an object and send its large arrays; if that fails, none of them stays with the workers.
 
     Args:
-        obj: what can be pickled.
-        sent: takes the bytes of large arrays, and tells what stands for them on the way.
-        pickler: what pickles.
+        obj: an object that can be pickled.
+        sent: sends the bytes of large arrays and returns a key for each.
+        pickler: the pickler's class.
 
     Returns:
-        The pickle without the large arrays, what stands for each of them, and the bytes of all in all.
+        The pickle without the large arrays, their keys, and the total size in bytes.
 
     Raises:
         OptionError: it cannot be pickled.
-        SolverError: there is no room for it.
+        SolverError: shared memory has no room for it.
     """
     parts: list[Any] = []
     size = 0
@@ -72,7 +72,7 @@ def pickled(
     apart: Callable[[pickle.PickleBuffer], Any] | None = None,
     pickler: type[pickle.Pickler] = pickle.Pickler,
 ) -> bytes:
-    """An object as bytes; a pickle's own errors say little to those who do not know it.
+    """Pickle an object, with errors that say what to change.
 
     Raises:
         OptionError: it cannot be pickled.
@@ -89,19 +89,19 @@ def pickled(
 
 
 def unpack(data: bytes, parts: Sequence[Any]) -> Any:
-    """Put an object together again: its large arrays are read-only views of the parts' bytes, not copies.
+    """Rebuild an object; its large arrays are read-only views of the parts' bytes, not copies.
 
-    For bytes of this program's own processes only: a pickle from anywhere else could run what it likes.
+    Only for bytes from this program's own processes: a pickle can run any code.
     """
     return pickle.loads(data, buffers=[memoryview(part).toreadonly() for part in parts])
 
 
 class SentOnce(Generic[K]):
-    """Bytes that are with the workers, each under a key; those of read-only arrays are sent once, however often put.
+    """Bytes held by the workers, each under a key; those of a read-only array are sent once, however often put.
 
     Args:
-        send: sends bytes to where workers find them, and returns the key.
-        drop: takes them away.
+        send: sends bytes to the workers and returns their key.
+        drop: frees the bytes of a key.
     """
 
     def __init__(self, send: Callable[[memoryview], K], drop: Callable[[K], None]) -> None:
@@ -110,7 +110,7 @@ class SentOnce(Generic[K]):
         self._by_place: dict[tuple[int, int], K] = {}
 
     def put(self, raw: memoryview) -> K:
-        """Send bytes, unless these are there already."""
+        """Send bytes unless the workers have them; return their key."""
         place = (np.frombuffer(raw, np.uint8).ctypes.data, raw.nbytes)
         if raw.readonly and place in self._by_place:
             key = self._by_place[place]
@@ -123,11 +123,11 @@ class SentOnce(Generic[K]):
         return key
 
     def release(self, keys: Sequence[K]) -> list[K]:
-        """Let go of bytes, one holder's each; those that nobody holds any more, and are taken away."""
+        """Remove one holder of each key; return the keys without holders, whose bytes were freed."""
         gone = []
         for key in keys:
             sent = self._sent.get(key)
-            if sent is None:  # all was let go of before
+            if sent is None:  # freed by `clear`
                 continue
             sent.holders -= 1
             if not sent.holders:
@@ -139,7 +139,7 @@ class SentOnce(Generic[K]):
         return gone
 
     def clear(self) -> None:
-        """Let go of everything."""
+        """Free all bytes."""
         for key, sent in list(self._sent.items()):
             sent.holders = 1
             self.release([key])
@@ -150,9 +150,9 @@ class _Sent:
     """Bytes that were sent.
 
     Attributes:
-        source: what they were copied from, kept alive so that its place means these bytes and no others.
-        place: address and length.
-        holders: how many handles hold them.
+        source: the memory they were copied from, kept alive so that its address is not used again.
+        place: address and length of it.
+        holders: number of handles that hold them.
     """
 
     source: memoryview
@@ -161,12 +161,12 @@ class _Sent:
 
 
 class SentHandle(Handle[T]):
-    """The handle of what was sent, on this side; how it travels is its subclasses' matter.
+    """Handle of a sent object, in the process that sent it; subclasses define how it is pickled.
 
     Args:
-        obj: what was sent.
-        packed: as it was sent.
-        released: called when it is let go of.
+        obj: the object.
+        packed: the object as it was sent.
+        released: called with the keys of its arrays when it is released.
     """
 
     def __init__(self, obj: T, packed: Packed, released: Callable[[list[Any]], object]) -> None:
@@ -175,13 +175,13 @@ class SentHandle(Handle[T]):
         self._packed, self._released = packed, released
 
     def get(self) -> T:
-        """The thing itself; a task gets its worker's copy."""
+        """The object itself; a task gets its worker's copy."""
         if self._obj is None:
             raise SolverError("the handle was released; share the object again")
         return self._obj
 
     def release(self) -> None:
-        """Take the copy away from the workers."""
+        """Free the workers' copy."""
         if self._obj is not None:
             self._obj = None
             self._released(list(self._packed.parts))
@@ -189,7 +189,7 @@ class SentHandle(Handle[T]):
 
 
 def segments() -> SentOnce[str]:
-    """Shared memory of this process for its workers, by name."""
+    """Shared memory segments of this process for its workers, by name."""
     memory: dict[str, shared_memory.SharedMemory] = {}
 
     def send(raw: memoryview) -> str:
@@ -207,7 +207,7 @@ def segments() -> SentOnce[str]:
 
 
 class Attached:
-    """Segments of another process, mapped into this one once each."""
+    """Segments of another process, each mapped into this one once."""
 
     def __init__(self) -> None:
         self._memory: dict[str, shared_memory.SharedMemory] = {}
@@ -222,7 +222,7 @@ class Attached:
         return buffer
 
     def forget(self, names: Sequence[str]) -> None:
-        """Let go of segments; of those that an array still stands on, as soon as it is gone."""
+        """Unmap segments; one that an array still uses is unmapped once the array is gone."""
         self._leaving += [self._memory.pop(name) for name in names if name in self._memory]
         waiting, self._leaving = self._leaving, []
         for memory in waiting:
@@ -233,7 +233,7 @@ class Attached:
 
 
 def _allocated(size: int) -> shared_memory.SharedMemory:
-    """A new segment whose memory is really there: where it is not, writing would kill the process, not raise."""
+    """Create a segment with its memory allocated; without memory, writing would kill the process, not raise."""
     memory = shared_memory.SharedMemory(f"icbs_{os.getpid()}_{secrets.token_hex(6)}", create=True, size=size)
     try:
         with _file_of(memory.name) as file:
@@ -251,7 +251,7 @@ def _allocated(size: int) -> shared_memory.SharedMemory:
 
 @contextlib.contextmanager
 def _file_of(name: str) -> Iterator[int | None]:
-    """The file of a segment, where the system shows it as one."""
+    """The file descriptor of a segment, or None where the system has no file for it."""
     path = f"/dev/shm/{name}"
     if not os.path.exists(path):
         yield None

@@ -1,4 +1,4 @@
-"""A pool of processes that outlives its workers: one that is killed is replaced, and its task begun again."""
+"""A pool of processes; a worker that is killed is replaced and its task restarted."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ R = TypeVar("R")
 
 logger = logging.getLogger(__name__)
 
-_PATIENCE = 5.0  # seconds in which a worker that is asked to end does so; then it is killed
+_PATIENCE = 5.0  # seconds after which a worker that was asked to end is killed
 
 
 class SharedHandle(SentHandle[T]):
-    """Something in shared memory."""
+    """Handle of an object in shared memory."""
 
     def __reduce__(self) -> Any:
         self.get()
@@ -52,22 +52,22 @@ class _Arrived(Handle[Any]):
         self._data, self._names = data, names
 
     def get(self) -> Any:
-        """A copy whose large arrays are those of all workers."""
+        """A copy whose large arrays are shared by all workers."""
         return worker.received(self._data, self._names)
 
 
 class Processes(Dispatch):
-    """A pool of processes of this machine, started when there is work and kept until it is closed.
+    """A pool of processes on this machine, started when there is work and kept until the dispatch is closed.
 
-    Workers are new interpreters, so a script that uses them needs its `if __name__ == "__main__":`.
+    Workers are new interpreters, so a script that uses them needs `if __name__ == "__main__":`.
 
     Args:
-        workers: tasks under way at once; None for one a processor.
+        workers: tasks that run at once; None for one per processor.
         threads: threads that each worker may use; None for an even share of the processors.
-        retries: how often a task is begun again after its worker was lost.
+        retries: how often a task is restarted after its worker was lost.
 
     Raises:
-        OptionError: a setting that is not a whole number in its range.
+        OptionError: a setting that is not an integer in its range.
     """
 
     name: ClassVar[str] = "processes"
@@ -81,16 +81,14 @@ class Processes(Dispatch):
         self._warm: set[str] = set()
         self._lost_at_start = 0
         self._busy = False
-        weakref.finalize(
-            self, _end_here, os.getpid(), self._pool, self._segments
-        )  # where nobody closes it, at the latest at the exit
+        weakref.finalize(self, _end_here, os.getpid(), self._pool, self._segments)  # closes it at exit at the latest
 
     def close(self) -> None:
-        """End the workers, whatever they are at, and free the shared memory."""
+        """End the workers, busy or not, and free the shared memory."""
         _end(self._pool, self._segments)
 
     def share(self, obj: T) -> Handle[T]:
-        """Copy the large arrays into shared memory, which all workers map."""
+        """Copy the large arrays into shared memory that all workers map."""
         return SharedHandle(obj, pack(obj, self._segments), self._release)
 
     def _release(self, names: list[str]) -> None:
@@ -100,7 +98,7 @@ class Processes(Dispatch):
                 one.connection.send(("forget", gone))
 
     def _prepare(self, solver: Solver, problems: list[BlockProblem]) -> None:
-        """Start the workers, and meanwhile let the kernels be compiled once, here, so that they find them on disk."""
+        """Start the workers; meanwhile compile the kernels once, here, so that workers load them from the cache."""
         while len(self._pool) < min(self.workers, len(problems)):
             self._pool.append(_Worker.started(self.threads))
         if repr(solver) not in self._warm:
@@ -109,7 +107,7 @@ class Processes(Dispatch):
 
     # Calls
 
-    def _map(self, function: Callable[[T], R], tasks: Iterator[T], told: Callable[[], bool]) -> Iterator[tuple[int, R]]:
+    def _map(self, function: Callable[[T], R], tasks: Iterator[T], stop: Callable[[], bool]) -> Iterator[tuple[int, R]]:
         if self._busy:
             raise SolverError("a pool of processes does one piece of work at a time; end the other iteration first")
         self._busy = True
@@ -130,7 +128,7 @@ class Processes(Dispatch):
                     else:
                         place, one.call = one.call.place, None  # type: ignore[union-attr]
                         yield place, worker.opened(message)
-                if not stopped and told():
+                if not stopped and stop():
                     stopped = True
                     self._tell_to_stop()
         finally:
@@ -146,7 +144,7 @@ class Processes(Dispatch):
         while len(self._pool) < self.workers and sum(one.call is None for one in self._pool) < len(waiting):
             self._pool.append(_Worker.started(self.threads))
         for one in self._pool:
-            # One that ended while it had nothing to do is found out where answers are awaited, and has lost no task.
+            # A worker that ended while idle has lost no task; `_map` replaces it.
             if waiting and one.ready and one.call is None and one.process.is_alive():
                 one.call = waiting.popleft()
                 try:
@@ -156,7 +154,7 @@ class Processes(Dispatch):
                     one.call = None
 
     def _heard(self, seconds: float) -> list[_Worker]:
-        """Workers that have something to say, or are gone."""
+        """Workers that sent a message or have ended."""
         awaited: dict[Any, _Worker] = {}
         for one in self._pool:
             awaited[one.connection] = awaited[one.process.sentinel] = one
@@ -169,7 +167,7 @@ class Processes(Dispatch):
                 one.connection.send(("stop",))
 
     def _replace(self, lost: _Worker, waiting: deque[_Call]) -> None:
-        """Take a worker out, and put its call back in front; the next round of `_map` starts another."""
+        """Remove a worker and put its call back in front; `_map` starts another worker."""
         self._pool.remove(lost)
         how = lost.end(_PATIENCE)
         if not lost.ready:
@@ -189,13 +187,13 @@ class Processes(Dispatch):
                 f"task {call.place} lost its worker {call.lost} times, at last by {how}; where memory is short, fewer "
                 "workers (workers=) or smaller blocks help"
             )
-        logger.warning("task %d has lost its worker (%s) and is begun again", call.place, how)
+        logger.warning("task %d lost its worker (%s) and is restarted", call.place, how)
         waiting.appendleft(call)
 
 
 @dataclass
 class _Call:
-    """A task under way, pickled with its function."""
+    """A task, pickled with its function."""
 
     place: int
     payload: bytes
@@ -204,7 +202,7 @@ class _Call:
 
 @dataclass(eq=False)
 class _Worker:
-    """A worker process, from here."""
+    """A worker process, as the pool sees it."""
 
     process: SpawnProcess
     connection: Connection
@@ -213,26 +211,26 @@ class _Worker:
 
     @classmethod
     def started(cls, threads: int) -> _Worker:
-        """Start a process; it tells when it is ready."""
+        """Start a process; it sends READY when it is."""
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         process = context.Process(target=worker.main, args=(theirs, threads), name="dispatch", daemon=True)
         if hasattr(signal, "pthread_sigmask"):
-            resource_tracker.ensure_running()  # which would let Ctrl-C through if it were started with the process
+            resource_tracker.ensure_running()  # started with the process, it would let Ctrl-C through
         with _environment(thread_variables(threads)), _interrupts_held(), _importable_main():
             process.start()
         theirs.close()
         return cls(process, ours)
 
     def message(self) -> bytes | None:
-        """What the worker has sent; None where it is gone."""
+        """The message of the worker; None if it has ended."""
         try:
             return self.connection.recv_bytes() if self.connection.poll() else None
         except (EOFError, OSError):
             return None
 
     def end(self, patience: float) -> str:
-        """Make sure that the process is over; how it ended, in words."""
+        """End the process; return how it ended, as text."""
         self.connection.close()
         self.process.join(patience)
         if self.process.is_alive():
@@ -244,7 +242,7 @@ class _Worker:
 
 
 def _end_here(owner: int, pool: list[_Worker], shared: SentOnce[str]) -> None:
-    if os.getpid() == owner:  # not a fork of it, whose copies these are
+    if os.getpid() == owner:  # a fork has only copies of the pool
         _end(pool, shared)
 
 
@@ -262,7 +260,7 @@ _starting = threading.Lock()
 
 @contextlib.contextmanager
 def _environment(values: dict[str, str]) -> Iterator[None]:
-    """Variables for a process that is started meanwhile."""
+    """Set environment variables for processes started in this context."""
     with _starting:
         before = {name: os.environ.get(name) for name in values}
         os.environ.update(values)
@@ -278,7 +276,7 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _importable_main() -> Iterator[None]:
-    """Keep a program that comes from no file, as that of `python -`, from being looked for by new processes."""
+    """Keep new processes from looking for the file of a program that has none, such as that of `python -`."""
     main = sys.modules["__main__"]
     file = getattr(main, "__file__", None)
     if file is None or os.path.exists(file):
@@ -293,7 +291,7 @@ def _importable_main() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _interrupts_held() -> Iterator[None]:
-    """Keep Ctrl-C from a process that is started meanwhile, which inherits it, until it says otherwise."""
+    """Block Ctrl-C, so that a process started in this context inherits the block until it removes it."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return

@@ -1,4 +1,4 @@
-"""Work done on a Ray cluster: one that is there already, or one of this machine that ends with the dispatch."""
+"""A Ray cluster: an existing one, or one started on this machine that ends with the dispatch."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from solvers.dispatch import worker
 from solvers.dispatch.base import LOOK_SECONDS, RETRIES, Dispatch, Handle
 from solvers.dispatch.errors import WorkerLost
 from solvers.dispatch.parcels import SentHandle, SentOnce, pack, pickled
-from solvers.dispatch.ray_node import MISSING, Arrived, remote_call, remote_flag
+from solvers.dispatch.ray_node import MISSING, Arrived, remote_flag
 from solvers.dispatch.ray_setup import environment_of_workers, imported, messages_to_log, undisturbed
 from solvers.errors import OptionError, SolverError, UnavailableError
 from solvers.run import cpu_threads
@@ -33,27 +33,27 @@ R = TypeVar("R")
 
 logger = logging.getLogger(__name__)
 
-_AHEAD = 2  # tasks sent for each processor, so that the next one's data is there when one is done
-_KNOCK_SECONDS = 10.0  # for a cluster's host to answer
-_HTTP2_SETTINGS = 4  # a kind of frame, with which each side of HTTP/2 begins
+_AHEAD = 2  # tasks sent per processor, so that the data of the next one has arrived when one ends
+_CONNECT_SECONDS = 10.0  # for the host of a cluster to answer
+_HTTP2_SETTINGS = 4  # type of the frame that each side of HTTP/2 sends first
 _HTTP2_GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, _HTTP2_SETTINGS, 0, 0, 0, 0, 0])
-_UNPLACED_SECONDS = 30.0  # without a place for a task, after which the log says so
+_UNPLACED_SECONDS = 30.0  # without a result, after which the log says if no node has enough processors
 
 
 class RayCluster(Dispatch):
-    """A Ray cluster, on which lost tasks are begun again and each large array is sent once to each node.
+    """A Ray cluster; lost tasks are restarted, and each large array is sent to each node once.
 
-    Where this process is connected to a cluster already, that one is used, and stays connected.
+    If this process is connected to a cluster already, that one is used and stays connected.
 
     Args:
         address: host:port of a cluster, or "auto" for the one that runs on this machine or that RAY_ADDRESS names;
-            None starts one of this machine, which ends with the dispatch.
-        workers: tasks under way at once; None for as many as there are processors.
-        threads: threads that a task may use; Ray gives it so many of a node's processors.
-        retries: how often a task is begun again after its worker or node was lost.
+            None starts one on this machine, which ends with the dispatch.
+        workers: tasks that run at once; None for one per processor of the cluster.
+        threads: threads that each task may use; Ray reserves as many processors of a node.
+        retries: how often a task is restarted after its worker or node was lost.
 
     Raises:
-        OptionError: a setting that cannot be used.
+        OptionError: an invalid setting.
     """
 
     name: ClassVar[str] = "ray"
@@ -86,7 +86,7 @@ class RayCluster(Dispatch):
         return Availability(True)
 
     def close(self) -> None:
-        """Let go of everything shared, and end the cluster where it was started here."""
+        """Free all shared objects, and end the cluster if it was started here."""
         ray, self._ray = self._ray, None
         if ray is None:
             return
@@ -97,13 +97,13 @@ class RayCluster(Dispatch):
             self._undo_messages()
 
     def share(self, obj: T) -> Handle[T]:
-        """Put the large arrays into the object store, from which each node takes them once."""
+        """Put the large arrays into the object store; each node fetches them once."""
         ray = self._opened()
         return _PutHandle(obj, pack(obj, self._sent, ray.cloudpickle.CloudPickler), self._sent.release)
 
     # Calls
 
-    def _map(self, function: Callable[[T], R], tasks: Iterator[T], told: Callable[[], bool]) -> Iterator[tuple[int, R]]:
+    def _map(self, function: Callable[[T], R], tasks: Iterator[T], stop: Callable[[], bool]) -> Iterator[tuple[int, R]]:
         if self._busy:
             raise SolverError("a dispatch does one piece of work at a time; end the other iteration first")
         ray = self._opened()
@@ -122,12 +122,12 @@ class RayCluster(Dispatch):
                 done, _ = ray.wait(list(places), timeout=LOOK_SECONDS)
                 if not done and time.monotonic() - heard > _UNPLACED_SECONDS:
                     heard = time.monotonic()
-                    self._say_if_nothing_can_run()
+                    self._warn_if_nothing_can_run()
                 for ref in done:
                     heard = time.monotonic()
                     place = places.pop(ref)
                     yield place, self._result(ref, place)
-                if not stopped and told():
+                if not stopped and stop():
                     stopped = True
                     ray.get(self._flag.stop.remote(piece))
         finally:
@@ -162,7 +162,7 @@ class RayCluster(Dispatch):
             raise UnavailableError(message[1:].decode())
         return worker.opened(message)
 
-    def _say_if_nothing_can_run(self) -> None:
+    def _warn_if_nothing_can_run(self) -> None:
         processors = self._ray.cluster_resources().get("CPU", 0.0)
         if processors < self.threads:
             logger.warning("a task waits for %d processors; the Ray cluster has %g", self.threads, processors)
@@ -187,7 +187,7 @@ class RayCluster(Dispatch):
         if self._given_workers is None:
             self.workers = max(1, int(ray.cluster_resources().get("CPU", 1) // self.threads))
         self._sent = SentOnce(lambda raw: ray.put(np.frombuffer(raw, np.uint8)), lambda ref: None)
-        self._call = remote_call(ray, self.threads, self.retries)
+        self._call = _remote_call(ray, self.threads, self.retries)
         self._flag = remote_flag(ray)
         return ray
 
@@ -200,45 +200,66 @@ class RayCluster(Dispatch):
                     ray.init(address="local", num_cpus=processors, num_gpus=0, include_dashboard=False, **quiet)
             else:
                 try:
-                    self._knock()
+                    self._check_address()
                     ray.init(address=self.address, **quiet)
                 except (OSError, RuntimeError, ValueError) as error:
                     raise UnavailableError(
                         f"no Ray cluster answers at {self.address!r} ({_first_line(error)}); start one with `ray start "
-                        "--head`, or leave the address out for one of this machine"
+                        "--head`, or leave the address out to start one on this machine"
                     ) from error
         self._undo_messages = messages_to_log()
-        self._ours = True  # the connection, which ends with the dispatch; a cluster by address goes on
+        self._ours = True  # the connection ends with the dispatch; a cluster given by its address continues
 
     def _port(self, otherwise: str) -> str:
-        """That of the address, or of another one where it names none."""
+        """The port of the address, or of `otherwise` if the address has none."""
         named = otherwise if self.address in (None, "auto") else self.address
         return str(named).rpartition(":")[2]
 
-    def _knock(self) -> None:
-        """Find out at once that nothing, or something else, listens at an address: Ray would wait for minutes."""
+    def _check_address(self) -> None:
+        """Fail at once if no Ray cluster listens at the address; Ray itself would wait for minutes."""
         if self.address in (None, "auto"):
             return
         host, _, port = str(self.address).rpartition(":")
-        with socket.create_connection((host.strip("[]"), int(port)), _KNOCK_SECONDS) as connection:
+        with socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS) as connection:
             if os.environ.get("RAY_USE_TLS", "0") != "0":
                 return
-            connection.sendall(_HTTP2_GREETING)  # Ray's ports speak gRPC; those of its dashboard and of others do not
+            connection.sendall(_HTTP2_GREETING)  # Ray's ports use gRPC, which is HTTP/2; its dashboard does not
             head = b""
             while len(head) < 9 and (more := connection.recv(9 - len(head))):
                 head += more
             if len(head) < 9 or head[3] != _HTTP2_SETTINGS:
-                raise OSError("something else than Ray listens there")
+                raise OSError("another program listens there")
+
+
+def _remote_call(ray: Any, threads: int, retries: int) -> Any:
+    """The Ray task. Ray sends a nested function by value, so that a node without this package can report that."""
+
+    def call(version: str | None, payload: bytes, flag: Any, piece: str, threads: int, *arrays: Any) -> bytes:
+        import importlib.metadata
+        import socket
+
+        try:
+            here = importlib.metadata.version("hybrid-icbs")
+        except importlib.metadata.PackageNotFoundError:
+            here = None
+        if here != version:
+            theirs = f"node {socket.gethostname()} of the Ray cluster has hybrid-icbs {here or 'not installed'}"
+            return b"m" + f"{theirs}, this process {version}; install the same version on all nodes".encode()
+        from solvers.dispatch.ray_node import perform
+
+        return perform(payload, flag, piece, threads, arrays)
+
+    return ray.remote(num_cpus=threads, max_retries=retries, retry_exceptions=False)(call)
 
 
 class _PutHandle(SentHandle[T]):
-    """Something in the object store."""
+    """Handle of an object in the object store."""
 
     def __reduce__(self) -> Any:
         self.get()
         parts = _travelling.get()
         if parts is None:
-            raise TypeError("a handle travels inside a task of its own dispatch only")
+            raise TypeError("a handle can only be sent inside a task of its own dispatch")
         return Arrived, (self._packed.data, [parts.setdefault(ref, len(parts)) for ref in self._packed.parts])
 
 

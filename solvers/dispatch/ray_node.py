@@ -1,4 +1,4 @@
-"""What runs on the nodes of a Ray cluster: calls, and the actor that tells them to end."""
+"""Code that runs on the nodes of a Ray cluster: calls, and the actor that asks them to end."""
 
 from __future__ import annotations
 
@@ -15,35 +15,14 @@ from solvers.dispatch.ray_setup import imported
 from solvers.run import allow_threads
 
 MISSING = b"m"
-"""First byte of an outcome where the node has not what it needs."""
+"""First byte of an outcome if the node lacks the right version of this package."""
 
 ASK_SECONDS = 0.25
-"""How often a call asks whether it has been told to end."""
-
-
-def remote_call(ray: Any, threads: int, retries: int) -> Any:
-    """The task: a function inside a function travels whole, so that a node without this package can say so."""
-
-    def call(version: str | None, payload: bytes, flag: Any, piece: str, threads: int, *arrays: Any) -> bytes:
-        import importlib.metadata
-        import socket
-
-        try:
-            here = importlib.metadata.version("hybrid-icbs")
-        except importlib.metadata.PackageNotFoundError:
-            here = None
-        if here != version:
-            theirs = f"node {socket.gethostname()} of the Ray cluster has hybrid-icbs {here or 'not installed'}"
-            return b"m" + f"{theirs}, this process {version}; install the same version on all nodes".encode()
-        from solvers.dispatch.ray_node import perform
-
-        return perform(payload, flag, piece, threads, arrays)
-
-    return ray.remote(num_cpus=threads, max_retries=retries, retry_exceptions=False)(call)
+"""Seconds between a call's checks whether it was asked to end."""
 
 
 def remote_flag(ray: Any) -> Any:
-    """An actor beside this process that knows which pieces of work were told to end."""
+    """An actor on this node that knows which pieces of work were asked to end."""
 
     class Flag:
         def __init__(self) -> None:
@@ -62,17 +41,17 @@ def remote_flag(ray: Any) -> Any:
 
 
 def perform(payload: bytes, flag: Any, piece: str, threads: int, arrays: Sequence[Any]) -> bytes:
-    """Make a call on a node.
+    """Run a call on a node.
 
     Args:
         payload: the pickled function and its task.
-        flag: the actor that knows whether the piece of work was told to end.
-        piece: of work.
-        threads: how many the call may use.
-        arrays: large arrays that came with it, as bytes (uint8).
+        flag: the actor that knows whether the piece of work was asked to end.
+        piece: name of the piece of work.
+        threads: threads that the call may use.
+        arrays: large arrays sent with it, as bytes (uint8).
 
     Returns:
-        The outcome, as of :func:`solvers.dispatch.worker.outcome`.
+        The outcome, as from :func:`solvers.dispatch.worker.outcome`.
     """
     context = contextvars.copy_context()
     context.run(allow_threads, threads)
@@ -81,13 +60,13 @@ def perform(payload: bytes, flag: Any, piece: str, threads: int, arrays: Sequenc
 
 
 def _asking(flag: Any, piece: str) -> Callable[[], bool]:
-    """Whether the piece of work was told to end, asked now and then without ever waiting for the answer."""
+    """A function that says whether the piece of work was asked to end; it never waits for the actor."""
     ray = imported()
     asked = time.monotonic()
     question: Any = None
     answer = False
 
-    def told() -> bool:
+    def asked_to_end() -> bool:
         nonlocal asked, question, answer
         if answer:
             return True
@@ -95,12 +74,12 @@ def _asking(flag: Any, piece: str) -> Callable[[], bool]:
             if time.monotonic() - asked > ASK_SECONDS:
                 question, asked = flag.stopped.remote(piece), time.monotonic()
         elif ray.wait([question], timeout=0)[0]:
-            with contextlib.suppress(ray.exceptions.RayError):  # without its flag a task goes on to its own end
+            with contextlib.suppress(ray.exceptions.RayError):  # without the actor a task runs to its end
                 answer = bool(ray.get(question))
             question = None
         return answer
 
-    return told
+    return asked_to_end
 
 
 class Arrived(Handle[Any]):
@@ -111,7 +90,7 @@ class Arrived(Handle[Any]):
         self._data, self._parts = data, [arrays[place] for place in places]
 
     def get(self) -> Any:
-        """A copy whose large arrays are those of the node."""
+        """A copy whose large arrays are in the node's object store."""
         return unpack(self._data, self._parts)
 
 

@@ -1,4 +1,4 @@
-"""Ray, imported and started: the one place that does."""
+"""Importing and starting Ray."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _SECRET = re.compile("TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|API_?KEY|ACCESS_KE
 
 
 def imported() -> Any:
-    """Ray; nothing else imports it."""
+    """Import Ray; no other function does."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # tasks that ask for no GPU are left as they are
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray leaves the GPUs of tasks without one visible
     import ray
     import ray.util.scheduling_strategies
 
@@ -32,7 +32,7 @@ def imported() -> Any:
 
 @contextlib.contextmanager
 def undisturbed() -> Iterator[None]:
-    """Keep Ray's start from taking this process's SIGTERM for itself, and from warnings that are no user's concern."""
+    """Keep Ray's start from replacing the handler of SIGTERM, and suppress its warnings."""
     before, log = signal.getsignal(signal.SIGTERM), logging.getLogger("ray")
     level = log.level
     log.setLevel(logging.ERROR)
@@ -47,9 +47,9 @@ def undisturbed() -> Iterator[None]:
 
 
 def messages_to_log() -> Callable[[], None]:
-    """Let what a cluster says of its nodes go to the log, a line each; the function that is returned undoes it.
+    """Send a cluster's messages about its nodes to the log, one line each; the returned function undoes it.
 
-    Ray prints it on standard output, whatever it is told, and that may be where a caller's JSON goes.
+    Ray always prints them to standard output, where the caller may write JSON.
     """
     import ray._private.worker as of_ray
 
@@ -57,11 +57,11 @@ def messages_to_log() -> Callable[[], None]:
     if before is None:
         return lambda: None
 
-    def told(data: dict[str, Any], ignore_prefix: bool) -> None:
+    def log(data: dict[str, Any], ignore_prefix: bool) -> None:
         for message in data.get("lines", []):
             logger.warning("Ray: %s", (str(message).strip().splitlines() or [""])[0])
 
-    of_ray.print_to_stdstream = told
+    of_ray.print_to_stdstream = log
 
     def undo() -> None:
         of_ray.print_to_stdstream = before
@@ -71,9 +71,9 @@ def messages_to_log() -> Callable[[], None]:
 
 @contextlib.contextmanager
 def environment_of_workers(threads: int) -> Iterator[None]:
-    """For processes that are started meanwhile: modules found where they are found here, threads, and no credentials.
+    """Environment of processes started in this context: the same module path, threads, and no credentials.
 
-    No task needs those: solvers that ask a service stay in this process.
+    No task needs credentials: solvers that call a service run in this process.
     """
     before = dict(os.environ)
     for name in before:

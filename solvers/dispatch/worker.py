@@ -1,4 +1,4 @@
-"""What a worker process is: it waits for calls, makes them one by one, and ends with the process that began it."""
+"""The program of a worker process: it runs calls one by one and ends with the process that started it."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
-from solvers.dispatch.base import listening_to
+from solvers.dispatch.base import set_stop_request
 from solvers.dispatch.parcels import Attached, unpack
 from solvers.errors import SolverError
 from solvers.run import allow_threads
 
 READY, VALUE, ERROR = b"r", b"v", b"e"
-"""The first byte of what a worker sends."""
+"""First byte of each message of a worker."""
 
 attached = Attached()
-"""The shared memory that this worker has mapped."""
+"""Shared memory mapped by this worker."""
 
 
 def received(data: bytes, names: list[str]) -> Any:
-    """A shared thing, in the worker."""
+    """Rebuild a shared object in the worker."""
     return unpack(data, [attached.view(name) for name in names])
 
 
 def main(connection: Connection, threads: int) -> None:
-    """Serve calls until the other end closes.
+    """Serve calls until the connection is closed.
 
     Args:
-        connection: brings ("call", payload, stopped), ("stop",) and ("forget", names of shared memory); takes READY,
+        connection: receives ("call", payload, stopped), ("stop",) and ("forget", names of shared memory); sends READY,
             then an outcome for each call.
-        threads: how many a call may use.
+        threads: threads that a call may use.
     """
     _apart_from_the_terminal()
     allow_threads(threads)
@@ -53,20 +53,20 @@ def main(connection: Connection, threads: int) -> None:
             _say(connection, outcome(content, stopped.is_set))
 
 
-def outcome(payload: bytes, told: Callable[[], bool]) -> bytes:
-    """Make a call.
+def outcome(payload: bytes, stop: Callable[[], bool]) -> bytes:
+    """Run a call.
 
     Args:
         payload: the pickled function and its task.
-        told: whether the task is to end early.
+        stop: whether the task was asked to end early.
 
     Returns:
         VALUE and the pickled result, or ERROR and the pickled exception, its traceback as a note.
     """
     try:
-        function, task = pickle.loads(payload)  # of the program that started this process, over their own pipe
+        function, task = pickle.loads(payload)  # from the program that started this process, by its pipe
         context = contextvars.copy_context()
-        context.run(listening_to, told)
+        context.run(set_stop_request, stop)
         value = context.run(function, task)
         return VALUE + pickle.dumps(value, protocol=5)
     except BaseException as error:
@@ -74,7 +74,7 @@ def outcome(payload: bytes, told: Callable[[], bool]) -> bytes:
 
 
 def opened(message: bytes) -> Any:
-    """The result in an outcome; raises where it is an exception."""
+    """The result in an outcome; an exception is raised."""
     content = pickle.loads(message[1:])
     if message[:1] == ERROR:
         raise content
@@ -82,7 +82,7 @@ def opened(message: bytes) -> Any:
 
 
 def _pickled(error: BaseException) -> bytes:
-    """An exception with its type, text and traceback; where it cannot be pickled, one that says them."""
+    """Pickle an exception with its text and traceback; if it cannot be pickled, a SolverError with the same text."""
     trace = "".join(traceback.format_exception(error))
     try:
         said = str(error)
@@ -103,7 +103,7 @@ def _pickled(error: BaseException) -> bytes:
 def _say(connection: Connection, message: bytes) -> None:
     try:
         connection.send_bytes(message)
-    except OSError:  # nobody hears it any more
+    except OSError:  # the pool has closed the connection
         os._exit(0)
 
 
@@ -111,20 +111,20 @@ def _listen(connection: Connection, stopped: threading.Event, calls: queue.Simpl
     while True:
         try:
             kind, *content = connection.recv()
-        except (EOFError, OSError):  # nobody waits for an answer any more
+        except (EOFError, OSError):  # the pool has closed the connection
             os._exit(0)
         if kind == "stop":
             stopped.set()
         elif kind == "forget":
             calls.put((kind, content[0]))
         else:
-            payload, told = content
-            (stopped.set if told else stopped.clear)()
+            payload, stop = content
+            (stopped.set if stop else stopped.clear)()
             calls.put((kind, payload))
 
 
 def _apart_from_the_terminal() -> None:
-    """Leave Ctrl-C to the process that began this one: it tells the workers."""
+    """Ignore Ctrl-C: the process that started this one handles it and asks the workers to stop."""
     if hasattr(os, "setpgid"):
         with contextlib.suppress(OSError):
             os.setpgid(0, 0)

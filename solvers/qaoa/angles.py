@@ -1,8 +1,8 @@
-"""How the angles of a QAOA circuit are found.
+"""Search for the angles of a QAOA circuit.
 
 Angles are [gamma_1 .. gamma_p, beta_1 .. beta_p] in the units of :mod:`solvers.qaoa.ansatz`, so that those of one block
-suit another: the landscapes of typical problems hardly differ (Brandao et al. 2018, arXiv 1812.04170; Shaydulin et al.
-2023, arXiv 2201.11785).
+suit another: the landscapes of typical problems are nearly the same (Brandao et al. 2018, arXiv 1812.04170; Shaydulin
+et al. 2023, arXiv 2201.11785).
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ from solvers.qaoa.ansatz import Ansatz
 from solvers.qaoa.subspace import Simulation
 
 SUB_BLOCK = 10
-"""Variables of the sub-blocks from which angles are carried over: a gradient takes a tenth of a millisecond."""
+"""Variables of the sub-blocks whose angles are transferred: a gradient takes a tenth of a millisecond."""
 
 SUB_BLOCKS = 4
-"""How many sub-blocks share one set of angles before it is carried over."""
+"""Number of sub-blocks on which angles are optimised together before they are transferred."""
 
-_TOLERANCE = 1e-7  # of the objective, in standard deviations of the cost: a search that gains less is done
+_TOLERANCE = 1e-7  # of the objective, in standard deviations of the cost: a search that gains less ends
 
-_TRIALS = 5  # pairs of evaluations by which SPSA learns how steep the objective is
-_FIRST_STEP = 0.3  # radians that its first step takes
+_TRIALS = 5  # pairs of evaluations from which SPSA estimates the slope of the objective
+_FIRST_STEP = 0.3  # radians of its first step
 _SHIFT = 0.2  # radians between its evaluations, wide enough for shot noise of a few per cent
 
 
 @dataclass
 class Found:
-    """Angles, and what finding them took.
+    """Angles, and the work to find them.
 
     Attributes:
         angles: [2p].
         value: the objective there, in units of the ansatz's scale.
-        evaluations: how many objectives (with gradients where there are any) were computed.
+        evaluations: number of evaluations of the objective (with its gradient, where there is one).
     """
 
     angles: Float64Array
@@ -80,12 +80,12 @@ def by_gradients(
     The first start is the linear ramp, the second grows layer by layer from one (INTERP), the others are random.
 
     Args:
-        objective_at: value and gradient by angles, for a number of layers.
+        objective_at: the objective, value and gradient by angles, of a number of layers.
         reps: layers.
-        starts: how many descents.
-        iterations: steps of each at most.
-        rng: where random starts come from.
-        should_end: asked at each evaluation; True ends with the best so far.
+        starts: number of descents.
+        iterations: most steps of each.
+        rng: random numbers for the starts.
+        should_end: called before each evaluation; True ends the search with the best so far.
     """
     best = Found(ramp(reps), math.inf, 0)
     for start in range(starts):
@@ -106,7 +106,7 @@ def by_gradients(
 
 
 class _Ended(Exception):
-    """No fault: it leaves scipy's loop."""
+    """Leaves scipy's loop; not an error."""
 
 
 def _descent(
@@ -117,7 +117,7 @@ def _descent(
     best: Found,
     keep: bool = True,
 ) -> Float64Array:
-    """Descend from some angles; where it ended. The best are noted, unless they are of fewer layers."""
+    """Descend from given angles and return the best of this descent; `keep` also updates `best`."""
     from scipy.optimize import minimize
 
     lowest, at = math.inf, angles
@@ -152,10 +152,10 @@ def on_sampler(
 
     Args:
         objective: the objective as a sampler estimates it.
-        start: angles to begin with [2p].
+        start: initial angles [2p].
         iterations: steps, of two evaluations each.
-        rng: where directions come from.
-        should_end: asked before each step.
+        rng: random numbers for the directions.
+        should_end: called before each step; True ends the search.
     """
     found = Found(start.copy(), math.inf, 0)
 
@@ -178,13 +178,13 @@ def on_sampler(
         found.angles = found.angles - np.clip(change, -_FIRST_STEP, _FIRST_STEP) * direction
     before, after = objective(start), objective(found.angles)
     found.evaluations += 2
-    if before < after:  # noise led it astray
+    if before < after:  # noise made the search worse than its start
         found.angles = start.copy()
     found.value = min(before, after)
     return found
 
 
-def carried_over(
+def transferred(
     problem: BlockProblem,
     reps: int,
     mixer: str,
@@ -196,7 +196,7 @@ def carried_over(
     rng: np.random.Generator,
     should_end: Callable[[], bool],
 ) -> Found:
-    """Angles that suit a few small sub-blocks of a problem, all at once, for use on the whole."""
+    """Transfer angles: those that are best on average over a few small sub-blocks, for use on the whole problem."""
     parts = [_sub_block(problem, warm, rng) for _ in range(SUB_BLOCKS if problem.n > SUB_BLOCK else 1)]
 
     def objective_at(p: int) -> Objective:
@@ -215,9 +215,9 @@ def carried_over(
 def _sub_block(
     problem: BlockProblem, warm: npt.NDArray[np.int8] | None, rng: np.random.Generator
 ) -> tuple[BlockProblem, npt.NDArray[np.int8] | None]:
-    """Up to `SUB_BLOCK` variables, with about the problem's share of ones in each group; the others are held.
+    """A sub-problem of up to `SUB_BLOCK` variables, each group with about its share of ones; the others are fixed.
 
-    With them the sub-block's part of a warm start, around which they are held then.
+    Returned with the sub-block's part of the warm start, at which the other variables are then fixed.
     """
     x = problem.random_states(1, rng)[0] if warm is None else warm
     if problem.n <= SUB_BLOCK:
@@ -239,7 +239,7 @@ def parsed(angles: Sequence[float] | str) -> tuple[float, ...]:
     """Angles given as numbers, or as text with commas or semicolons between them.
 
     Raises:
-        ValueError: something that is not a finite number, or an odd number of them.
+        ValueError: a value that is not a finite number, or an odd number of values.
     """
     parts = angles.replace(";", ",").split(",") if isinstance(angles, str) else list(angles)
     numbers = tuple(float(part) for part in parts)

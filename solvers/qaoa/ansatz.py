@@ -1,9 +1,9 @@
-"""What a QAOA circuit is made of, told once: the circuit and the simulators both read it, so they cannot differ.
+"""The ansatz of a QAOA circuit: cost, mixer and first state. Circuit and simulation both read it, so they agree.
 
 One layer is exp(-i gamma e(Z)) followed by exp(+i beta B). e is the cost in units of its own spread, see
 :func:`spread`, so that one set of angles suits all blocks (Shaydulin et al. 2023, arXiv 2201.11785, and Sureshbabu et
 al. 2024, arXiv 2305.15201, scale weighted problems likewise). B is X on each qubit (Farhi et al. 2014, arXiv
-1411.4028), or (XX + YY) / 2 on pairs within each group, which keeps the ones of each group as many as they are
+1411.4028), or (XX + YY) / 2 on pairs within each group, which keeps the number of ones of each group
 (Hadfield et al. 2019, arXiv 1709.03489; Wang et al. 2020, arXiv 1904.09314). Pairs do not commute: their order is part
 of the ansatz. The sign of beta is such that gamma and beta are both positive where QAOA imitates annealing downhill.
 """
@@ -21,8 +21,8 @@ from problems.forms import Float64Array, StateArray
 MIXERS = ("xy-ring", "xy-complete", "x")
 
 EPSILON = 0.25
-"""Probability with which a warm start finds a variable other than in the classical solution; the value that Egger et
-al. 2021 (Quantum 5, 479, arXiv 2009.10095) recommend."""
+"""Probability that a warm start measures a variable different from the classical solution, as recommended by Egger et
+al. 2021 (Quantum 5, 479, arXiv 2009.10095)."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Group:
 
     Attributes:
         members: the variables, ascending.
-        ones: how many of them are one.
+        ones: number of ones among them.
     """
 
     members: tuple[int, ...]
@@ -45,7 +45,7 @@ class Group:
 
 @dataclass(frozen=True, eq=False)
 class Ansatz:
-    """A QAOA circuit for one problem, but for its angles.
+    """A QAOA circuit for one problem, without its angles.
 
     The cost of a state x, with s = 2x - 1, is offset + scale * e,
     e = sum_i fields_i s_i + sum_{i<j} couplings_ij s_i s_j.
@@ -56,8 +56,8 @@ class Ansatz:
         mixer: one of `MIXERS`.
         fields: [n].
         couplings: strictly upper triangular [n, n].
-        scale: spread of the cost over the states that the mixer reaches; 1 where all cost the same.
-        offset: the cost's constant.
+        scale: standard deviation of the cost over the states that the mixer reaches; 1 where all cost the same.
+        offset: constant term of the cost.
         penalty: strength P of P (ones - cardinality)^2 in the cost, for mixer x; 0 otherwise.
         groups: the groups of variables.
         pairs: pairs of qubits that the XY mixer acts on, in order; none for mixer x.
@@ -122,7 +122,7 @@ class Ansatz:
 
     @property
     def shape(self) -> tuple[object, ...]:
-        """All that the number of gates and their places depend on: what estimates may remember."""
+        """All that the number and places of gates depend on; the key of cached estimates."""
         warm = None if self.warm is None else self.warm.tobytes()
         return (
             self.n, self.reps, self.mixer, self.groups, warm,
@@ -133,9 +133,9 @@ class Ansatz:
 def mixer_pairs(groups: tuple[Group, ...], mixer: str) -> tuple[tuple[tuple[int, int], ...], tuple[float, ...]]:
     """Pairs of qubits of an XY mixer in order, and the factor of beta for each.
 
-    A ring takes every other pair of neighbours, then the rest, so that it is two or three gates deep. The complete
-    mixer takes the rounds of a tournament, so that it is as deep as there are qubits; its angles are divided so that
-    those at one qubit add up to what they do in a ring, and suit groups of every size.
+    A ring takes every other pair of neighbours, then the rest: two or three gates deep. The complete mixer takes the
+    rounds of a round-robin tournament, so that its depth is the number of qubits; its angles are divided so that those
+    at one qubit add up to the same as in a ring, whatever the size of the group.
     """
     if mixer == "x":
         return (), ()
@@ -160,7 +160,7 @@ def _ring(m: int) -> list[tuple[int, int]]:
 
 
 def tournament(m: int) -> list[tuple[int, int]]:
-    """All pairs, in rounds in which no one plays twice: the circle method."""
+    """All pairs of m, in rounds of disjoint pairs (the circle method of round-robin tournaments)."""
     players = list(range(m + m % 2))
     rounds = []
     for _ in range(len(players) - 1):
@@ -183,7 +183,7 @@ def spread(problem: BlockProblem) -> float:
     largest = max(float(np.abs(Q).max(initial=0.0)), float(np.abs(problem.single_energies).max(initial=0.0)))
     if largest == 0.0:
         return 0.0
-    Q = Q / largest  # squares stay in range
+    Q = Q / largest  # so that squares stay in the range of float64
     sums = Q @ member  # of row i over group h
     m, k = size[group], ones[group]
     own = sums[np.arange(problem.n), group]
@@ -199,7 +199,7 @@ def spread(problem: BlockProblem) -> float:
     same = group[:, None] == group
     rest[same] = (Q - mu[:, None] - r[:, None] - r)[same]
     np.fill_diagonal(rest, 0.0)
-    rest[same & (m <= 3)] = 0.0  # of three or fewer variables nothing quadratic is left but rounding
+    rest[same & (m <= 3)] = 0.0  # with three or fewer variables the quadratic part is only rounding
     v = np.divide(ones * (size - ones), size * (size - 1), out=np.zeros(len(size)), where=size > 1)
     both = _chance(size, ones, 2) - 2.0 * _chance(size, ones, 3) + _chance(size, ones, 4)
     factor = np.where(same, 2.0 * both[group], 2.0 * np.outer(v[group], v[group]))

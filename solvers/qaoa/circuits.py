@@ -1,15 +1,15 @@
 """QAOA as Qiskit circuits: first state, cost layers, mixers.
 
-The first state of XY mixers is a Dicke state in each group, the uniform superposition of all states with its ones, by
-the construction of Baertschi and Eidenbenz 2019 (Deterministic Preparation of Dicke States, FCT 2019, arXiv
-1904.07358): O(k m) gates in depth O(m), by splits and cyclic shifts, without loading amplitudes.
+The first state of XY mixers is a Dicke state in each group, the uniform superposition of all states with the demanded
+number of ones, by the construction of Baertschi and Eidenbenz 2019 (Deterministic Preparation of Dicke States, FCT
+2019, arXiv 1904.07358): O(k m) gates in depth O(m), by splits and cyclic shifts, without loading amplitudes.
 
 A warm start from a classical solution x* is the product state of Egger et al. 2021 (arXiv 2009.10095), in which each
 qubit is found other than in x* with probability epsilon = 1/4, projected onto the feasible states: the amplitude of a
-state that is d swaps away is proportional to (epsilon / (1 - epsilon))^d. By Aktar, Baertschi, Badawy and Eidenbenz
+state d swaps away is proportional to (epsilon / (1 - epsilon))^d. By Aktar, Baertschi, Badawy and Eidenbenz
 2022 (arXiv 2112.12435) it is prepared as two Dicke states, d ones among the zeros of x* and k - d among its ones,
-under a superposition over d. A single basis state would not do: QAOA gets stuck in it (Cain et al. 2022, arXiv
-2207.05089). For mixer x the product state needs no projection, and each qubit's mixer is turned with its first state.
+under a superposition over d. A single basis state is no alternative: QAOA cannot leave it (Cain et al. 2022, arXiv
+2207.05089). For mixer x the product state needs no projection, and each qubit's mixer is rotated like its first state.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
 
 def qaoa_circuit(ansatz: Ansatz, *, measure: bool = True) -> QuantumCircuit:
-    """The circuit of an ansatz, with the parameters gamma[0..p-1] and beta[0..p-1].
+    """Build the circuit of an ansatz, with the parameters gamma[0..p-1] and beta[0..p-1].
 
     Args:
-        ansatz: what to build.
+        ansatz: the ansatz.
         measure: whether all qubits are measured at the end, into the register `meas`.
 
     Returns:
@@ -58,7 +58,7 @@ def qaoa_circuit(ansatz: Ansatz, *, measure: bool = True) -> QuantumCircuit:
 def parameter_values(circuit: QuantumCircuit, angles: Sequence[float]) -> list[float]:
     """Angles [gamma_1 .. gamma_p, beta_1 .. beta_p] in the order of a circuit's parameters.
 
-    A parameter whose gates are all absent, such as gamma where all states cost the same, takes no value.
+    A parameter without gates, such as gamma where all states cost the same, gets no value.
     """
     p = len(angles) // 2
     start = {"gamma": 0, "beta": p}
@@ -66,7 +66,7 @@ def parameter_values(circuit: QuantumCircuit, angles: Sequence[float]) -> list[f
 
 
 def dicke_circuit(m: int, k: int) -> QuantumCircuit:
-    """The uniform superposition of all states of m qubits with k ones, out of |0 ... 0>."""
+    """Prepare the uniform superposition of all states of m qubits with k ones from |0 ... 0>."""
     from qiskit.circuit import QuantumCircuit
 
     circuit = QuantumCircuit(m, name=f"dicke({m},{k})")
@@ -80,7 +80,7 @@ def dicke_circuit(m: int, k: int) -> QuantumCircuit:
 
 
 def warm_circuit(group: Group, solution: Sequence[int]) -> QuantumCircuit:
-    """The warm-started state of a group's qubits, out of |0 ... 0>; see the top of this file.
+    """Prepare the warm start of a group's qubits from |0 ... 0>; see the top of this file.
 
     Args:
         group: the group.
@@ -105,7 +105,7 @@ def warm_circuit(group: Group, solution: Sequence[int]) -> QuantumCircuit:
     for qubit, one in zip(counter, ones, strict=False):
         circuit.cx(qubit, one)
     _spread(circuit, zeros, most)
-    _spread(circuit, ones[::-1], most)  # as yet the ones that leave, not those that stay
+    _spread(circuit, ones[::-1], most)  # so far the ones that leave; X below gives those that stay
     circuit.x(ones)
     return circuit
 
@@ -169,14 +169,14 @@ def _split_and_shift(circuit: QuantumCircuit, qubits: list[int], k: int) -> None
 
 
 def _controlled_ry(circuit: QuantumCircuit, angle: float, control: int, target: int) -> None:
-    """RY where the control is one, of two CX: they turn halves of the angle against each other otherwise."""
+    """RY controlled by one qubit, of two CX: for a control of zero the two half angles cancel."""
     for half in (angle / 2, -angle / 2):
         circuit.ry(half, target)
         circuit.cx(control, target)
 
 
 def _doubly_controlled_ry(circuit: QuantumCircuit, angle: float, one: int, other: int, target: int) -> None:
-    """RY where both controls are one, of four CX: they turn quarters of the angle against each other otherwise."""
+    """RY controlled by two qubits, of four CX: unless both are one the quarter angles cancel."""
     for control, quarter in ((one, angle / 4), (other, -angle / 4)) * 2:
         circuit.ry(quarter, target)
         circuit.cx(control, target)

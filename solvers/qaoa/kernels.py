@@ -1,4 +1,4 @@
-"""The compiled loops of the exact simulations: amplitudes as real and imaginary parts [2, D]."""
+"""Compiled loops of the exact simulations; amplitudes are real and imaginary parts [2, D]."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def phase(psi, costs, gamma):  # type: ignore[no-untyped-def]
 
 @compiled(nogil=True, error_model="numpy")
 def unphase(psi, lam, costs, gamma):  # type: ignore[no-untyped-def]
-    """Undo :func:`phase` on both states; 2 Im <lam| e |psi>, the derivative by gamma."""
+    """Undo :func:`phase` on both states; return 2 Im <lam| e |psi>, the derivative by gamma."""
     total = 0.0
     for x in range(len(costs)):
         c, s = np.cos(gamma * costs[x]), np.sin(gamma * costs[x])
@@ -64,7 +64,7 @@ def mix_pairs(psi, ends, runs, weights, first, second, beta):  # type: ignore[no
 
 @compiled(nogil=True, error_model="numpy")
 def unmix_pairs(psi, lam, ends, runs, weights, first, second, beta):  # type: ignore[no-untyped-def]
-    """Undo :func:`mix_pairs` on both states; -2 Im <lam| B |psi> summed over the gates, the derivative by beta."""
+    """Undo :func:`mix_pairs` on both states; return -2 Im <lam| B |psi>, summed over gates, the derivative by beta."""
     total = 0.0
     pr, pi, lr, li = psi[0], psi[1], lam[0], lam[1]
     for gate in range(len(ends) - 1, -1, -1):
@@ -120,11 +120,11 @@ def mix_qubits(psi, tilts, beta):  # type: ignore[no-untyped-def]
 
 @compiled(nogil=True, error_model="numpy")
 def unmix_qubits(psi, lam, tilts, beta):  # type: ignore[no-untyped-def]
-    """Undo :func:`mix_qubits` on both states; -2 Im <lam| B |psi>, the derivative by beta."""
+    """Undo :func:`mix_qubits` on both states; return -2 Im <lam| B |psi>, the derivative by beta."""
     c, s = np.cos(beta), np.sin(beta)
     total = 0.0
     pr, pi, lr, li = psi[0], psi[1], lam[0], lam[1]
-    for qubit in range(len(tilts)):  # qubits commute
+    for qubit in range(len(tilts)):  # in any order, as mixers of different qubits commute
         x, z = np.sin(tilts[qubit]), np.cos(tilts[qubit])
         step = 1 << qubit
         flipped, kept = 0.0, 0.0

@@ -1,4 +1,4 @@
-"""What runs the circuits: local simulators, simulated devices, IBM's devices, or a caller's own V2 sampler."""
+"""Samplers that run the circuits: local simulators, simulated devices, IBM devices, or the caller's V2 sampler."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ logger = logging.getLogger(__name__)
 LOCAL = ("statevector", "aer", "aer-mps", "noisy")
 
 LARGEST: dict[str, int | None] = {"statevector": 16, "aer": 24, "aer-mps": 16, "noisy": 12, "fake": 12}
-"""Most qubits: where a sampling takes about a minute or two (shots of a noisy circuit are simulated one by one)."""
+"""Most qubits of each sampler, at which a run takes one or two minutes (noisy shots are simulated one by one)."""
 
 BASIS = ["rz", "sx", "x", "cx"]
-"""Gates, between all pairs of qubits, in which a circuit is counted where no device is named."""
+"""Gates to which circuits are transpiled where no device is given, with all pairs of qubits coupled."""
 
-_POLL = 2.0  # seconds between looks at a remote job
-_WAITING = ("INITIALIZING", "QUEUED")  # what the runtime says of a job that has not begun
+_POLL = 2.0  # seconds between checks of a remote job
+_WAITING = ("INITIALIZING", "QUEUED")  # statuses of a job that has not started
 
 
 def kind(sampler: object) -> str:
@@ -42,10 +42,10 @@ def kind(sampler: object) -> str:
 
 
 def check_name(sampler: object) -> None:
-    """Refuse what names no sampler and is none.
+    """Check that a value names a sampler or is one.
 
     Raises:
-        OptionError: tells what is allowed.
+        OptionError: it does not; the message lists what is allowed.
     """
     allowed = f"one of {', '.join(LOCAL)}, noisy:SEED, fake:NAME, ibm:NAME, or a V2 sampler"
     if not isinstance(sampler, str):
@@ -62,7 +62,7 @@ def check_name(sampler: object) -> None:
 def read_options(options: Mapping[str, Any] | str | None) -> dict[str, Any]:
     """Options of the runtime's sampler, from a mapping or from text such as `twirling.enable_gates:true`.
 
-    In text, pairs are set apart by semicolons, and dots lead into groups of options.
+    In text, pairs are separated by semicolons, and dots name groups of options.
 
     Raises:
         OptionError: a part of the text that is not KEY:VALUE.
@@ -83,7 +83,7 @@ def read_options(options: Mapping[str, Any] | str | None) -> dict[str, Any]:
 
 
 def ready(sampler: object) -> Availability:
-    """Whether a sampler's toolkits, and for IBM an account, are here; found out without a network."""
+    """Whether the toolkits of a sampler are installed and, for IBM, an account is saved; no network is used."""
     if kind(sampler) not in ("fake", "ibm"):
         return Availability(True)
     if importlib.util.find_spec("qiskit_ibm_runtime") is None:
@@ -102,17 +102,17 @@ def ready(sampler: object) -> Availability:
 
 @dataclass
 class Device:
-    """A sampler that is open, with what its circuits must be made of.
+    """An open sampler, and the target of its circuits.
 
     Attributes:
-        name: for the record.
+        name: name in the record.
         sampler: a V2 sampler.
-        seeded: where a sampler must be made anew for each circuit to have a seed of its own, that function.
-        backend: what circuits are transpiled for, or None.
+        seeded: creates a sampler from a seed, for toolkits that set the seed at construction; None for the others.
+        backend: target of transpiling, or None.
         transpiles: whether circuits are transpiled at all.
         remote: whether a run leaves this machine.
-        jobs: ids of the remote jobs that were sent.
-        queue: seconds that these waited before they began, as far as looks at them tell.
+        jobs: ids of the remote jobs sent.
+        queue: seconds that these waited before they started, as seen by the checks.
     """
 
     name: str
@@ -125,10 +125,10 @@ class Device:
     queue: float = 0.0
 
     def prepared(self, circuit: QuantumCircuit) -> QuantumCircuit:
-        """A circuit as this device runs it, by Qiskit's preset pass manager.
+        """Transpile a circuit for this device with Qiskit's preset pass manager.
 
         Raises:
-            SolverError: more qubits than the device has.
+            SolverError: the circuit has more qubits than the device.
         """
         from qiskit.transpiler import generate_preset_pass_manager
 
@@ -142,18 +142,18 @@ class Device:
                 f"qaoa: the problem needs {circuit.num_qubits} qubits, {self.name} has {size}; "
                 f"solve by sub-blocks: solvers.Decompose(Qaoa(...), size={min(size, 16)})"
             )
-        # Routing on a real coupling map is worth trying harder; all-to-all simulators have nothing to route.
+        # Routing on a real coupling map is worth the highest level; all-to-all simulators need no routing.
         level = 3 if self.name.partition(":")[0] in ("fake", "ibm") else 1
         return generate_preset_pass_manager(level, backend=self.backend, seed_transpiler=0).run(circuit)
 
     def sample(
         self, circuit: QuantumCircuit, angles: Float64Array, shots: int, seed: int, should_end: Callable[[], bool]
     ) -> StateArray:
-        """Run a prepared circuit at some angles; what was measured [shots, n].
+        """Run a prepared circuit with given angles; return the measured states [shots, n].
 
         Raises:
-            RemoteError, ServiceError: a remote job failed for now, or for good.
-            SolverError: a local run failed, or the end came while a remote job waited (which is then cancelled).
+            RemoteError, ServiceError: a remote job failed for a temporary or a permanent reason.
+            SolverError: a local run failed, or the run ended while a remote job waited (which is then cancelled).
         """
         sampler = self.seeded(seed) if self.seeded else self.sampler
         values = parameter_values(circuit, angles.tolist())
@@ -172,27 +172,27 @@ class Device:
             if str(job.status()).rpartition(".")[2] in _WAITING:
                 seen = time.perf_counter()
             if should_end():
-                with contextlib.suppress(Exception):  # a job that has begun cannot be cancelled any more
+                with contextlib.suppress(Exception):  # a job that has started cannot be cancelled
                     job.cancel()
-                raise SolverError(f"{self.name}: told to end while job {self.jobs[-1]} waited; it was cancelled")
+                raise SolverError(f"{self.name}: the run ended while job {self.jobs[-1]} waited; it was cancelled")
             time.sleep(_POLL)
         self.queue += seen - begun
 
 
 @contextlib.contextmanager
 def opened(sampler: Any, n: int, shots: int, mode: str, options: Mapping[str, Any], seed: int) -> Iterator[Device]:
-    """The device of a sampler's name, closed in the end where it is a session or a batch.
+    """Open the device of a sampler; a session or batch is closed at the end.
 
     Args:
         sampler: a name, see :class:`solvers.qaoa.Qaoa`, or a V2 sampler.
-        n: qubits that are needed.
-        shots: samples a run.
-        mode: "job", "batch" or "session", for the runtime's devices.
-        options: of the runtime's sampler.
-        seed: for the runtime's local simulations of devices.
+        n: number of qubits.
+        shots: samples per run.
+        mode: "job", "batch" or "session", for devices of the runtime.
+        options: options of the runtime's sampler.
+        seed: seed of the runtime's local simulations of devices.
 
     Raises:
-        OptionError: no device of that name.
+        OptionError: there is no device of that name.
         UnavailableError: a toolkit or an account is missing.
     """
     missing = ready(sampler)
@@ -220,12 +220,12 @@ def _local(name: str, n: int, shots: int) -> Device:
     from qiskit_aer import AerSimulator
     from qiskit_aer.primitives import SamplerV2
 
-    # One thread: sums in another order would break the same seed's same answer.
+    # One thread: in several, sums are taken in another order and the same seed may give another answer.
     if name.startswith("noisy"):
         from qiskit.providers.fake_provider import GenericBackendV2
 
         device = GenericBackendV2(n, seed=int(name.partition(":")[2] or 0))
-        # A density matrix costs 2^n states once, trajectories one state a shot.
+        # A density matrix costs as much as 2^n states, trajectories one state per shot.
         method = "density_matrix" if 2**n <= shots else "statevector"
         simulator = AerSimulator.from_backend(device, method=method, max_parallel_threads=1)
         return Device(name, None, seeded=lambda seed: SamplerV2.from_backend(simulator, seed=seed), backend=device)
@@ -249,7 +249,7 @@ def _fake(sampler: str) -> Any:
 
     wanted = sampler.partition(":")[2].lower().removeprefix("fake_")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # some snapshots warn of themselves while all are listed
+        warnings.simplefilter("ignore")  # listing all snapshots warns of some of them
         backends = {backend.name.removeprefix("fake_"): backend for backend in FakeProviderForBackendV2().backends()}
     if wanted not in backends:
         raise OptionError(f"sampler {sampler!r}: there is no such fake device; there are {', '.join(sorted(backends))}")
@@ -289,12 +289,12 @@ def _runtime_sampler(held: Any, options: Mapping[str, Any], seed: int | None) ->
 
 @contextlib.contextmanager
 def _explained(name: object, remote: bool) -> Iterator[None]:
-    """Errors of a toolkit as ours."""
+    """Convert errors of a toolkit to those of `solvers`."""
     try:
         yield
     except (SolverError, OptionError):
         raise
-    except Exception as error:  # toolkits and services raise what they like
+    except Exception as error:  # toolkits and services raise any type
         text = f"{name} failed: {type(error).__name__}: {error}"
         if not remote:
             raise SolverError(text) from error

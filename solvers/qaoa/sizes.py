@@ -1,4 +1,4 @@
-"""What a QAOA run takes: gates, memory, seconds, and what does not fit, known before anything is allocated."""
+"""Gates, memory and seconds of a QAOA run, and whether it fits, before anything is allocated."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from solvers.qaoa.circuits import qaoa_circuit
 from solvers.qaoa.samplers import BASIS, LARGEST, kind
 from solvers.qaoa.subspace import MOST_AMPLITUDES, MOST_QUBITS
 
-_AMPLITUDE_BYTES = 72  # of a simulation: two states, their start, costs, masks
-_GRADIENT = (9e-8, 7e-9)  # seconds for each amplitude of a layer, and for each amplitude that an XY gate turns
-_EVALUATIONS = 30  # of a start
+_AMPLITUDE_BYTES = 72  # per amplitude of a simulation: two states, their start, costs, masks
+_GRADIENT = (9e-8, 7e-9)  # seconds per amplitude and layer, and per amplitude that an XY gate rotates
+_EVALUATIONS = 30  # per start
 _PER_GATE = {"statevector": 1.5e-8, "aer": 1.5e-9}  # seconds for each of 2^n amplitudes
 _PER_BOND = 3.3e-9  # for each of 2^(1.5 n) products of matrices, whose bonds all-to-all gates fill
 _TRAJECTORY = 1.2e-8  # for each of 2^n amplitudes in each shot of a noisy circuit
@@ -25,7 +25,7 @@ _DENSITY = 1.2e-8  # for each of 4^n entries of a density matrix
 REMOTE_OVERHEAD = 2.0
 REMOTE_SHOT = 250e-6
 REMOTE_LAYER = 1e-7
-"""Seconds that a device is assumed to bill: for a job, for a shot's reset (IBM's default repetition delay), and for a
+"""Seconds that a device is assumed to charge: for a job, for a shot's reset (IBM's default repetition delay), and for a
 layer of gates."""
 
 UPLOAD_PER_GATE = 240.0
@@ -34,10 +34,10 @@ UPLOAD_PER_GATE = 240.0
 
 @dataclass(frozen=True)
 class CircuitFacts:
-    """A circuit in the gates of a target.
+    """Size of a circuit in the gates of a target.
 
     Attributes:
-        qubits: that the problem takes.
+        qubits: qubits of the problem.
         two_qubit_gates: gates on two qubits.
         depth: layers of gates, measurement included.
     """
@@ -48,12 +48,12 @@ class CircuitFacts:
 
     @classmethod
     def of(cls, circuit: Any, qubits: int) -> CircuitFacts:
-        """Those of a Qiskit circuit that is made of a target's gates."""
+        """The size of a transpiled Qiskit circuit."""
         return cls(qubits, int(circuit.num_nonlocal_gates()), int(circuit.depth()))
 
 
 def circuit_facts(ansatz: Ansatz, backend: Any = None) -> CircuitFacts:
-    """An ansatz's circuit, transpiled for a backend, or for `BASIS` between all pairs of qubits."""
+    """Size of an ansatz's circuit, transpiled for a backend, or to `BASIS` with all pairs of qubits coupled."""
     from qiskit.transpiler import generate_preset_pass_manager
 
     if backend is None:
@@ -64,7 +64,7 @@ def circuit_facts(ansatz: Ansatz, backend: Any = None) -> CircuitFacts:
 
 @dataclass(frozen=True, eq=False)
 class _Shape:
-    """An ansatz that equals all others with as many gates in the same places."""
+    """An ansatz, equal to all others whose circuits have the same size."""
 
     ansatz: Ansatz
     key: tuple[object, ...]
@@ -87,18 +87,18 @@ def _generic_facts(shape: _Shape) -> CircuitFacts:
 
 
 def amplitudes(problem: BlockProblem, mixer: str) -> int:
-    """Amplitudes of an exact simulation: all states, or the feasible ones where the mixer keeps to them."""
+    """Amplitudes of an exact simulation: all states for mixer x, otherwise the feasible ones."""
     return 1 << problem.n if mixer == "x" else feasible_states(problem)
 
 
 def too_large(problem: BlockProblem, sampler: object, mixer: str, simulated: bool) -> str:
-    """Why a problem does not fit, with the sizes; empty where it does.
+    """Why a problem does not fit, with the sizes; empty if it fits.
 
     Args:
         problem: the block problem.
         sampler: the sampler.
         mixer: the mixer.
-        simulated: whether angles are found on an exact simulation of the whole problem.
+        simulated: whether angles are optimised on an exact simulation of the whole problem.
     """
     most = most_qubits(sampler, mixer, simulated)
     if most is not None and problem.n > most:
@@ -112,7 +112,7 @@ def too_large(problem: BlockProblem, sampler: object, mixer: str, simulated: boo
 
 
 def most_qubits(sampler: object, mixer: str, simulated: bool) -> int | None:
-    """Most variables that a sampler, and a simulation where there is one, take; None where only the device knows."""
+    """Most variables for a sampler and, if `simulated`, the exact simulation; None where only the device knows."""
     limits = [LARGEST.get(kind(sampler))]
     if simulated:
         limits.append(MOST_QUBITS if mixer != "x" else MOST_AMPLITUDES.bit_length() - 1)
@@ -120,7 +120,7 @@ def most_qubits(sampler: object, mixer: str, simulated: bool) -> int | None:
 
 
 def search_seconds(problem: BlockProblem, ansatz: Ansatz, starts: int) -> float:
-    """What the search for angles on the exact simulation takes."""
+    """Seconds of the search for angles on the exact simulation."""
     count = amplitudes(problem, ansatz.mixer)
     gates = len(ansatz.pairs) if ansatz.mixer != "x" else 2 * ansatz.n
     gradient = count * ansatz.reps * (_GRADIENT[0] + _GRADIENT[1] * gates / 2)
@@ -128,7 +128,7 @@ def search_seconds(problem: BlockProblem, ansatz: Ansatz, starts: int) -> float:
 
 
 def sampling_seconds(n: int, gates: int, sampler: object, shots: int) -> float:
-    """What one run of a circuit takes here; for IBM's devices what it is assumed to take there, without the queue."""
+    """Seconds of one run of a circuit; for IBM devices an assumption, without the queue."""
     family = kind(sampler)
     if family in ("noisy", "fake"):
         per_gate = 4.0**n * _DENSITY if 2**n <= shots else shots * 2.0**n * _TRAJECTORY
@@ -141,7 +141,7 @@ def sampling_seconds(n: int, gates: int, sampler: object, shots: int) -> float:
 
 
 def memory(problem: BlockProblem, ansatz: Ansatz, sampler: object, shots: int, simulated: bool) -> float:
-    """Bytes that the simulations take."""
+    """Memory of the simulations in bytes."""
     family, n = kind(sampler), problem.n
     states = 4**n if family in ("noisy", "fake") and 2**n <= shots else 2**n
     sampled = 0 if family in ("ibm", "own") else 16 * states

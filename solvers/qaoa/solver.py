@@ -1,4 +1,4 @@
-"""QAOA on Qiskit: angles from an exact simulation of our own, samples from the circuit."""
+"""The `qaoa` backend: angles from an exact simulation, samples from the circuit run by Qiskit."""
 
 from __future__ import annotations
 
@@ -29,27 +29,28 @@ from solvers.qaoa.subspace import Simulation
 from solvers.run import Run
 
 BEST_VARIABLES = 12
-"""Sub-blocks of larger problems: a tenth of a second each."""
+"""Variables of the sub-blocks of larger problems: a tenth of a second each."""
 
 
 @dataclass(frozen=True)
 class Qaoa(Solver):
     """Quantum approximate optimisation (Farhi et al. 2014, arXiv 1411.4028) with mixers that keep the cardinality.
 
-    XY mixers on a Dicke state hold the ones of each group fixed, so that every noiseless sample is feasible (Hadfield
-    et al. 2019, arXiv 1709.03489; Wang et al. 2020, arXiv 1904.09314). Angles are found on an exact simulation in the
-    feasible subspace and bound into the circuit, which any V2 sampler runs. Samples are repaired where noise or mixer
-    x broke the cardinality, and polished by swaps. One run of a circuit is not interrupted on this machine.
+    XY mixers on a Dicke state keep the number of ones of each group, so that every noiseless sample is feasible
+    (Hadfield et al. 2019, arXiv 1709.03489; Wang et al. 2020, arXiv 1904.09314). Angles are optimised on an exact
+    simulation in the feasible subspace and bound into the circuit, which any V2 sampler runs. Samples with a wrong
+    cardinality, from noise or mixer x, are repaired; all are polished by swaps. A local run of a circuit is not
+    interrupted.
 
-    Angles are in units that carry over between blocks: gamma multiplies the cost divided by its standard deviation over
+    Angles are in units that transfer between blocks: gamma multiplies the cost divided by its standard deviation over
     all feasible states (for mixer x over all states, penalty included).
 
     `.info` holds `angles` (gammas, betas), `expected` (expected energy: exact from a simulation, otherwise a mean of
-    samples; penalty included for mixer x), `circuit` (qubits, two-qubit gates, depth, for the device or else in rz,
-    sx, x, cx between all pairs), `mixer`, `sampler`, `shots`, `evaluations`, `penalty`, `warm_start` (energy of the
-    classical solution) and `jobs` (ids of remote jobs). `raw` tells of the samples as measured: `energy` (the best
-    feasible one), `feasible` (their share), `mean` (over the feasible ones), the best energies after repair and after
-    polish, `repaired` and `polished`, and whether these two lowered the best energy, `lowered`.
+    samples; penalty included for mixer x), `circuit` (qubits, two-qubit gates, depth, for the device or otherwise in
+    rz, sx, x, cx between all pairs), `mixer`, `sampler`, `shots`, `evaluations`, `penalty`, `warm_start` (energy of the
+    classical solution) and `jobs` (ids of remote jobs). `raw` describes the samples as measured: `energy` (of the best
+    feasible one), `feasible` (share of feasible ones), `mean` (energy of the feasible ones), `repaired` and `polished`
+    (best energies after repair and after polish), and `lowered` (whether these two lowered the best energy).
 
     Args:
         reps: layers of cost and mixer, p.
@@ -61,20 +62,20 @@ class Qaoa(Solver):
             "ibm:least_busy" takes the one with the shortest queue), or a V2 sampler object. An object's circuits are
             transpiled for its `backend`, or for rz, sx, x, cx where it has none; its randomness is its own.
         shots: samples.
-        angles: where angles come from: "subspace" (exact simulation with gradients), "sampler" (SPSA on what the
+        angles: source of the angles: "subspace" (exact simulation with gradients), "sampler" (SPSA on what the
             sampler measures, starting from the linear ramp), or "transfer" (from small sub-blocks of the problem, or
             `transfer_from`).
         transfer_from: angles of an earlier block, gammas then betas as in `.info["angles"]` (in text with commas or
             semicolons); implies angles="transfer".
         starts: descents from different starts; the first is the linear ramp.
-        iterations: steps of each descent at most; for "sampler" exactly, two runs of the circuit each.
+        iterations: most steps of each descent; for "sampler" the exact number, of two runs of the circuit each.
         cvar: share of the best outcomes whose mean is minimised (conditional value at risk); 1.0 for all.
-        warm_start: begin near a classical solution, the best of the initial states or what a descent finds, instead of
-            the uniform superposition; see :mod:`solvers.qaoa.circuits`.
+        warm_start: start near a classical solution (the best of the initial states, or the result of a descent)
+            instead of the uniform superposition; see :mod:`solvers.qaoa.circuits`.
         penalty: for mixer x, the strength of the penalty: a number, "sufficient" or "measured", see
             :mod:`problems.penalty`.
-        polish: whether to descend by swaps from the samples.
-        mode: how jobs go to a runtime device: each by itself, or in a batch or session that the solve opens.
+        polish: whether to improve the samples by a descent by swaps.
+        mode: how jobs are sent to a runtime device: one by one, or in a batch or session opened by the solve.
         runtime_options: options of qiskit-ibm-runtime's Sampler for error suppression and the like, a mapping, or
             text such as "dynamical_decoupling.enable:true;twirling.enable_gates:true".
 
@@ -136,11 +137,11 @@ class Qaoa(Solver):
         object.__setattr__(self, "transfer_from", given)
         object.__setattr__(self, "angles", "transfer")
 
-    # What it says of itself
+    # Properties
 
     @property
     def capabilities(self) -> Capabilities:
-        """As many variables as the sampler has qubits for; larger problems go through `solvers.Decompose`."""
+        """As many variables as the sampler has qubits; larger problems need `solvers.Decompose`."""
         most = sizes.most_qubits(self.sampler, self.mixer, self.angles == "subspace")
         remote = kind(self.sampler) == "ibm"
         return Capabilities(
@@ -155,7 +156,7 @@ class Qaoa(Solver):
 
     @classmethod
     def available(cls) -> Availability:
-        """Whether Qiskit and Qiskit Aer are installed; a device's account is asked for when it is used."""
+        """Whether Qiskit and Qiskit Aer are installed; the account of a device is checked when it is used."""
         missing = [name for name in ("qiskit", "qiskit_aer") if importlib.util.find_spec(name) is None]
         if missing:
             names = " ".join(name.replace("_", "-") for name in missing)
@@ -163,9 +164,9 @@ class Qaoa(Solver):
         return Availability(True)
 
     def estimate(self, problem: BlockProblem) -> Estimate:
-        """Qubits, gates and depth after transpiling, memory and seconds, in the note; nothing is sent or simulated.
+        """Seconds, and in the note qubits, gates and depth after transpiling and memory; nothing is sent or simulated.
 
-        For an IBM device its coupling map is asked for where an account is known, and billed seconds are assumed.
+        The coupling map of an IBM device is fetched if there is an account; billed seconds are assumptions.
         """
         reason = sizes.too_large(problem, self.sampler, self.mixer, self.angles == "subspace")
         if reason:
@@ -288,7 +289,7 @@ class Qaoa(Solver):
     def _angles(
         self, problem: BlockProblem, ansatz: Ansatz, device: Device, circuit: Any, run: Run
     ) -> tuple[Float64Array, float | None, int]:
-        """Angles, the exact expected energy there where it is known, and how many objectives were computed."""
+        """Angles, their exact expected energy if it is known, and the number of evaluations of the objective."""
         rng = run.generator()
         if isinstance(self.transfer_from, tuple):
             run.should_end()
@@ -296,13 +297,13 @@ class Qaoa(Solver):
         gates = int(circuit.num_nonlocal_gates())
         once = sizes.sampling_seconds(problem.n, gates, self.sampler, self.shots)
 
-        def enough() -> bool:  # in time for the samples
+        def enough() -> bool:  # leaves time for the samples
             if run.remaining() < once:
                 run.end("time_limit")
             return run.should_end()
 
         if self.angles == "transfer":
-            found = search.carried_over(
+            found = search.transferred(
                 problem, self.reps, self.mixer, ansatz.penalty, ansatz.warm, self.cvar, self.starts, self.iterations,
                 rng, enough,
             )  # fmt: skip
@@ -326,7 +327,7 @@ class Qaoa(Solver):
         return found.angles, None, found.evaluations
 
     def _costs(self, problem: BlockProblem, ansatz: Ansatz, samples: StateArray) -> Float64Array:
-        """Energies of samples with the penalty, where there is one [s]."""
+        """Energies of samples, for mixer x with the penalty [s]."""
         energies = np.asarray(problem.energy(samples))
         if ansatz.mixer != "x":
             return energies
@@ -334,7 +335,7 @@ class Qaoa(Solver):
         return np.asarray(energies + ansatz.penalty * np.square(missed).sum(axis=1))
 
     def _gathered(self, problem: BlockProblem, samples: StateArray, run: Run) -> tuple[dict[str, Any], StateArray, int]:
-        """What was measured, told; the same repaired and polished; how many rows were repaired."""
+        """The record of the measured samples, the samples repaired and polished, and how many were repaired."""
         kept = np.atleast_1d(problem.is_feasible(samples))
         energies = np.asarray(problem.energy(samples[kept]))
         best = float(energies.min()) if len(energies) else None
@@ -358,7 +359,7 @@ class Qaoa(Solver):
 
 
 def _seed(run: Run, call: int) -> int:
-    """Seeds of 31 bits, which all samplers take, from a run's own."""
+    """A seed of 31 bits, which all samplers accept, from the run's seed."""
     return int(np.random.SeedSequence([run.seed, call]).generate_state(1)[0] >> 1)
 
 

@@ -1,11 +1,11 @@
 """Exact simulation of a QAOA circuit, with gradients by the adjoint method.
 
-XY mixers leave the feasible subspace never, so C(n, k) amplitudes suffice (a product over groups): 184,756 for n = 20,
-k = 10. Mixer x needs all 2^n. The gates are the circuit's own, in the circuit's order.
+XY mixers never leave the feasible subspace, so C(n, k) amplitudes suffice (a product over groups): 184,756 for n = 20,
+k = 10. Mixer x needs all 2^n. The gates are those of the circuit, in its order.
 
-In the subspace states are sorted by their upper half of the qubits, then by the lower half. All upper halves with the
-same ones in each group share one list of lower halves, so an XY gate turns stretches of amplitudes with each other
-along lists of positions that stay in a processor's first cache, whatever D is (Lin 1990, Phys. Rev. B 42, 6561, indexes
+In the subspace, states are sorted by the upper half of their qubits, then by the lower half. All upper halves with the
+same number of ones in each group share one list of lower halves, so an XY gate rotates ranges of amplitudes into each
+other along lists of positions that fit the first-level cache, whatever D is (Lin 1990, Phys. Rev. B 42, 6561, indexes
 spin chains so).
 """
 
@@ -23,16 +23,16 @@ from problems.forms import Float64Array, StateArray
 from solvers.qaoa.ansatz import EPSILON, Ansatz
 
 MOST_AMPLITUDES = 1 << 22
-"""Amplitudes of a simulation: 270 MB in all, half a second or more for one gradient."""
+"""Most amplitudes of a simulation: 270 MB in all, half a second or more for one gradient."""
 
 MOST_QUBITS = 40
-"""Qubits of a simulation in the subspace: halves of states are enumerated."""
+"""Most qubits of a simulation in the subspace, whose halves of states are enumerated."""
 
 _CHUNK = 1 << 15  # states whose energies are computed at once
 
 
 class Simulation(abc.ABC):
-    """The state that a circuit prepares, exactly, for any angles.
+    """Exact simulation of the state that a circuit prepares, for any angles.
 
     Angles are [gamma_1 .. gamma_p, beta_1 .. beta_p].
 
@@ -48,7 +48,7 @@ class Simulation(abc.ABC):
 
     @staticmethod
     def of(problem: BlockProblem, ansatz: Ansatz) -> Simulation:
-        """The simulation that suits a circuit's mixer; the caller has checked that its size is in reach."""
+        """Create the simulation for a circuit's mixer; the caller has checked the size."""
         return FullSpace(problem, ansatz) if ansatz.mixer == "x" else Subspace(problem, ansatz)
 
     def __init__(
@@ -102,10 +102,10 @@ class Simulation(abc.ABC):
             cvar: alpha, the share of the best outcomes over which the mean is taken (conditional value at risk;
                 Barkoutsos et al. 2020, Quantum 4, 256, arXiv 1907.04769); 1.0 for the mean over all.
 
-        The adjoint method (Jones and Gacon 2020, arXiv 2009.02823): the state and the observable's image are carried
-        back through the gates together, for the price of about five evaluations whatever the number of angles. CVaR
-        is max over q of q - <max(q - e, 0)> / alpha (Rockafellar and Uryasev 2000), and so where q is best its gradient
-        is that of an observable that is held fixed.
+        The adjoint method (Jones and Gacon 2020, arXiv 2009.02823): the state and the image of the observable are
+        propagated back through the gates together, at the cost of about five evaluations for any number of angles. CVaR
+        is max over q of q - <max(q - e, 0)> / alpha (Rockafellar and Uryasev 2000), so at the best q its gradient is
+        that of a fixed observable.
         """
         from solvers.qaoa import kernels
 
@@ -187,7 +187,7 @@ class FullSpace(Simulation):
 
 
 def _start(ansatz: Ansatz, masks: npt.NDArray[np.int64]) -> Float64Array:
-    """The first state: uniform, or nearer to a classical solution; see :mod:`solvers.qaoa.circuits`."""
+    """The first state: uniform, or the warm start of :mod:`solvers.qaoa.circuits`."""
     if ansatz.warm is None:
         return np.full(len(masks), 1.0 / math.sqrt(len(masks)))
     warm = sum(1 << i for i, one in enumerate(ansatz.warm.tolist()) if one)
@@ -271,7 +271,7 @@ class _Halves:
                 turned = np.flatnonzero(halves & low != 0)
                 return turned, np.searchsorted(other, halves[turned] ^ low)
 
-            # What the partner's half may hold follows from the kind and the pair.
+            # The kind and the pair determine the partner's list.
             at, length = lists.get((low, high, self._kind[mask]), positions)
             if length:
                 found.append((begin, self._begin[partner], at, length))
@@ -279,7 +279,7 @@ class _Halves:
 
 
 class _Lists:
-    """Lists of positions, each made once."""
+    """Lists of positions, each computed once."""
 
     def __init__(self) -> None:
         self._places: dict[tuple[int, int, tuple[int, ...]], tuple[int, int]] = {}
@@ -291,7 +291,7 @@ class _Lists:
         key: tuple[int, int, tuple[int, ...]],
         make: Callable[[tuple[int, ...]], tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]],
     ) -> tuple[int, int]:
-        """Where the list of a key begins, and its length."""
+        """Start of the list of a key, and its length."""
         if key not in self._places:
             part = make(key[2])
             self._places[key] = self._length, len(part[0])
@@ -300,7 +300,7 @@ class _Lists:
         return self._places[key]
 
     def arrays(self) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]:
-        """Both sides of all lists, one after the other."""
+        """Both sides of all lists, concatenated."""
         sides = ([part[side] for part in self._parts] for side in (0, 1))
         first, second = (np.concatenate([np.zeros(0, np.int32), *side]).astype(np.int32) for side in sides)
         return first, second
@@ -309,7 +309,7 @@ class _Lists:
 def _by_counts(
     begin: int, end: int, members: list[int], most: tuple[int, ...]
 ) -> dict[tuple[int, ...], npt.NDArray[np.int64]]:
-    """States of the qubits begin .. end - 1, ascending, by the ones that they have in each group, `most` at most."""
+    """States of the qubits begin .. end - 1, ascending, by their number of ones in each group, at most `most`."""
     halves = {(0,) * len(most): np.zeros(1, np.int64)}
     for qubit in range(begin, end):
         group = next(g for g, mask in enumerate(members) if mask >> qubit & 1)
@@ -317,7 +317,7 @@ def _by_counts(
         for counts, parts in halves.items():
             if counts[group] < most[group]:
                 more = (*counts[:group], counts[group] + 1, *counts[group + 1 :])
-                # Numbers with the new bit set are above all without it: the order stays.
+                # Numbers with the new bit are larger than all without it, so the order is kept.
                 grown[more] = np.concatenate([halves.get(more, parts[:0]), parts | 1 << qubit])
         halves = grown
     return halves

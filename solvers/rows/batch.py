@@ -1,12 +1,12 @@
-"""The rows of a layer solved by the thousand: small problems that share one matrix, without wrappers.
+"""Solvers of all rows of a layer at once: small problems that share one matrix, as arrays.
 
-Pruning a layer for its output is one problem for each row of its weight: the error that pruning the weights x_i = 1 of
-a row w makes on calibration inputs with Gram matrix B is  E(x) = r^T B r  with  r = w * x, the problem
-`BlockProblem.scaled(B, w)`. These functions search all rows at once, spread over threads, and come back with arrays.
+Pruning a layer for its output is one problem per row of its weight: pruning the weights x_i = 1 of a row w causes the
+error  E(x) = r^T B r,  r = w * x,  on calibration inputs with Gram matrix B, the problem `BlockProblem.scaled(B, w)`.
+These functions search all rows in parallel threads and return arrays.
 
-Two errors can be searched. :func:`solve_rows` takes E itself: right where the surviving weights stay as they are.
-:func:`solve_refitted_rows` takes the error that is left when each row's survivors are refitted exactly, which no
-quadratic function of x is: right where they will be. A mask found for one is clearly worse for the other.
+There are two errors to minimise. :func:`solve_rows` minimises E, for surviving weights that keep their values.
+:func:`solve_refitted_rows` minimises the error after each row's surviving weights are refitted exactly, which is not a
+quadratic function of x. A mask found for one is clearly worse for the other.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from solvers.errors import OptionError, SolverError
 UintArray = npt.NDArray[np.uint8]
 Int64Array = npt.NDArray[np.int64]
 
-_PIECES = 8  # rows are dealt to threads in so many pieces each, as some rows take longer than others
+_PIECES = 8  # pieces of rows per thread, as some rows take longer than others
 
 
 def solve_rows(
@@ -43,17 +43,17 @@ def solve_rows(
     Args:
         matrix: B, symmetric [d, d], shared by all rows.
         scales: s of each row [R, d].
-        states: feasible states to start from, whose ones (of each group) are kept in number [R, d].
-        group: N:M patterns: every `group` variables in a row have ones of their own; None for whole rows.
-        patience: steps without a better state after which a row is done; None for d, but 50 at least and 500 at most.
-        seed: row a draws from stream a of this seed.
+        states: feasible states to start from; the number of ones (of each group) is kept [R, d].
+        group: for N:M patterns, number of consecutive variables with a cardinality of their own; None for whole rows.
+        patience: steps without a better state after which a row ends; None for d, between 50 and 500.
+        seed: row a uses random stream a of this seed.
         threads: threads to use; None for all processors. The answer does not depend on it.
 
     Returns:
-        The best state of each row, uint8 [R, d], never worse than where it began, and its energy [R].
+        The best state of each row, uint8 [R, d], never worse than its start, and its energy [R].
 
     Raises:
-        OptionError: shapes that do not fit, or a group that does not divide d.
+        OptionError: shapes that do not match, or a group that does not divide d.
     """
     from solvers.rows.search import tabu_rows
 
@@ -78,24 +78,24 @@ def grow_rows(
     record: bool = False,
     threads: int | None = None,
 ) -> tuple[UintArray, Int64Array, Float64Array]:
-    """Add ones to each row's state, the one that raises r^T B r least first.
+    """Add ones to each row's state greedily, always the one that raises r^T B r least.
 
     Args:
         matrix: B, symmetric [d, d], shared by all rows.
         scales: s of each row [R, d].
-        states: where to begin [R, d].
-        counts: ones of each row in the end [R].
+        states: initial states [R, d].
+        counts: final number of ones of each row [R].
         group: variables of a group, as for :func:`solve_rows`.
-        most: ones that each group may have, with `group`.
-        record: whether to tell which variable came when, and what it cost.
+        most: most ones of each group, with `group`.
+        record: whether to return the order of the added variables and their costs.
         threads: threads to use; None for all processors.
 
     Returns:
-        The states [R, d]; and with `record` the variables in the order in which they came [R, c] and what each added
-        to the energy [R, c], for c the largest count (otherwise arrays [R, 0]).
+        The states [R, d]; with `record` also the variables in the order in which they were added [R, c] and the energy
+        that each added [R, c], for c the largest count (otherwise arrays [R, 0]).
 
     Raises:
-        OptionError: shapes that do not fit, or counts that no state can have.
+        OptionError: shapes that do not match, or counts that no state can have.
     """
     from solvers.rows.search import grow_rows as kernel
 
@@ -118,19 +118,19 @@ def solve_refitted_rows(
     swaps: int | None = None,
     threads: int | None = None,
 ) -> tuple[UintArray, Float64Array, Float64Array]:
-    """Search each row by the error that is left when its survivors are refitted exactly.
+    """Minimise the error of each row after its surviving weights are refitted exactly.
 
-    From its start a row is pruned greedily to its count, then improved by the best swap until none helps. It takes
-    about d^2 / 2 multiplications for each variable pruned and d^2 for each swap, and 8 (d + 1)^2 bytes a thread.
+    A row is pruned greedily from its start to its count, then improved by the best swap until none helps. This takes
+    about d^2 / 2 multiplications for each variable pruned and d^2 for each swap, and 8 (d + 1)^2 bytes per thread.
 
     Args:
         inverse: inv(H) of the curvature that all rows share [d, d], symmetric positive definite.
         weights: the dense weights w [R, d].
-        states: where to begin, 1 = pruned [R, d]; zeros for a greedy start.
-        counts: pruned variables of each row in the end [R].
-        group: N:M patterns: variables of a group; None for whole rows.
-        most: variables pruned of each group at most, with `group`.
-        swaps: swaps of a row at most; None for d. 0 is the greedy answer.
+        states: initial states, 1 = pruned [R, d]; zeros for a greedy start.
+        counts: final number of pruned variables of each row [R].
+        group: for N:M patterns, variables of a group; None for whole rows.
+        most: most pruned variables of each group, with `group`.
+        swaps: most swaps of a row; None for d. 0 returns the greedy answer.
         threads: threads to use; None for all processors. The answer does not depend on it.
 
     Returns:
@@ -138,9 +138,9 @@ def solve_refitted_rows(
         min (v - w)^T H (v - w) [R].
 
     Raises:
-        OptionError: shapes that do not fit, counts that no state can have, or a matrix that is no inverse of a positive
-            definite one.
-        SolverError: the curvature is so ill-conditioned that float64 does not suffice.
+        OptionError: shapes that do not match, counts that no state can have, or a matrix that is not the inverse of a
+            positive definite one.
+        SolverError: the curvature is too ill-conditioned for float64.
     """
     from solvers.rows.refit import search_refitted
 
@@ -159,7 +159,7 @@ def solve_refitted_rows(
 def elimination_costs(
     inverse: npt.ArrayLike, weights: npt.ArrayLike, counts: npt.ArrayLike, *, threads: int | None = None
 ) -> tuple[Int64Array, Float64Array]:
-    """Prune each row greedily, survivors refitted at every step, and tell what each step costs.
+    """Prune each row greedily, with its surviving weights refitted at every step, and return the cost of each step.
 
     Args:
         inverse: inv(H) of the curvature that all rows share [d, d], symmetric positive definite.
@@ -168,8 +168,8 @@ def elimination_costs(
         threads: threads to use; None for all processors.
 
     Returns:
-        Variables in the order in which they go [R, c] and by how much each raises the refitted error [R, c], for c
-        the largest count; beyond a row's own count, zeros.
+        Variables in the order in which they are pruned [R, c] and by how much each raises the refitted error [R, c],
+        for c the largest count; zeros beyond a row's own count.
 
     Raises:
         OptionError, SolverError: as for :func:`solve_refitted_rows`.
@@ -195,7 +195,7 @@ def _checked(
         raise OptionError(f"the shared matrix has shape {list(B.shape)}; it must be square [d, d]")
     if S.ndim != 2 or S.shape[1] != len(B) or X.shape != S.shape:
         raise OptionError(
-            f"rows {list(S.shape)} and states {list(X.shape)} do not fit a matrix [{len(B)}, {len(B)}]; both must be "
+            f"rows {list(S.shape)} and states {list(X.shape)} do not match a matrix [{len(B)}, {len(B)}]; both must be "
             f"[R, {len(B)}]"
         )
     if not (np.isfinite(B).all() and np.isfinite(S).all()):
@@ -212,7 +212,7 @@ def _counts(counts: npt.ArrayLike, X: UintArray, width: int, most: int) -> Int64
     if wrong.any():
         row = int(wrong.argmax())
         raise OptionError(
-            f"row {row} is to have {wanted[row]} ones; it begins with {int(X[row].sum())} and has room for {room}"
+            f"row {row} must have {wanted[row]} ones; it starts with {int(X[row].sum())} and has room for {room}"
         )
     return wanted
 
@@ -228,7 +228,7 @@ def _check_finite(values: Float64Array) -> None:
 
 
 def _spread(work: Callable[[slice], Any], rows: int, threads: int | None) -> None:
-    """Do some rows at a time, in threads: kernels let go of the interpreter."""
+    """Run `work` on pieces of the rows in threads; the kernels release the interpreter's lock."""
     workers = max(1, min(threads or _processors(), rows))
     step = max(1, -(-rows // (workers * _PIECES)))
     pieces = [slice(begin, min(rows, begin + step)) for begin in range(0, rows, step)]

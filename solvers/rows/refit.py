@@ -1,15 +1,15 @@
-"""Search for the rows of one matrix by the error that is left when the survivors are refitted exactly.
+"""Kernels that minimise the error of rows after their surviving weights are refitted exactly.
 
 For weights w [d] and a curvature H [d, d], the refitted error of pruning a set P is  min (v - w)^T H (v - w)  over v
-with v_P = 0. Its bookkeeping is the *sweep operator* of stepwise regression (Beaton 1964; Goodnight, "A tutorial on the
+with v_P = 0. It is updated by the *sweep operator* of stepwise regression (Beaton 1964; Goodnight, "A tutorial on the
 SWEEP operator", The American Statistician 33, 1979) on the tableau [[H, H w], [w^T H, w^T H w]]. With the kept
 variables K swept in, the tableau holds
 
     -inv(H_KK) in K x K,    inv(H_KK) H_KP in K x P,    the Schur complement H_PP - H_PK inv(H_KK) H_KP in P x P,
 
-and its last column the refitted weights on K and the residual correlations on P; the corner is the refitted error.
-Pruning k costs v_k^2 / inv(H_KK)_kk (the saliency of Optimal Brain Surgeon, Hassibi and Stork 1993), keeping j again
-gains r_j^2 / S_jj, and a sweep (a rank-one update of the inverse) does either.
+its last column the refitted weights on K and the residual correlations on P, and its corner the refitted error.
+Pruning k costs v_k^2 / inv(H_KK)_kk (the saliency of Optimal Brain Surgeon, Hassibi and Stork 1993), restoring j gains
+r_j^2 / S_jj, and one sweep (a rank-one update of the inverse) does either.
 
 Only the lower triangle of a tableau is stored and updated. All in float64: tableaux are as ill-conditioned as H.
 """
@@ -21,7 +21,7 @@ import numpy as np
 from problems.compiling import compiled
 
 LARGE = np.float64(1e300)
-_LEAST_GAIN = 1e-9  # share of the present error by which a swap must lower it: less may be rounding
+_LEAST_GAIN = 1e-9  # relative decrease of the error that a swap must give: less may be rounding
 
 
 @compiled(nogil=True, fastmath=True, error_model="numpy")
@@ -53,16 +53,16 @@ def sweep(T, k, sign, column):  # type: ignore[no-untyped-def]
 
 @compiled(nogil=True, fastmath=True, error_model="numpy")
 def search_refitted(inverse, W, X, counts, width, most, swaps, out, errors):  # type: ignore[no-untyped-def]
-    """Prune each row greedily down to its count, then descend by the best swap while one lowers the refitted error.
+    """Prune each row greedily to its count, then apply the best swap as long as one lowers the refitted error.
 
     Arrays:
         inverse: inv(H), float64 [d, d].
         W: weights w, float64 [R, d].
         X: states, uint8 [R, d], 1 = pruned: the start (all zeros for a greedy start) and, at the end, the answer.
-        counts: variables of each row that are pruned in the end, int64 [R]; X has at most so many.
+        counts: final number of pruned variables of each row, int64 [R]; at least as many as X has.
         width: variables of a group, a divisor of d; 0 where the whole row is one.
-        most: pruned variables that a group may have (where width > 0).
-        swaps: swaps to take at most.
+        most: most pruned variables of a group (where width > 0).
+        swaps: most swaps of a row.
         out: refitted weights, zero where pruned, float64 [R, d].
         errors: refitted errors, float64 [R].
     """
@@ -99,7 +99,7 @@ def search_refitted(inverse, W, X, counts, width, most, swaps, out, errors):  # 
 
 @compiled(nogil=True, fastmath=True, error_model="numpy")
 def _cheapest(T, x, width, most):  # type: ignore[no-untyped-def]
-    """The kept variable whose loss raises the refitted error least, in a group that may lose one more."""
+    """The kept variable whose pruning raises the refitted error least, in a group with room for one more."""
     d = x.shape[0]
     best, low, room = -1, LARGE, True
     for l in range(d):
@@ -115,15 +115,15 @@ def _cheapest(T, x, width, most):  # type: ignore[no-untyped-def]
 
 @compiled(nogil=True, fastmath=True, error_model="numpy")
 def _best_swap(T, x, width, scratch):  # type: ignore[no-untyped-def]
-    """The kept variable to prune and the pruned one to keep that lower the refitted error most; -1, -1 for none.
+    """The kept variable k to prune and the pruned j to restore that lower the refitted error most; -1, -1 for none.
 
-    With k gone, the Schur complement and the correlation of a pruned j are S_jj + T_jk^2 C and r_j + T_jk u, for
+    With k pruned, the Schur complement and the correlation of a pruned j are S_jj + T_jk^2 C and r_j + T_jk u, for
     C = 1 / inv(H_KK)_kk and u = v_k C; the change is v_k u - (r_j + T_jk u)^2 / (S_jj + T_jk^2 C). A pair is better
-    than the best so far, `low`, where (r_j + T_jk u)^2 > (v_k u - low) (S_jj + T_jk^2 C): so divisions are for the few.
+    than the best so far, `low`, where (r_j + T_jk u)^2 > (v_k u - low) (S_jj + T_jk^2 C): so few pairs need a division.
     """
     d = x.shape[0]
     schur, residual, weight, precision = scratch[0], scratch[1], scratch[2], scratch[3]
-    for l in range(d):  # neutral where a variable is of the other kind, so that the loops below need not ask
+    for l in range(d):  # neutral values for variables of the other kind, so that the loops below need no branch
         schur[l] = T[l, l] if x[l] else LARGE
         residual[l] = T[d, l] if x[l] else 0.0
         weight[l] = 0.0 if x[l] else T[d, l]
@@ -134,14 +134,14 @@ def _best_swap(T, x, width, scratch):  # type: ignore[no-untyped-def]
         begin = (i // width) * width if width else 0
         row = T[i]
         promising = 0.0
-        if x[i]:  # i may be kept again, for a kept l < i
+        if x[i]:  # restore i, prune a kept l < i
             r, s = residual[i], schur[i]
             for l in range(begin, i):
                 u = weight[l] * precision[l]
                 top, below = r + row[l] * u, s + row[l] * row[l] * precision[l]
                 gain = top * top - (weight[l] * u - low) * below
                 promising = max(promising, gain if precision[l] > 0.0 else 0.0)
-        else:  # i may be pruned, for a pruned l < i
+        else:  # prune i, restore a pruned l < i
             u, C = weight[i] * precision[i], precision[i]
             bar = weight[i] * u - low
             for l in range(begin, i):
@@ -163,15 +163,15 @@ def _best_swap(T, x, width, scratch):  # type: ignore[no-untyped-def]
 
 @compiled(nogil=True, fastmath=True, error_model="numpy")
 def eliminate_rows(inverse, W, counts, order, costs):  # type: ignore[no-untyped-def]
-    """Prune each row greedily, the survivors refitted at every step, and note what each step costs.
+    """Prune each row greedily, the surviving weights refitted at every step, and record the cost of each step.
 
-    The inverse of the kept sub-matrix shrinks as variables go: pruning all d costs d^3 / 3 multiplications a row.
+    The inverse of the kept sub-matrix shrinks with every step: pruning all d takes d^3 / 3 multiplications per row.
 
     Arrays:
         inverse, W: as in `search_refitted`.
         counts: variables to prune of each row, int64 [R].
-        order: which variable goes at each step, int64 [R, c]; c is at least the largest count.
-        costs: by how much its loss raises the refitted error, float64 [R, c].
+        order: variable pruned at each step, int64 [R, c]; c is at least the largest count.
+        costs: increase of the refitted error at each step, float64 [R, c].
     """
     d = W.shape[1]
     C, v, column = np.empty((d, d)), np.empty(d), np.empty(d)
@@ -188,7 +188,7 @@ def eliminate_rows(inverse, W, counts, order, costs):  # type: ignore[no-untyped
                 if cost < low:
                     best, low = l, cost
             order[a, step], costs[a, step] = names[best], low
-            # The last variable takes the place of the one that goes.
+            # The last variable takes the place of the pruned one, so that the kept ones stay in the first n.
             n -= 1
             for l in range(best):
                 column[l] = C[best, l]

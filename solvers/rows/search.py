@@ -21,7 +21,7 @@ _LONGEST = 100  # times the patience: a search is over by then, whatever it find
 
 @compiled(nogil=True, fastmath=True, error_model="numpy")
 def fields_of(B, s, x, F):  # type: ignore[no-untyped-def]
-    """F = B (s * x), in place; the energy (s * x) . F."""
+    """Set F = B (s * x) in place; return the energy (s * x) . F."""
     F[:] = 0.0
     for j in range(x.shape[0]):
         if x[j]:
@@ -39,17 +39,17 @@ def fields_of(B, s, x, F):  # type: ignore[no-untyped-def]
 def tabu_rows(B, S, X, width, patience, tenure, streams, energies):  # type: ignore[no-untyped-def]
     """Tabu search by swaps for each row; the best states found replace X.
 
-    A step takes the best leaver that is not tabu and the best that may enter for it; with groups of `width` variables
-    in a row, the best pair within any group. What left may not return, and what entered may not leave, for `tenure`
-    steps and up to as many more at random.
+    A step takes the best variable to set to 0 that is not tabu, and the best to set to 1 in exchange; with groups of
+    `width` consecutive variables, the best pair within any group. Both are then tabu for `tenure` steps and up to as
+    many more at random.
 
     Arrays:
         B: couplings, symmetric, float64 [d, d].
         S: scales, float64 [R, d].
         X: states, uint8 [R, d].
         width: variables of a group, a divisor of d; 0 where the whole row is one.
-        patience: steps without a better state after which a row is done.
-        tenure: see above, at least 1.
+        patience: steps without a better state after which a row ends.
+        tenure: steps for which a swapped variable is tabu, at least 1.
         streams: random streams, uint64 [R].
         energies: energies of the states left in X, float64 [R].
     """
@@ -90,7 +90,7 @@ def tabu_rows(B, S, X, width, patience, tenure, streams, energies):  # type: ign
 
 @compiled(nogil=True, fastmath=True, error_model="numpy")
 def _best_swap(B, s, leaving, entering, width):  # type: ignore[no-untyped-def]
-    """The variables that leave and enter, and the change of energy; -1, -1 where there is no such swap."""
+    """The best swap: variable set to 0, variable set to 1, change of energy; -1, -1 where there is none."""
     d = s.shape[0]
     out = into = -1
     change = LARGE
@@ -129,14 +129,14 @@ def _best_swap(B, s, leaving, entering, width):  # type: ignore[no-untyped-def]
 
 @compiled(nogil=True, fastmath=True, error_model="numpy")
 def grow_rows(B, S, X, counts, width, most, order, costs):  # type: ignore[no-untyped-def]
-    """Add ones to each row's state, the cheapest first, until `counts` are there.
+    """Add ones to each row's state, the cheapest first, up to `counts`.
 
     Arrays:
         B, S, X, width: as in `tabu_rows`; X is the start and becomes the end.
         counts: ones of each row at the end, int64 [R].
-        most: ones that a group may have (where width > 0).
-        order: which variable came at each step, int64 [R, c] with c the largest count, or [R, 0] to record nothing.
-        costs: by how much the energy rose at that step, float64, shaped like `order`.
+        most: most ones of a group (where width > 0).
+        order: variable added at each step, int64 [R, c] with c the largest count, or [R, 0] to record nothing.
+        costs: increase of the energy at each step, float64, shaped like `order`.
     """
     d = B.shape[0]
     F, own, price = np.empty(d), np.empty(d), np.empty(d)

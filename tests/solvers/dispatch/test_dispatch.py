@@ -163,11 +163,11 @@ def test_a_solver_that_is_not_ready_says_so_here(dispatch: Dispatch) -> None:
 # The wish to end
 
 
-def test_tasks_hear_that_they_are_told_to_stop(dispatch: Dispatch) -> None:
+def test_tasks_see_a_requested_stop(dispatch: Dispatch) -> None:
     timer = threading.Event()
     threading.Timer(0.3, timer.set).start()
-    told = dict(dispatch.map(dispatch_tasks.wait_to_be_told, range(3), stop=timer.is_set))
-    assert told == dict.fromkeys(range(3), True)
+    seen = dict(dispatch.map(dispatch_tasks.wait_for_stop, range(3), stop=timer.is_set))
+    assert seen == dict.fromkeys(range(3), True)
 
 
 def test_stop_ends_a_solve_with_the_best_so_far(dispatch: Dispatch) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from problems import BlockProblem
-from solvers.qaoa.angles import by_gradients, carried_over, interpolated, on_sampler, parsed, ramp
+from solvers.qaoa.angles import by_gradients, interpolated, on_sampler, parsed, ramp, transferred
 from solvers.qaoa.ansatz import Ansatz
 from solvers.qaoa.subspace import Simulation
 
@@ -77,7 +77,7 @@ def test_spsa_descends_through_noise():
 @pytest.mark.parametrize("mixer", ["xy-complete", "xy-ring", "x"])
 def test_angles_of_small_sub_blocks_serve_the_whole(mixer):
     problem, simulated = simulation(n=14, k=6, reps=2, mixer=mixer)
-    found = carried_over(problem, 2, mixer, 0.0, None, 1.0, 2, 60, np.random.default_rng(0), never)
+    found = transferred(problem, 2, mixer, 0.0, None, 1.0, 2, 60, np.random.default_rng(0), never)
     own = search(simulated, 2)
     start = simulated.value_and_gradient([0.0] * 4)[0]
     carried = simulated.value_and_gradient(found.angles)[0]
@@ -87,7 +87,7 @@ def test_angles_of_small_sub_blocks_serve_the_whole(mixer):
 def test_sub_blocks_keep_to_groups():
     rng = np.random.default_rng(3)
     problem = BlockProblem(rng.normal(size=(24, 24)), None, 2, groups=np.arange(24) // 4)
-    found = carried_over(problem, 1, "xy-ring", 0.0, problem.random_states(1, 0)[0], 0.5, 2, 30, rng, never)
+    found = transferred(problem, 1, "xy-ring", 0.0, problem.random_states(1, 0)[0], 0.5, 2, 30, rng, never)
     assert found.evaluations > 0
     assert np.isfinite(found.angles).all()
 

@@ -124,7 +124,7 @@ def test_angles_can_be_optimised_on_the_sampler_itself():
     assert answer.info["expected"] - mean < 0.6 * (exact.info["expected"] - mean)
 
 
-def test_angles_are_carried_over_from_an_earlier_block():
+def test_angles_transfer_from_an_earlier_block():
     first, second = random_problem(n=8, k=4, seed=6), random_problem(n=10, k=5, seed=7)
     angles = Qaoa().solve(first, seed=0).info["angles"]
     own = Qaoa().solve(second, seed=0).info
