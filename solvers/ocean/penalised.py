@@ -26,7 +26,7 @@ LARGEST = 10_000
 KEPT = 100
 """At most so many different rows of one call to a sampler are repaired and polished, the best ones."""
 
-_GRACE = 0.01  # seconds that polishing may go on after the end: half of what a limit may be missed by
+_GRACE = 0.01  # seconds of polishing after the end of a run: half the tolerance of a time limit
 
 
 @dataclass(frozen=True)
@@ -86,10 +86,10 @@ class Penalised(Solver):
                 if kept.any():
                     raw = min(float(problem.energy(states[kept]).min()), math.inf if raw is None else raw)
                     run.record(raw)
-                states, changed = repair(problem, _most_promising(problem, states))
+                states, changed = repair(problem, most_promising(problem, states))
                 repaired += changed
                 if self.polish:
-                    states = polish(problem, states, _soon(run))
+                    states = polish(problem, states, stop_after_grace(run))
                 found.append(states)
                 run.record(float(problem.energy(states).min()))
                 if run.should_end() or (kinds and feasible == 0 and rows >= self.patience):
@@ -110,8 +110,8 @@ def fitting(problem: BlockProblem, seconds: float, note: str = "") -> Estimate:
     return Estimate(seconds, note=note)
 
 
-def _most_promising(problem: BlockProblem, states: StateArray) -> StateArray:
-    """The `KEPT` best different rows: feasible ones by energy, then those that miss the fewest ones."""
+def most_promising(problem: BlockProblem, states: StateArray) -> StateArray:
+    """At most `KEPT` distinct rows: the closest to the demanded numbers of ones first, then by energy."""
     states = np.unique(states, axis=0)
     if len(states) <= KEPT:
         return states
@@ -119,7 +119,10 @@ def _most_promising(problem: BlockProblem, states: StateArray) -> StateArray:
     return states[np.lexsort((problem.energy(states), missed))[:KEPT]]
 
 
-def _soon(run: Run) -> Callable[[], bool]:
-    """True a moment after the end of a run, so that a sampler that took all its time is still polished."""
+def stop_after_grace(run: Run) -> Callable[[], bool]:
+    """A stop for polishing: true when the run has ended, but not in the first `_GRACE` seconds from this call.
+
+    So the samples of a sampler that used the whole time limit are still polished.
+    """
     begun = time.perf_counter()
     return lambda: run.should_end() and time.perf_counter() - begun > _GRACE

@@ -19,7 +19,7 @@ from solvers.base import Availability, Capabilities, Estimate, Outcome, Solver
 from solvers.checks import at_least, one_of
 from solvers.errors import OptionError, SolverError, UnavailableError
 from solvers.local.repair import polish, repair, single_state
-from solvers.ocean.penalised import _most_promising, _soon
+from solvers.ocean.penalised import most_promising, stop_after_grace
 from solvers.qaoa import angles as search
 from solvers.qaoa import sizes
 from solvers.qaoa.ansatz import MIXERS, Ansatz
@@ -341,10 +341,10 @@ class Qaoa(Solver):
         best = float(energies.min()) if len(energies) else None
         if best is not None:
             run.record(best)
-        states, repaired = repair(problem, _most_promising(problem, samples))
+        states, repaired = repair(problem, most_promising(problem, samples))
         lowest = mended = float(problem.energy(states).min())
         if self.polish:
-            states = polish(problem, states, _soon(run))
+            states = polish(problem, states, stop_after_grace(run))
             lowest = float(problem.energy(states).min())
         run.record(lowest)
         raw = {

@@ -31,7 +31,7 @@ from solvers.comparison.racing.spending import RaceAccount
 from solvers.decompose import fitted
 from solvers.errors import BudgetReached, RemoteError, UnavailableError
 from solvers.local.repair import polish
-from solvers.ocean.penalised import _most_promising
+from solvers.ocean.penalised import most_promising
 from solvers.precision import size_of_terms
 from solvers.remote.account import accounting
 from solvers.remote.ledger import FileLedger
@@ -171,7 +171,7 @@ def _samples(solver: Solver, problem: BlockProblem, info: Mapping[str, Any], see
     drawn = problem.random_states(min(int(count), _MOST_CONTROLS), np.random.default_rng([seed, 1]))
     found["control_raw"] = float(np.min(problem.energy(drawn)))
     if energies.get("polished") is not None:
-        mended = polish(problem, _most_promising(problem, drawn))
+        mended = polish(problem, most_promising(problem, drawn))
         found["control_polished"] = float(np.min(problem.energy(mended)))
     return found
 

@@ -18,7 +18,7 @@ from solvers.base import Availability, Capabilities, Estimate, Outcome
 from solvers.checks import at_least, one_of
 from solvers.errors import OptionError, ServiceError, UnavailableError
 from solvers.local.repair import polish, repair
-from solvers.ocean.penalised import LARGEST, _most_promising
+from solvers.ocean.penalised import LARGEST, most_promising
 from solvers.remote.leap import models, qpu
 from solvers.remote.leap.embeddings import clique_embedding, largest_clique
 from solvers.remote.leap.estimates import DOCUMENTED, Plan, planned
@@ -321,7 +321,7 @@ class Leap(RemoteSolver):
         if raw is not None:
             run.record(raw)
         feasible = float(np.average(kept, weights=occurrences))
-        found, repaired = repair(problem, _most_promising(problem, states))
+        found, repaired = repair(problem, most_promising(problem, states))
         energies = {"raw": raw, "repaired": float(problem.energy(found).min())}
         run.record(energies["repaired"] or 0.0)
         if self.polish:
