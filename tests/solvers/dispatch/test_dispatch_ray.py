@@ -90,7 +90,7 @@ def test_shared_arrays_are_put_once(local: RayCluster) -> None:
     assert first._packed.parts == second._packed.parts  # type: ignore[attr-defined] # one object for both
     sums = dict(local.map(dispatch_tasks.total, [(first, 0), (second, 1)]))
     assert sums == {0: (float(array[:, 0].sum()), False), 1: (float(array[:, 1].sum()), False)}
-    with pytest.raises(OptionError, match="inside a task of its own dispatch only"):
+    with pytest.raises(OptionError, match="only be sent inside a task of its own dispatch"):
         get_dispatch("processes").share(first)
     first.release()
     second.release()

@@ -196,9 +196,9 @@ def test_what_does_not_fit_is_refused() -> None:
         solve_rows(H, W, np.zeros((4, 7)))
     with pytest.raises(OptionError, match="groups of 3 do not divide rows of 8"):
         solve_rows(H, W, np.zeros(W.shape), group=3)
-    with pytest.raises(OptionError, match="row 1 is to have 9 ones; it begins with 0 and has room for 8"):
+    with pytest.raises(OptionError, match="row 1 must have 9 ones; it starts with 0 and has room for 8"):
         solve_refitted_rows(H, W, np.zeros(W.shape), [2, 9, 2, 2])
-    with pytest.raises(OptionError, match="begins with 8 and has room"):
+    with pytest.raises(OptionError, match="starts with 8 and has room"):
         grow_rows(H, W, np.ones(W.shape), 2)
     with pytest.raises(OptionError, match="finite numbers"):
         elimination_costs(np.full((8, 8), np.nan), W, 2)
