@@ -219,35 +219,6 @@ class Solver(abc.ABC):
                     end_all(runs, "interrupt")
         return answers
 
-    def solve_arrays(
-        self,
-        problems: Iterable[BlockProblem],
-        *,
-        seed: int | None = None,
-        time_limit: float | None = None,
-        initial_states: Sequence[InitialStates] | None = None,
-        stop: Callable[[], bool] | None = None,
-    ) -> tuple[list[StateArray], Float64Array]:
-        """Solve many small problems without wrapping the answers: the best state [n] and energy of each.
-
-        Arguments are those of :meth:`solve_many`.
-        """
-        listed = list(problems)
-        runs = self._runs(listed, seed, time_limit, None, initial_states, stop)
-        self._refuse_what_is_missing()
-        states: list[StateArray] = []
-        energies = np.empty(len(listed))
-        with listening_together(runs):
-            for p, (problem, run) in enumerate(zip(listed, runs, strict=True)):
-                self._set_up(problem)
-                run.start()
-                found_states = self._feasible(problem, self._search(problem, run))
-                found = np.asarray(problem.energy(found_states))
-                best = int(found.argmin())
-                states.append(found_states[best])
-                energies[p] = found[best]
-        return states, energies
-
     def solves_together(self, count: int) -> bool:
         """Whether `solve_many` of so many problems is more than a loop: calls at a service, a batch on a GPU."""
         return self.capabilities.remote or self.capabilities.device != "cpu"
@@ -327,7 +298,7 @@ class Solver(abc.ABC):
             outcome = self._search(problem, run)
         solve = run.elapsed()
         answer = self._answer(problem, run, outcome)
-        answer.info["timing"] = _timing(run, setup, solve, time.perf_counter() - begun)
+        answer.info["timing"] = timing(run, setup, solve, time.perf_counter() - begun)
         return answer
 
     def _feasible(self, problem: BlockProblem, outcome: Outcome) -> StateArray:
@@ -365,13 +336,14 @@ class Solver(abc.ABC):
         return answer
 
 
-def _timing(run: Run, setup: float, solve: float, total: float) -> dict[str, float]:
-    timing = {"setup": setup, "solve": solve, "total": total}
+def timing(run: Run, setup: float, solve: float, total: float) -> dict[str, float]:
+    """The seconds of a solve as `.info["timing"]` holds them."""
+    seconds = {"setup": setup, "solve": solve, "total": total}
     if run.time_limit is not None and solve > run.time_limit:
-        timing["overrun"] = solve - run.time_limit
+        seconds["overrun"] = solve - run.time_limit
     if run.queue:
-        timing["queue"] = run.queue
-    return timing
+        seconds["queue"] = run.queue
+    return seconds
 
 
 def _checked_states(problem: BlockProblem, initial_states: InitialStates) -> StateArray | None:

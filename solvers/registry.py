@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import importlib.metadata
 import types
 import typing
 from collections.abc import Callable
@@ -13,7 +12,9 @@ from typing import TYPE_CHECKING, Any, Union
 from problems import BlockProblem
 from problems.names import nearest
 from solvers.base import Availability, InitialStates, Solver
+from solvers.entry_points import entry_points, loaded
 from solvers.errors import OptionError, SolverError
+from solvers.remote.services import service_class, services
 
 if TYPE_CHECKING:
     import dimod
@@ -28,7 +29,6 @@ BUILT_IN = {
     "qaoa": "solvers.qaoa:Qaoa",
     "ocean-sa": "solvers.ocean.samplers:OceanSA",
     "ocean-tabu": "solvers.ocean.samplers:OceanTabu",
-    "leap": "solvers.remote.leap:Leap",
     "decompose": "solvers.decompose:Decompose",
     "portfolio": "solvers.portfolio:Portfolio",
 }
@@ -140,7 +140,7 @@ def fastest_local(problem: BlockProblem) -> Solver:
 
 def backends() -> list[str]:
     """Names of all backends that are known here, our own first; whether they can run is `available`'s matter."""
-    return [*BUILT_IN, *sorted(set(_entry_points()) - set(BUILT_IN))]
+    return list(dict.fromkeys([*BUILT_IN, *services(), *sorted(entry_points(ENTRY_POINTS))]))
 
 
 def available(backend: str) -> Availability:
@@ -164,21 +164,17 @@ def solver_class(name: str) -> type[Solver]:
         module, _, attribute = BUILT_IN[name].partition(":")
         cls: type[Solver] = getattr(importlib.import_module(module), attribute)
         return cls
-    third_parties = _entry_points()
-    if name not in third_parties:
-        names = [*backends(), DIMOD_PREFIX + "package.Sampler"]
-        if name == "auto":
-            raise OptionError(
-                f"backend 'auto' is for prune, which chooses by its blocks; here name one: {', '.join(names)}"
-            )
-        raise OptionError(f"no backend {name!r}{nearest(name, names)}")
-    try:
-        loaded = third_parties[name].load()
-    except Exception as error:  # whatever a stranger's module raises while it is imported
-        raise OptionError(f"backend {name!r} ({third_parties[name].value}) does not load: {error}") from error
-    if not (isinstance(loaded, type) and issubclass(loaded, Solver)):
-        raise OptionError(f"backend {name!r} ({third_parties[name].value}) is not a subclass of solvers.Solver")
-    return loaded
+    if name in services():
+        return service_class(name)
+    installed = entry_points(ENTRY_POINTS)
+    if name in installed:
+        return loaded(installed[name], "backend", Solver)
+    names = [*backends(), DIMOD_PREFIX + "package.Sampler"]
+    if name == "auto":
+        raise OptionError(
+            f"backend 'auto' is for prune, which chooses by its blocks; here name one: {', '.join(names)}"
+        )
+    raise OptionError(f"no backend {name!r}{nearest(name, names)}")
 
 
 def parse(text: str, kind: str = "backend") -> tuple[str, dict[str, str]]:
@@ -229,7 +225,3 @@ def value_of(key: str, text: str, hint: Any) -> Any:
     if typing.get_origin(hint) is typing.Literal or str in kinds or any(k not in (int, float, bool) for k in kinds):
         return text
     raise OptionError(f"option {key}={text!r} must be {' or '.join(getattr(k, '__name__', str(k)) for k in kinds)}")
-
-
-def _entry_points() -> dict[str, importlib.metadata.EntryPoint]:
-    return {point.name: point for point in importlib.metadata.entry_points(group=ENTRY_POINTS)}

@@ -12,12 +12,13 @@ import types
 import typing
 import unicodedata
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from problems import FileFormatError
 from problems.storage import opened
-from solvers.remote.file_lock import hold
+from solvers.remote.ledger import hold
 
 FILE = "results.csv"
 
@@ -128,19 +129,14 @@ class Results:
     def __init__(self, path: Path | None) -> None:
         self.path = path
         self.rows: list[Row] = []
-        self._file: BinaryIO | None = None
+        self._file: FileIO | None = None
         if path is None:
             return
         path.touch(exist_ok=True)
         _refuse_large(path)
         self._file = path.open("r+b", buffering=0)
         try:
-            hold(
-                self._file,
-                path,
-                "a race into a folder",
-                "another race is writing into this folder; wait for it, or choose another",
-            )
+            hold(self._file, "another race is writing into this folder; wait for it, or choose another")
             text = self._file.read()
             whole = _whole(text)
             self.rows = parsed(whole, path)

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import numpy as np
 
 from problems import BlockProblem
-from problems.forms import Float64Array, StateArray
-from solvers.base import Capabilities, Estimate, InitialStates, Outcome, Solver, _timing
+from problems.forms import StateArray
+from solvers.base import Capabilities, Estimate, InitialStates, Outcome, Solver, timing
 from solvers.checks import at_least, one_of
 from solvers.errors import OptionError, SolverError, UnavailableError
 from solvers.local.arrays import DenseArrays, FactorArrays, dense_arrays, factor_arrays
@@ -201,33 +201,8 @@ class TabuSearch(Solver, LocalSampler):
                 solves = [runs[p].elapsed() for p in batch]
                 for p, outcome, solve in zip(batch, outcomes, solves, strict=True):
                     answers[p] = self._answer(listed[p], runs[p], outcome)
-                    answers[p].info["timing"] = _timing(runs[p], setup, solve, setup + runs[p].elapsed())
+                    answers[p].info["timing"] = timing(runs[p], setup, solve, setup + runs[p].elapsed())
         return answers
-
-    def solve_arrays(
-        self,
-        problems: Iterable[BlockProblem],
-        *,
-        seed: int | None = None,
-        time_limit: float | None = None,
-        initial_states: Sequence[InitialStates] | None = None,
-        stop: Callable[[], bool] | None = None,
-    ) -> tuple[list[StateArray], Float64Array]:
-        """Solve many problems without wrapping the answers; batched as in :meth:`solve_many`."""
-        listed = list(problems)
-        if self._where(len(listed) * self.restarts * self.population)[0] == "numba":
-            return super().solve_arrays(
-                listed, seed=seed, time_limit=time_limit, initial_states=initial_states, stop=stop
-            )  # fmt: skip
-        runs = self._runs(listed, seed, time_limit, None, initial_states, stop)
-        states: list[StateArray] = [np.empty(0, np.int8)] * len(listed)
-        energies = np.empty(len(listed))
-        with listening_together(runs):
-            for batch, outcomes, _ in self._batches(listed, runs):
-                for p, outcome in zip(batch, outcomes, strict=True):
-                    found = np.asarray(listed[p].energy(outcome.states))
-                    states[p], energies[p] = outcome.states[int(found.argmin())], found.min()
-        return states, energies
 
     def _refuse_what_is_missing(self) -> None:
         super()._refuse_what_is_missing()

@@ -12,8 +12,9 @@ import json
 import os
 import threading
 from collections.abc import Mapping
+from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, Protocol, Required, TypedDict, cast, get_args
+from typing import Any, Literal, Protocol, Required, TypedDict, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +22,6 @@ import numpy.typing as npt
 from problems import BlockProblem, FileFormatError, LowRankForm
 from problems.storage import opened, parse_json
 from solvers.errors import SolverError
-from solvers.remote.file_lock import hold
 
 Stage = Literal["labelled", "uploaded", "accepted", "answered", "failed", "cancelled"]
 
@@ -134,14 +134,9 @@ class FileLedger:
         self.path.touch(exist_ok=True)
         with opened(self.path):  # a pipe or device is refused before it is held open
             pass
-        self._file: BinaryIO = self.path.open("r+b", buffering=0)
+        self._file: FileIO = self.path.open("r+b", buffering=0)
         try:
-            hold(
-                self._file,
-                self.path,
-                "a ledger in a file",
-                "another process holds this ledger; wait for it to end, or name another",
-            )
+            hold(self._file, "another process holds this ledger; wait for it to end, or name another")
             self._read()
         except BaseException:
             self._file.close()
@@ -217,6 +212,23 @@ class FileLedger:
         return b"".join(pieces)
 
 
+def hold(file: FileIO, taken: str) -> None:
+    """Lock an open file until it is closed or the process ends, however it ends.
+
+    Args:
+        file: the open file.
+        taken: what another process does with the file, and the remedy.
+
+    Raises:
+        SolverError: another process holds the lock.
+        OSError: the file system has no locks.
+    """
+    from filelock import lock_descriptor
+
+    if not lock_descriptor(file.fileno(), blocking=False):
+        raise SolverError(f"{file.name}: {taken}")
+
+
 def checked(ticket: Mapping[str, Any]) -> Ticket:
     """A ticket, when what is given is one.
 
@@ -264,7 +276,7 @@ def _copy(ticket: Ticket | None) -> Ticket | None:
     return None if ticket is None else cast(Ticket, dict(ticket))
 
 
-def _write_all(file: BinaryIO, data: bytes) -> None:
+def _write_all(file: FileIO, data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[file.write(view) :]

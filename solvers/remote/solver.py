@@ -16,18 +16,16 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, cast
 
 import numpy as np
 
 from problems import BlockProblem
-from problems.forms import Float64Array, StateArray
-from solvers.base import InitialStates, Outcome, Solver, _timing
+from solvers.base import InitialStates, Outcome, Solver, timing
 from solvers.checks import at_least
-from solvers.errors import BudgetReached, OptionError, ServiceError, SolverError
+from solvers.errors import BudgetReached, OptionError, RemoteError, ServiceError, SolverError
 from solvers.local.repair import polish, repair, single_state
 from solvers.remote.account import Account, accounting, current_account, throw_away_account
-from solvers.remote.job import Job, OnStage, StoredJob
 from solvers.remote.ledger import FileLedger, Ledger, MemoryLedger, Stage, Ticket, fingerprint
 from solvers.run import Run, end_all, listening_together
 
@@ -38,6 +36,9 @@ __all__ = [
     "Account", "FileLedger", "Job", "Ledger", "MemoryLedger", "OnStage", "RemoteSolver", "Stage", "Stopped", "Ticket",
     "accounting", "current_account", "fingerprint",
 ]  # fmt: skip
+
+OnStage: TypeAlias = Callable[[Ticket], None]
+"""Told of each stage of a call, with its ticket, before the next thing happens; what it raises ends the call."""
 
 LOOK_SECONDS = 0.05
 """How often a wait for a service looks whether someone asked to stop."""
@@ -215,20 +216,6 @@ class RemoteSolver(Solver):
             raise failure
         return [future.result() for future in futures]
 
-    def solve_arrays(
-        self,
-        problems: Iterable[BlockProblem],
-        *,
-        seed: int | None = None,
-        time_limit: float | None = None,
-        initial_states: Sequence[InitialStates] | None = None,
-        stop: Callable[[], bool] | None = None,
-    ) -> tuple[list[StateArray], Float64Array]:
-        """The best state [n] and energy of each problem, `in_flight` calls under way at once."""
-        answers = self.solve_many(problems, seed=seed, time_limit=time_limit, initial_states=initial_states, stop=stop)
-        states = [np.ascontiguousarray(answer.record.sample[0], np.int8) for answer in answers]
-        return states, np.array([answer.record.energy[0] for answer in answers], np.float64)
-
     # How a solve goes
 
     def _warm_up(self, problem: BlockProblem) -> None:
@@ -250,7 +237,7 @@ class RemoteSolver(Solver):
         outcome = self._called(problem, run, account, label)
         solve = run.elapsed()
         answer = self._answer(problem, run, outcome)
-        answer.info["timing"] = _timing(run, setup, solve, time.perf_counter() - begun)
+        answer.info["timing"] = timing(run, setup, solve, time.perf_counter() - begun)
         return _with_service_times(answer)
 
     def _finished(self, problem: BlockProblem, run: Run, ticket: Ticket, setup: float) -> dimod.SampleSet:
@@ -258,7 +245,7 @@ class RemoteSolver(Solver):
         outcome = self._read(problem, run, ticket)
         solve = run.elapsed()
         answer = self._answer(problem, run, outcome)
-        answer.info["timing"] = _timing(run, setup, solve, setup + run.elapsed())
+        answer.info["timing"] = timing(run, setup, solve, setup + run.elapsed())
         return _with_service_times(answer)
 
     def _entered(self, problem: BlockProblem, run: Run, account: Account) -> str | None:
@@ -323,6 +310,91 @@ class RemoteSolver(Solver):
             if run.told_to_end():
                 return None
         return job.ticket
+
+
+class Job(abc.ABC):
+    """A call that a service has accepted, or whose answer is on record.
+
+    Args:
+        solver: whose call it is.
+        problem: the block problem.
+        ticket: what is known of the call.
+        on_stage: told of every further stage before anything else happens.
+        run: the solve that waits for it; None makes one of the ticket's seed.
+    """
+
+    def __init__(
+        self,
+        solver: RemoteSolver,
+        problem: BlockProblem,
+        ticket: Ticket,
+        on_stage: OnStage | None = None,
+        run: Run | None = None,
+    ) -> None:
+        self._solver, self._problem, self._on_stage = solver, problem, on_stage
+        self._ticket = ticket
+        self._run = run or solver._run(problem, ticket.get("seed"), None, None, None, None)
+
+    @property
+    def ticket(self) -> Ticket:
+        """What is known of the call, plain JSON: :meth:`RemoteSolver.fetch` finds the job again by it."""
+        return cast(Ticket, dict(self._ticket))
+
+    @abc.abstractmethod
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait for the answer, and bring the ticket to stage "answered" when it is there.
+
+        Args:
+            timeout: seconds; None for as long as it takes, 0 for a look.
+
+        Returns:
+            Whether the answer is there.
+
+        Raises:
+            RemoteError: the service cannot be reached; the job lives on.
+            ServiceError: the job failed or was cancelled; the ticket says so.
+        """
+
+    @abc.abstractmethod
+    def cancel(self) -> None:
+        """Ask the service to drop the job; one that runs already may be billed and answered nevertheless."""
+
+    def result(self, timeout: float | None = None) -> dimod.SampleSet:
+        """Wait for the answer and read it, as :meth:`solvers.Solver.solve` returns it.
+
+        Args:
+            timeout: seconds to wait; None for as long as it takes.
+
+        Raises:
+            RemoteError: the service cannot be reached, or did not answer in time; the job lives on.
+            ServiceError: the job failed or was cancelled.
+        """
+        if not self.wait(timeout):
+            raise RemoteError(
+                f"no answer within {timeout:.4g} s to problem {self._ticket.get('problem_id')}, which lives on at the "
+                "service; wait longer, or find it again later with fetch(ticket, problem)"
+            )
+        begun = time.perf_counter()
+        self._solver._set_up(self._problem)
+        setup = time.perf_counter() - begun
+        return self._solver._finished(self._problem, self._run, self._ticket, setup)
+
+    def reached(self, stage: Stage, **changes: Any) -> None:
+        """Bring the ticket forward and tell of it."""
+        self._ticket = cast(Ticket, {**self._ticket, **changes, "stage": stage})
+        if self._on_stage is not None:
+            self._on_stage(self.ticket)
+
+
+class StoredJob(Job):
+    """A job whose answer is on record."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """The answer is there."""
+        return True
+
+    def cancel(self) -> None:
+        """There is nothing left to cancel."""
 
 
 class Stopped(Exception):

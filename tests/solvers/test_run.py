@@ -210,8 +210,7 @@ def test_a_solve_in_a_thread_leaves_signals_alone():
 
 
 @pytest.mark.parametrize("backend", ["sa", "tabu", "exact", "decompose?solver=exact&size=24", "tabu?engine=torch"])
-@pytest.mark.parametrize("way", ["solve_many", "solve_arrays"])
-def test_one_ctrl_c_ends_a_whole_batch(backend, way):
+def test_one_ctrl_c_ends_a_whole_batch(backend):
     if "torch" in backend:
         pytest.importorskip("torch")
     asked = []
@@ -224,13 +223,9 @@ def test_one_ctrl_c_ends_a_whole_batch(backend, way):
 
     listed = [ENDLESS] * 4
     # Unless all of them end, this takes minutes, and a limit ends the rest.
-    found = getattr(get_solver(backend), way)(listed, seed=0, time_limit=30.0, stop=stop)
-    if way == "solve_many":
-        assert [answer.info["ended_by"] for answer in found] == ["interrupt"] * 4
-        assert all(ENDLESS.is_feasible(answer.record.sample).all() for answer in found)
-    else:
-        assert ENDLESS.is_feasible(np.array(found[0])).all()
-        assert found[1] == pytest.approx(ENDLESS.energy(np.array(found[0])))
+    found = get_solver(backend).solve_many(listed, seed=0, time_limit=30.0, stop=stop)
+    assert [answer.info["ended_by"] for answer in found] == ["interrupt"] * 4
+    assert all(ENDLESS.is_feasible(answer.record.sample).all() for answer in found)
     assert len(asked) < 5  # whoever has ended asks no more
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
@@ -241,9 +236,8 @@ def test_many_problems_ask_first_whether_the_backend_is_there():
         def available(cls):
             return Availability(False, "there is none")
 
-    for way in ("solve_many", "solve_arrays"):
-        with pytest.raises(UnavailableError, match="there is none"):
-            getattr(Missing(), way)([ENDLESS], time_limit=0.1)
+    with pytest.raises(UnavailableError, match="there is none"):
+        Missing().solve_many([ENDLESS], time_limit=0.1)
 
 
 def test_an_infinite_time_limit_is_none():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -13,11 +13,8 @@ from solvers.errors import RemoteError, ServiceError
 from solvers.remote.leap import models, redact, service
 from solvers.remote.leap.failures import classified
 from solvers.remote.ledger import Ticket
-from solvers.remote.solver import Job, OnStage
+from solvers.remote.solver import Job, OnStage, RemoteSolver
 from solvers.run import Run
-
-if TYPE_CHECKING:
-    from solvers.remote.leap.solver import Leap
 
 _log = logging.getLogger(__name__)
 
@@ -31,7 +28,7 @@ class LeapJob(Job):
 
     def __init__(
         self,
-        solver: Leap,
+        solver: RemoteSolver,
         problem: BlockProblem,
         ticket: Ticket,
         on_stage: OnStage | None,
@@ -49,15 +46,15 @@ class LeapJob(Job):
     def uploaded(self, data_id: str, seconds: float) -> None:
         """The service has the data."""
         settings = {**self._ticket.get("settings", {}), "upload_seconds": seconds}
-        self._reached("uploaded", data_id=data_id, settings=settings)
+        self.reached("uploaded", data_id=data_id, settings=settings)
 
     def accepted(self, problem_id: str, submitted: str | None = None) -> None:
         """The service has the problem."""
-        self._reached("accepted", problem_id=problem_id, submitted=submitted or self._ticket.get("submitted"))
+        self.reached("accepted", problem_id=problem_id, submitted=submitted or self._ticket.get("submitted"))
 
     def refused(self, reason: str) -> None:
         """The service does not want the problem: nothing was sent that could be billed."""
-        self._reached("failed", error=redact.redact(reason), charge=0.0)
+        self.reached("failed", error=redact.redact(reason), charge=0.0)
 
     # Waiting
 
@@ -80,7 +77,7 @@ class LeapJob(Job):
         problem_id = self._ticket.get("problem_id")
         if problem_id and self._ticket["stage"] == "accepted":
             self.service.cancel(problem_id)
-            self._reached("cancelled", error="cancelled by this side")
+            self.reached("cancelled", error="cancelled by this side")
 
     def _look(self, seconds: float) -> bool:
         doing = f"waiting for problem {self._ticket['problem_id']} at {self.service.solver.name}"
@@ -95,7 +92,7 @@ class LeapJob(Job):
         except Exception as error:
             self._failed(error, doing)
             return False
-        self._reached("answered", answer=answer, charge=charge)
+        self.reached("answered", answer=answer, charge=charge)
         return True
 
     def _failed(self, error: Exception, doing: str) -> None:
@@ -112,9 +109,9 @@ class LeapJob(Job):
             return
         # A job stays "accepted", to be found again, unless it is known that no answer will come.
         if isinstance(error, exceptions.CanceledFutureError):
-            self._reached("cancelled", error=str(failure.error))
+            self.reached("cancelled", error=str(failure.error))
         elif isinstance(error, exceptions.SolverFailureError | exceptions.SolverOfflineError) or failure.gone:
-            self._reached("failed", error=str(failure.error))
+            self.reached("failed", error=str(failure.error))
         raise failure.error from error
 
     # The answer

@@ -35,10 +35,10 @@ _SHORT_CHAINS = 64  # variables of a clique whose chains stay at six qubits in P
 class Leap(RemoteSolver):
     """Solve at D-Wave's Leap service. Credentials are those that dwave-cloud-client finds.
 
-    A call has a label before anything is uploaded, a data id before it is submitted, a problem id before its answer is
-    awaited, and each is in the ledger of the account (:func:`solvers.remote.solver.accounting`) first: a killed run finds its
-    jobs again, and pays none of them twice. A time limit is the seconds asked of the service, at least as many as it
-    takes for the size; without one, just these. For the QPU it bounds the reads.
+    The ledger of the account (:func:`solvers.remote.accounting`) records a call's label before the upload, its data id
+    before the submission, and its problem id before the wait: a killed run finds its jobs again and pays none twice.
+    A time limit is the number of seconds that the service is asked to search, at least its minimum for the problem's
+    size (also the default). For the QPU it bounds the number of reads.
 
     Args:
         solver: "nl" (nonlinear, with the cardinality native and low-rank blocks sent as their factors), "cqm"

@@ -50,7 +50,8 @@ def test_both_engines_reach_the_same_optima(groups):
 
 def test_problems_of_several_sizes_come_back_in_order():
     listed = [problem for pair in zip(blocks(3, 8), blocks(3, 11), strict=True) for problem in pair]
-    states, energies = TabuSearch(**SMALL, engine="torch").solve_arrays(listed, seed=0)
+    answers = TabuSearch(**SMALL, engine="torch").solve_many(listed, seed=0)
+    states, energies = [a.record.sample[0] for a in answers], [a.first.energy for a in answers]
     assert [len(x) for x in states] == [p.n for p in listed]
     assert energies == pytest.approx([optimum(p) for p in listed], rel=1e-9)
     assert energies == pytest.approx([p.energy(x) for p, x in zip(listed, states, strict=True)])
