@@ -108,9 +108,7 @@ class Decompose(Solver):
         if single_state(problem) is not None:
             return Estimate(1e-3, note="only one state is feasible")
         x = problem.random_states(1, 0)[0]
-        one = self.inner.estimate(
-            problem.restrict(_sub_block(problem, x, self._size, 1.0, np.random.default_rng(0)), x)
-        )
+        one = self.inner.estimate(problem.restrict(sub_block(problem, x, self._size, 1.0, np.random.default_rng(0)), x))
         rounds = self._rounds(problem)
         note = f"{rounds} sub-blocks of {self._size} variables" + (f"; {one.note}" if one.note else "")
         return Estimate(
@@ -131,7 +129,7 @@ class Decompose(Solver):
         polish(BlockProblem(np.ones((3, 3)), cardinality=1), [1, 0, 0])
         first = np.arange(problem.n)
         if problem.n > self._size:
-            first = _sub_block(problem, x, self._size, 1.0, np.random.default_rng(0))
+            first = sub_block(problem, x, self._size, 1.0, np.random.default_rng(0))
         self.inner._warm_up(problem.restrict(first, x))
 
     def _search(self, problem: BlockProblem, run: Run) -> Outcome:
@@ -152,7 +150,7 @@ class Decompose(Solver):
         rounds = improved = failures = 0
         longest = 0.0
         while not run.should_end() and (run.time_limit is not None or rounds < self._rounds(problem)):
-            chosen = _sub_block(problem, best, self._size, _NOISE * (1 + failures % _CYCLE), rng)
+            chosen = sub_block(problem, best, self._size, _NOISE * (1 + failures % _CYCLE), rng)
             sub = problem.restrict(chosen, best)
             seed = int(rng.integers(2**31))
             # A solver that hears `stop` needs no limit, and one would make it use all of it. Where the time that is
@@ -199,7 +197,7 @@ def _states(answer: Any) -> StateArray:
     return np.ascontiguousarray(answer.record.sample, np.int8)
 
 
-def _sub_block(
+def sub_block(
     problem: BlockProblem, x: StateArray, size: int, noise: float, rng: np.random.Generator
 ) -> npt.NDArray[np.intp]:
     """Variables [size, or fewer where fewer can be swapped] that a walk of swaps from x goes through.

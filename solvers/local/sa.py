@@ -37,7 +37,7 @@ MOST_SWEEPS = 10_000_000
 
 _SAMPLED = 4096  # swaps by which the range of temperatures is measured
 _SUB_BLOCKS = 16  # with which the descent of a large low-rank problem ends at the latest
-_MOST_FITTED = 1 << 18  # sweeps of one annealing within a time limit; after so many another state is worth more
+MOST_FITTED = 1 << 18  # sweeps of one annealing within a time limit; after so many another state is worth more
 _SETTLING = 0.1  # share of a time limit that is left for the descent
 
 
@@ -103,7 +103,7 @@ class SimulatedAnnealing(Solver, LocalSampler):
         arrays = arrays_of(problem)
         if not arrays.groups.movable:
             return Outcome(problem.random_states(1, 0), info={"device": "cpu"})
-        annealer = _Annealer(self, problem, run, arrays)
+        annealer = Annealer(self, problem, run, arrays)
         threads = self.threads or cpu_threads()
         if run.time_limit is None:
             # Once the run has ended, only the first one is still annealed, for an answer.
@@ -142,7 +142,7 @@ def arrays_of(problem: BlockProblem) -> DenseArrays | FactorArrays:
     return dense_arrays(problem)
 
 
-class _Annealer:
+class Annealer:
     """The restarts of one solve: what they share is measured once.
 
     Attributes:
@@ -213,12 +213,12 @@ class _Annealer:
 
     def restarts_until_end(self, first: int, step: int) -> tuple[StateArray, float]:
         """Restarts first, first + step, ... while there is time; the best state and its energy."""
-        best = self.restart(first, self._fitting(self._solver.sweeps))
+        best = self.restart(first, self.fitting(self._solver.sweeps))
         t = first
         while not self._run.should_end():
             t += step
             rounds = min(t // self._solver.restarts, 20)
-            found = self.restart(t, self._fitting(self._solver.sweeps << rounds))
+            found = self.restart(t, self.fitting(self._solver.sweeps << rounds))
             best = min(best, found, key=lambda pair: pair[1])
         return best
 
@@ -232,10 +232,10 @@ class _Annealer:
             "annealing_seconds": sum(self.seconds),
         }
 
-    def _fitting(self, sweeps: int) -> int:
+    def fitting(self, sweeps: int) -> int:
         """As many of these sweeps as the time left allows, one at least."""
         left = (1.0 - _SETTLING) * self._run.remaining() - _SETTLING * (self._run.time_limit or 0.0)
-        return max(1, min(sweeps, _MOST_FITTED, int(left / (self._proposal * self._arrays.n))))
+        return max(1, min(sweeps, MOST_FITTED, int(left / (self._proposal * self._arrays.n))))
 
     def _walk(self, state: StateArray, stream: npt.NDArray[np.uint64]) -> Walk:
         if isinstance(self._arrays, FactorArrays):
@@ -262,5 +262,5 @@ def _compile(low_rank: bool, factored: bool, dtype: str) -> None:
     if not low_rank:
         problem = problem.to_dense(dtype)
     arrays = factor_arrays(problem) if factored else dense_arrays(problem)
-    annealer = _Annealer(SimulatedAnnealing(1, 1, 1), problem, Run(seed=0), arrays)
+    annealer = Annealer(SimulatedAnnealing(1, 1, 1), problem, Run(seed=0), arrays)
     annealer.restart(0)

@@ -87,7 +87,7 @@ class OceanSA(Penalised):
             "beta_schedule_type": self.beta_schedule_type,
             "randomize_order": self.randomize_order,
             "proposal_acceptance_criteria": self.proposal_acceptance_criteria,
-            "beta_range": _beta_range(model),
+            "beta_range": beta_range(model),
         }
         # One call a read: a call cannot be interrupted, and with a target or a limit the next may not be needed.
         sweeps = self.num_sweeps if run.time_limit is None else max(1, self.num_sweeps // 50)
@@ -328,7 +328,7 @@ def _states(answer: dimod.SampleSet, n: int) -> StateArray:
     return np.ascontiguousarray(states[:, order], np.int8)
 
 
-def _beta_range(model: dimod.BinaryQuadraticModel) -> list[float]:
+def beta_range(model: dimod.BinaryQuadraticModel) -> list[float]:
     """The annealer's own default range, by array operations: its loop over 500,000 couplings takes half a second.
 
     Hot enough that the strongest field turns a spin with probability 1/2; cold enough that the weakest bias, where

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from problems import BlockProblem
 from solvers import Capabilities, Decompose, Estimate, OptionError, Outcome, Solver, get_solver, solve
-from solvers.decompose import _sub_block
+from solvers.decompose import sub_block
 from solvers.exact import Exact
 from solvers.local.repair import polish
 
@@ -99,7 +99,7 @@ def test_a_sub_block_can_be_swapped_within(n, size, seed, groups):
     counts = [int(rng.integers(0, m + 1)) for m in sizes]
     problem = BlockProblem(rng.normal(size=(n, n)), rng.normal(size=n), counts, groups=group)
     x = problem.random_states(1, 0)[0]
-    chosen = _sub_block(problem, x, size, 0.1, rng)
+    chosen = sub_block(problem, x, size, 0.1, rng)
     assert len(set(chosen.tolist())) == len(chosen) <= max(size, 2)
     free = [g for g in range(groups) if 0 < counts[g] < sizes[g]]
     if free:

@@ -14,7 +14,7 @@ import solvers.run
 from problems import BlockProblem, instances
 from solvers import OptionError, Run, get_solver
 from solvers.local.arrays import dense_arrays
-from solvers.local.sa import _MOST_FITTED, SimulatedAnnealing, _Annealer
+from solvers.local.sa import MOST_FITTED, Annealer, SimulatedAnnealing
 from solvers.local.temperatures import temperature_range
 from solvers.testing import optimum
 
@@ -150,8 +150,8 @@ def test_an_annealing_that_is_cut_short_is_no_worse_than_a_descent():
 def test_a_long_time_limit_on_a_few_variables_makes_no_endless_list_of_temperatures():
     problem = instances.random(6, 3, seed=0)
     run = Run(seed=0, time_limit=1e6)
-    annealer = _Annealer(SimulatedAnnealing(), problem, run, dense_arrays(problem))
-    assert annealer._fitting(50 << 20) == _MOST_FITTED
+    annealer = Annealer(SimulatedAnnealing(), problem, run, dense_arrays(problem))
+    assert annealer.fitting(50 << 20) == MOST_FITTED
 
 
 @pytest.mark.parametrize("limit", [0.05, 0.5])

@@ -14,7 +14,7 @@ from problems.penalty import penalty
 from solvers import OptionError, SolverError, available, get_solver, solve
 from solvers.local.repair import polish
 from solvers.ocean.penalised import KEPT
-from solvers.ocean.samplers import DimodSampler, OceanSA, OceanTabu, _beta_range
+from solvers.ocean.samplers import DimodSampler, OceanSA, OceanTabu, beta_range
 from solvers.testing import optimum
 
 
@@ -212,4 +212,4 @@ def test_only_a_tabu_search_without_timeout_repeats_itself():
 @pytest.mark.parametrize("problem", [random_problem(20, 7), BlockProblem(np.eye(5), cardinality=2)])
 def test_the_range_of_temperatures_is_the_annealers_own(problem):
     model = problem.to_bqm("measured").spin
-    assert _beta_range(model) == pytest.approx(default_beta_range(model))
+    assert beta_range(model) == pytest.approx(default_beta_range(model))
