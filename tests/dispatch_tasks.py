@@ -1,4 +1,4 @@
-"""Tasks that dispatched workers find by name: functions of a module, as `Dispatch.map` wants them."""
+"""Tasks for the tests of dispatch: functions at module level, as `Dispatch.map` requires."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from solvers.run import Run, cpu_threads
 
 
 class OddError(Exception):
-    """Made of two values, so that its text alone does not make it again."""
+    """Takes two arguments, so that it cannot be rebuilt from its text alone."""
 
     def __init__(self, number: int, colour: str) -> None:
         super().__init__(f"{number} is {colour}")
 
 
-class Untold(Exception):
+class WithoutText(Exception):
     def __str__(self) -> str:
-        raise RuntimeError("no words")
+        raise RuntimeError("no text")
 
 
 class Unpicklable:
     def __reduce__(self) -> Any:
-        raise TypeError("stays where it is")
+        raise TypeError("refuses to be pickled")
 
 
 def square(x: int) -> int:
@@ -48,7 +48,7 @@ def whereabouts(_: int) -> tuple[int, int, str | None]:
 
 
 def total(task: tuple[Handle[Any], int]) -> tuple[float, bool]:
-    """A column's sum of a shared array, and whether the array could be written to."""
+    """The sum of a column of a shared array, and whether the array is writeable."""
     handle, column = task
     array = handle.get()["array"]
     return float(array[:, column].sum()), bool(array.flags.writeable)
@@ -64,16 +64,16 @@ def refuse_oddly(x: int) -> int:
     raise OddError(x, "odd")
 
 
-def refuse_without_words(_: int) -> None:
-    raise Untold
+def refuse_without_text(_: int) -> None:
+    raise WithoutText
 
 
-def return_what_cannot_be(_: int) -> Any:
+def return_unpicklable(_: int) -> Any:
     return Unpicklable()
 
 
 def die_once(task: tuple[str, int]) -> int:
-    """Kill the own process the first time that task 3 is begun."""
+    """Kill this process the first time that task 3 runs."""
     folder, x = task
     if x == 3:
         mark = Path(folder) / "begun"
@@ -104,10 +104,10 @@ def big(x: int) -> np.ndarray[Any, Any]:
 
 
 @dataclass(frozen=True)
-class Deaf(Solver):
-    """Looks for ten seconds and hears nothing."""
+class IgnoresStop(Solver):
+    """Sleeps for ten seconds and ignores requests to stop."""
 
-    name: ClassVar[str] = "deaf"
+    name: ClassVar[str] = "ignores-stop"
 
     def estimate(self, problem: BlockProblem) -> Estimate:
         return Estimate(10.0)

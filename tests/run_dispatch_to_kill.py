@@ -1,4 +1,4 @@
-"""A program that works in processes until somebody ends it: `python run_dispatch_to_kill.py MARK`."""
+"""A program that works in a pool of processes until it is killed: `python run_dispatch_to_kill.py MARK`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A Ray cluster of three nodes of this machine, of which two are killed at work: `python run_ray_cluster.py FOLDER`."""
+"""A local Ray cluster of three nodes, two of which are killed at work: `python run_ray_cluster.py FOLDER`."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def same(answers: list[Any], others: list[Any]) -> bool:
 
 
 def where(task: tuple[str, int]) -> str:
-    """Note the node on which each attempt begins; wait a while, so that it can be lost meanwhile."""
+    """Record the node of each attempt, then wait, so that the node can be killed meanwhile."""
     import ray
 
     folder, number = task
@@ -49,7 +49,7 @@ def where(task: tuple[str, int]) -> str:
 
 def main(folder: Path) -> None:
     with undisturbed():
-        # The head only holds the cluster together; work is done on the three others.
+        # The head node runs no tasks; the three others do.
         cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
         nodes = [cluster.add_node(num_cpus=1) for _ in range(3)]
     solver = get_solver("sa?restarts=3&sweeps=100")
@@ -58,7 +58,7 @@ def main(folder: Path) -> None:
         together = dispatch.solve(solver, blocks(), seed=5)
         print(f"{dispatch.workers} nodes of 1 processor: answers the same {same(together, alone)}")
 
-        # Killed while a task is under way there, which is begun again on a node that is left.
+        # Kill a node while it runs a task, which is then restarted on another node.
         lost = nodes[1]
         marks = [folder / f"task-{number}" for number in range(8)]
         killed: list[Path] = []
@@ -74,11 +74,9 @@ def main(folder: Path) -> None:
         results = dict(dispatch.map(where, tasks, stop=kill_the_node_at_work))
         attempts = killed[0].read_text().split()
         again = attempts[0] == lost.node_id and len(attempts) == 2 and attempts[1] != lost.node_id
-        print(
-            f"a node killed at a task: begun again elsewhere {again}, all results {sorted(results) == list(range(8))}"
-        )
+        print(f"a node killed at a task: restarted elsewhere {again}, all results {sorted(results) == list(range(8))}")
 
-        # And a solve in the midst of which a node goes.
+        # Kill a node during a solve.
         longer = get_solver("sa?restarts=4&sweeps=20000")
         expected = longer.solve_many(blocks(), seed=9)
         polls, removed = 0, False

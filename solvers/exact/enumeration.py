@@ -13,7 +13,7 @@ RENEW = 1 << 16
 """States after which fields and energy are recomputed, so that rounding errors cannot accumulate."""
 
 MOST_VARIABLES = 62
-"""States are kept as bits of an int64 whose sign bit stays clear."""
+"""States are stored as bits of an int64, without its sign bit."""
 
 
 class Enumeration(NamedTuple):
@@ -23,7 +23,7 @@ class Enumeration(NamedTuple):
         doubled: 2 Q, zero diagonal, float64 [n, n].
         linear: energy of each variable alone [n].
         place: * [visited, finished, c_1 .. c_k, n]: states visited, 1 when there are no more, and the indices of the
-            ones, ascending, closed by n as Knuth's algorithm wants it [k + 3].
+            ones, ascending, followed by n as Knuth's algorithm requires [k + 3].
         fields: * local fields h_i = linear_i + 2 sum_j Q_ij x_j of the present state [n].
         current: * energy of the present state, without offset [1].
         masks: * the best states seen, bit i = x_i, int64 [b].

@@ -27,7 +27,7 @@ KEPT = 10
 """How many of the best states are returned."""
 
 _STATES_PER_NODE = 500  # a node costs as much as 100 states: the tree gets a fifth of an enumeration's time
-_RELAXATION_STEPS = 300  # 10 ms at n = 256; more steps gain little beside the gap of the relaxation itself
+_RELAXATION_STEPS = 300  # 10 ms at n = 256; more steps gain little compared with the gap of the relaxation
 _RANDOM_STARTS = 20  # descents for a first incumbent: enough to start at the optimum on most blocks of n = 60
 
 
@@ -45,8 +45,7 @@ class Exact(Solver):
     "states"}) and `method` ("branch", "enumerate", or "single" where only one state is feasible).
 
     Args:
-        max_nodes: nodes of the tree after which the proof is given up, about a microsecond each. With a time limit,
-            the limit counts instead.
+        max_nodes: most nodes of the tree, about a microsecond each. With a time limit, the limit counts instead.
         method: "branch" or "enumerate" to use only this one; "auto" chooses as described above.
     """
 
@@ -95,7 +94,7 @@ class Exact(Solver):
         states = _first_states(dense, run)
         best = float(problem.energy(states).min())
         run.record(best)
-        relaxed = None if enumerable else _convex_bound(dense)  # now, as the tree may use all the time
+        relaxed = None if enumerable else _convex_bound(dense)  # before the tree, which may use all the time
         tree = _Tree(dense, best)
         method = "branch"
         if self.method != "enumerate":

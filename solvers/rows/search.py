@@ -1,9 +1,8 @@
-"""Search for the rows of one matrix: many small problems that share their couplings up to a scale.
+"""Kernels that minimise the error of masks alone: tabu search and greedy growth, for rows that share one matrix.
 
 Row a is the problem  E(x) = r^T B r  with  r = s_a * x  over x in {0, 1}^d: one B [d, d] for all rows, its diagonal
-included, and one s_a [d] for each. Neither Q = diag(s) B diag(s) nor anything else of size d x d is made for a row.
-The fields are F = B r, so that entering i adds  2 s_i F_i + s_i^2 B_ii  to the energy, and leaving takes
-2 s_i F_i - s_i^2 B_ii  from it.
+included, and one s_a [d] for each. Q = diag(s) B diag(s) is not formed, nor any other matrix of a row. The fields are
+F = B r: setting x_i to 1 changes the energy by  s_i^2 B_ii + 2 s_i F_i, setting it to 0 by  s_i^2 B_ii - 2 s_i F_i.
 """
 
 from __future__ import annotations
@@ -15,8 +14,8 @@ from solvers.local.kernels.lanes import lesser
 from solvers.local.kernels.random import below
 
 LARGE = np.float64(1e300)
-_ROUNDING = 1e-12  # share of the largest energy on the way by which a state must be better: less may be rounding
-_LONGEST = 100  # times the patience: a search is over by then, whatever it finds
+_ROUNDING = 1e-12  # least improvement, relative to the largest energy visited: less may be rounding
+_LONGEST = 100  # most steps of a row, as a multiple of the patience
 
 
 @compiled(nogil=True, fastmath=True, error_model="numpy")

@@ -1,4 +1,4 @@
-"""Work that is dispatched comes to what it comes to in this thread, in whichever way it goes."""
+"""Every dispatch returns the same answers as the calling thread."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def blocks(count: int = 5, n: int = 60) -> list[BlockProblem]:
 
 
 def same(left: list[Any], right: list[Any]) -> bool:
-    """Whether answers agree to the bit: states, energies, seeds, and the energies on the way."""
+    """Whether two lists of answers agree to the bit: states, energies and seeds."""
     return len(left) == len(right) and all(
         np.array_equal(a.record.sample, b.record.sample)
         and np.array_equal(a.record.energy, b.record.energy)
@@ -61,7 +61,7 @@ def same(left: list[Any], right: list[Any]) -> bool:
     )
 
 
-# The same work
+# Same answers
 
 
 @pytest.mark.parametrize("backend", ["sa?restarts=3&sweeps=20", "tabu?offspring=10&restarts=2", "portfolio"])
@@ -72,7 +72,7 @@ def test_answers_are_those_of_solve_many_to_the_bit(dispatch: Dispatch, backend:
     assert same(dispatch.solve(solver, problems, seed=11, initial_states=starts), alone)
 
 
-def test_targets_are_for_all_or_for_each(dispatch: Dispatch) -> None:
+def test_targets_are_one_for_all_or_one_for_each(dispatch: Dispatch) -> None:
     problems = blocks()
     solver = get_solver("sa?restarts=2&sweeps=5")
     reached = dispatch.solve(solver, problems, seed=0, target=1e9)
@@ -83,20 +83,20 @@ def test_targets_are_for_all_or_for_each(dispatch: Dispatch) -> None:
     assert [answer.info["ended_by"] for answer in each] == ["target", "work", "work", "work", "target"]
 
 
-def test_without_a_seed_each_problem_draws_its_own_and_tells_it(dispatch: Dispatch) -> None:
+def test_without_a_seed_each_problem_draws_its_own_and_reports_it(dispatch: Dispatch) -> None:
     solver, problems = get_solver("sa?restarts=1&sweeps=5"), blocks()
     drawn = dispatch.solve(solver, problems)
     again = [solver.solve(p, seed=answer.info["seed"]) for p, answer in zip(problems, drawn, strict=True)]
     assert same(drawn, again)
 
 
-def test_results_come_with_the_place_of_their_task(dispatch: Dispatch) -> None:
+def test_results_have_the_index_of_their_task(dispatch: Dispatch) -> None:
     results = dict(dispatch.map(dispatch_tasks.slow_square, range(10)))
     assert results == {place: place * place for place in range(10)}
     assert list(dispatch.map(dispatch_tasks.square, [])) == []
 
 
-def test_tasks_are_taken_as_workers_come_free(dispatch: Dispatch) -> None:
+def test_tasks_are_taken_as_workers_become_free(dispatch: Dispatch) -> None:
     taken = 0
 
     def tasks() -> Any:
@@ -109,10 +109,10 @@ def test_tasks_are_taken_as_workers_come_free(dispatch: Dispatch) -> None:
     next(iterator)
     assert taken <= 2 * dispatch.workers + 1
     iterator.close()  # type: ignore[attr-defined]
-    assert dict(dispatch.map(dispatch_tasks.square, [5])) == {0: 25}  # and the pool goes on
+    assert dict(dispatch.map(dispatch_tasks.square, [5])) == {0: 25}  # the pool still works
 
 
-def test_shared_arrays_are_seen_by_tasks(dispatch: Dispatch) -> None:
+def test_tasks_read_shared_arrays(dispatch: Dispatch) -> None:
     array = np.random.default_rng(0).standard_normal((4000, 4))
     handle = dispatch.share({"array": array, "name": "a"})
     try:
@@ -122,16 +122,16 @@ def test_shared_arrays_are_seen_by_tasks(dispatch: Dispatch) -> None:
     assert {place: value for place, (value, _) in sums.items()} == {c: float(array[:, c].sum()) for c in range(4)}
 
 
-# What goes wrong
+# Errors
 
 
-def test_an_error_of_a_task_comes_with_its_type_and_text(dispatch: Dispatch) -> None:
+def test_an_error_of_a_task_keeps_its_type_and_text(dispatch: Dispatch) -> None:
     with pytest.raises(ValueError, match="task 2 is refused"):
         list(dispatch.map(dispatch_tasks.refuse, range(6)))
     assert dict(dispatch.map(dispatch_tasks.square, [3])) == {0: 9}
 
 
-def test_what_solve_many_refuses_is_refused_before_anything_is_sent(dispatch: Dispatch) -> None:
+def test_problems_refused_by_solve_many_are_refused_before_sending(dispatch: Dispatch) -> None:
     solver, problems = get_solver("sa"), blocks()
     with pytest.raises(OptionError, match="targets has 1 entries for 5 problems"):
         dispatch.solve(solver, problems, target=[1.0])
@@ -155,12 +155,12 @@ class Missing(Solver):
         return Outcome(problem.random_states(1, 0))
 
 
-def test_a_solver_that_is_not_ready_says_so_here(dispatch: Dispatch) -> None:
+def test_an_unavailable_solver_raises_in_this_process(dispatch: Dispatch) -> None:
     with pytest.raises(UnavailableError, match="install it"):
         dispatch.solve(Missing(), blocks())
 
 
-# The wish to end
+# Stopping
 
 
 def test_tasks_see_a_requested_stop(dispatch: Dispatch) -> None:
@@ -187,9 +187,9 @@ def test_ctrl_c_ends_a_solve_with_the_best_so_far(dispatch: Dispatch) -> None:
     assert [answer.info["ended_by"] for answer in answers] == ["interrupt"] * 5
 
 
-def test_a_second_ctrl_c_interrupts_and_the_dispatch_goes_on(dispatch: Dispatch) -> None:
+def test_a_second_ctrl_c_interrupts_and_the_dispatch_still_works(dispatch: Dispatch) -> None:
     if not isinstance(dispatch, Processes):
-        pytest.skip("a thread's work cannot be given up from outside; the solvers' own tests hold this for them")
+        pytest.skip("running threads cannot be abandoned; the tests of each solver cover Ctrl-C")
 
     def twice() -> None:
         os.kill(os.getpid(), signal.SIGINT)
@@ -197,16 +197,16 @@ def test_a_second_ctrl_c_interrupts_and_the_dispatch_goes_on(dispatch: Dispatch)
 
     threading.Timer(0.5, twice).start()
     with pytest.raises(KeyboardInterrupt):
-        dispatch.solve(dispatch_tasks.Deaf(), [BlockProblem(np.ones((5, 5)), cardinality=2)] * 2, seed=0)
+        dispatch.solve(dispatch_tasks.IgnoresStop(), [BlockProblem(np.ones((5, 5)), cardinality=2)] * 2, seed=0)
     assert dict(dispatch.map(dispatch_tasks.square, [4])) == {0: 16}
 
 
-# What stays at home
+# Solvers that stay in this process
 
 
 @dataclass(frozen=True)
 class AtAService(Solver):
-    """Answers only where it sees the account of the one who asks, and many at once only in `solve_many`."""
+    """Needs the caller's account; reports the process it ran in."""
 
     name: ClassVar[str] = "at-a-service"
 
@@ -242,7 +242,7 @@ def test_a_batch_of_tensors_stays_in_this_process(monkeypatch: pytest.MonkeyPatc
 # By name
 
 
-def test_ways_by_name_and_their_options() -> None:
+def test_dispatches_by_name_and_their_options() -> None:
     assert isinstance(get_dispatch(None), ByCapabilities)
     assert isinstance(get_dispatch("serial"), Serial)
     threads = get_dispatch("threads", workers=4)
@@ -281,7 +281,7 @@ def test_workers_times_threads_are_no_more_than_the_processors() -> None:
             assert made.threads == max(1, cpu_threads() // workers)
 
 
-def test_tasks_in_threads_are_told_how_many_threads_they_may_use() -> None:
+def test_tasks_in_threads_know_how_many_threads_they_may_use() -> None:
     with get_dispatch("threads", workers=2, threads=1) as dispatch:
         assert {threads for _, (_, threads, _) in dispatch.map(dispatch_tasks.whereabouts, range(4))} == {1}
     assert cpu_threads() == dispatch_tasks.whereabouts(0)[1]
@@ -291,10 +291,10 @@ def test_tasks_in_threads_are_told_how_many_threads_they_may_use() -> None:
 
 
 @dataclass(frozen=True)
-class Whose(Solver):
-    """Tells in which thread it ran."""
+class ReportsThread(Solver):
+    """Reports whether it ran in the main thread."""
 
-    name: ClassVar[str] = "whose"
+    name: ClassVar[str] = "reports-thread"
 
     compiled: bool = True
 
@@ -311,21 +311,21 @@ class Whose(Solver):
         )
 
 
-@pytest.mark.skipif(cpu_threads() < 2, reason="one processor: nothing is side by side")
-def test_by_default_the_solvers_capabilities_say() -> None:
+@pytest.mark.skipif(cpu_threads() < 2, reason="one processor: nothing runs in parallel")
+def test_the_default_dispatch_follows_the_solvers_capabilities() -> None:
     def here(solver: Solver, count: int = 3, **limits: Any) -> set[bool]:
         with get_dispatch(None) as dispatch:
             return {a.info["here"] for a in dispatch.solve(solver, blocks(5)[:count], seed=0, **limits)}
 
-    assert here(Whose()) == {False}
-    assert here(Whose(compiled=False)) == {True}
-    assert here(Whose(), count=1) == {True}
-    assert here(Whose(), time_limit=1.0) == {True}
+    assert here(ReportsThread()) == {False}
+    assert here(ReportsThread(compiled=False)) == {True}
+    assert here(ReportsThread(), count=1) == {True}
+    assert here(ReportsThread(), time_limit=1.0) == {True}
 
 
 @dataclass(frozen=True)
 class InterruptsAtTheEnd(Solver):
-    """Presses Ctrl-C when it is done."""
+    """Sends SIGINT at the end of its search."""
 
     name: ClassVar[str] = "interrupts-at-the-end"
 

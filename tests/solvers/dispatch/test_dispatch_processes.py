@@ -1,4 +1,4 @@
-"""A pool of processes: killed workers are replaced, and nothing is left behind, however it ends."""
+"""A pool of processes: killed workers are replaced, and no process or shared memory is left, however it ends."""
 
 from __future__ import annotations
 
@@ -39,17 +39,17 @@ def problems(count: int = 4, n: int = 400) -> list[BlockProblem]:
 
 
 def until(holds: Callable[[], Any], seconds: float = 60.0) -> None:
-    """Wait for something that must come."""
+    """Wait until a condition holds."""
     end = time.monotonic() + seconds
     while not holds():
-        assert time.monotonic() < end, "waited in vain"
+        assert time.monotonic() < end, f"the condition did not hold within {seconds:g} s"
         time.sleep(0.02)
 
 
 # Lost workers
 
 
-def test_a_killed_worker_is_replaced_and_its_task_begun_again(tmp_path: Path) -> None:
+def test_a_killed_worker_is_replaced_and_its_task_restarted(tmp_path: Path) -> None:
     with Processes(workers=2) as dispatch:
         results = dict(dispatch.map(dispatch_tasks.die_once, [(str(tmp_path), x) for x in range(8)]))
         assert (tmp_path / "begun").exists()
@@ -64,7 +64,7 @@ def test_a_task_that_kills_every_worker_ends_in_a_clear_error() -> None:
 
 
 def test_idle_workers_that_are_killed_are_replaced_too() -> None:
-    with Processes(workers=2, retries=0) as dispatch:  # what was not begun is not lost
+    with Processes(workers=2, retries=0) as dispatch:  # no task runs, so none is lost
         pids = {pid for _, (pid, _, _) in dispatch.map(dispatch_tasks.whereabouts, range(6))}
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
@@ -73,7 +73,7 @@ def test_idle_workers_that_are_killed_are_replaced_too() -> None:
 
 
 @needs_shm
-def test_problems_that_are_solved_do_not_stay_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_solved_problems_are_freed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(base, "_HELD", 2)
     solver, blocks, most = get_solver("sa?restarts=1&sweeps=1"), problems(9, 130), 0
 
@@ -85,13 +85,13 @@ def test_problems_that_are_solved_do_not_stay_for_long(monkeypatch: pytest.Monke
     with Processes(workers=2) as dispatch:
         answers = dispatch.solve(solver, blocks, seed=5, stop=count)
         assert segments() == []
-    assert 0 < most <= 2 * (2 + 4)  # a matrix and its linear terms each: those that stay, and two tasks a worker
+    assert 0 < most <= 2 * (2 + 4)  # a matrix and its linear terms each: `_HELD` problems, and two tasks per worker
     alone = solver.solve_many(blocks, seed=5)
     assert [a.record.energy.tolist() for a in answers] == [a.record.energy.tolist() for a in alone]
 
 
 @needs_shm
-def test_a_fork_that_ends_takes_nothing_away() -> None:
+def test_a_fork_that_exits_frees_no_shared_memory() -> None:
     program = (
         "import os, numpy as np\n"
         "from solvers.dispatch import Processes\n"
@@ -107,11 +107,11 @@ def test_a_fork_that_ends_takes_nothing_away() -> None:
 
 
 @needs_shm
-def test_answers_are_the_same_where_a_worker_is_killed_midway_and_no_memory_is_left() -> None:
+def test_answers_are_the_same_after_a_worker_is_killed_and_no_memory_is_left() -> None:
     solver, blocks = get_solver("sa?restarts=4&sweeps=2000"), problems()
     alone = solver.solve_many(blocks, seed=5)
     with Processes(workers=2) as dispatch:
-        dispatch.solve(solver, blocks[:2], seed=0)  # the workers are there
+        dispatch.solve(solver, blocks[:2], seed=0)  # starts the workers
         children = psutil.Process().children()
         killed: list[int] = []
 
@@ -133,23 +133,23 @@ def test_answers_are_the_same_where_a_worker_is_killed_midway_and_no_memory_is_l
 # Errors
 
 
-def test_an_error_brings_the_workers_traceback_as_a_note() -> None:
+def test_an_error_has_the_workers_traceback_as_a_note() -> None:
     with Processes(workers=1) as dispatch, pytest.raises(ValueError, match="task 2 is refused") as caught:
         list(dispatch.map(dispatch_tasks.refuse, [2]))
     assert "in refuse" in "".join(caught.value.__notes__)
 
 
-def test_an_error_that_cannot_be_pickled_is_told_by_name() -> None:
+def test_an_error_that_cannot_be_pickled_is_reported_by_name() -> None:
     with Processes(workers=1) as dispatch, pytest.raises(SolverError, match="OddError: 5 is odd"):
         list(dispatch.map(dispatch_tasks.refuse_oddly, [5]))
 
 
 def test_an_error_without_a_text_does_not_end_its_worker() -> None:
-    with Processes(workers=1) as dispatch, pytest.raises(SolverError, match="Untold: its text could not be made"):
-        list(dispatch.map(dispatch_tasks.refuse_without_words, [1]))
+    with Processes(workers=1) as dispatch, pytest.raises(SolverError, match="WithoutText: its text could not be made"):
+        list(dispatch.map(dispatch_tasks.refuse_without_text, [1]))
 
 
-def test_what_cannot_be_sent_is_refused_with_the_reason() -> None:
+def test_tasks_that_cannot_be_pickled_are_refused_with_the_reason() -> None:
     endless: list[Any] = []
     for _ in range(100_000):
         endless = [endless]
@@ -158,10 +158,10 @@ def test_what_cannot_be_sent_is_refused_with_the_reason() -> None:
             list(dispatch.map(dispatch_tasks.square, [endless]))  # type: ignore[list-item]
         with pytest.raises(OptionError, match="cannot be sent to another process"):
             list(dispatch.map(lambda x: x, [1]))
-        with pytest.raises(OptionError, match="stays where it is"):
+        with pytest.raises(OptionError, match="refuses to be pickled"):
             list(dispatch.map(dispatch_tasks.square, [dispatch_tasks.Unpicklable()]))  # type: ignore[list-item]
-        with pytest.raises(TypeError, match="stays where it is"):
-            list(dispatch.map(dispatch_tasks.return_what_cannot_be, [1]))
+        with pytest.raises(TypeError, match="refuses to be pickled"):
+            list(dispatch.map(dispatch_tasks.return_unpicklable, [1]))
 
 
 def test_a_pool_does_one_piece_of_work_at_a_time() -> None:
@@ -182,7 +182,7 @@ def test_shared_arrays_are_sent_once_read_only_and_freed() -> None:
     with Processes(workers=2) as dispatch:
         first, second = dispatch.share({"array": array, "of": 1}), dispatch.share({"array": array, "of": 2})
         assert first.nbytes > array.nbytes
-        assert len(segments()) == 1  # one copy, whoever holds it
+        assert len(segments()) == 1  # one copy for both handles
         sums = dict(dispatch.map(dispatch_tasks.total, [(first, 0), (second, 1)]))
         assert sums == {0: (float(array[:, 0].sum()), False), 1: (float(array[:, 1].sum()), False)}
         first.release()
@@ -204,7 +204,7 @@ def test_arrays_that_may_change_are_copied_each_time() -> None:
 
 
 @needs_shm
-def test_workers_let_go_of_memory_that_is_released() -> None:
+def test_workers_unmap_released_memory() -> None:
     with Processes(workers=1) as dispatch:
         for value in range(3):
             handle = dispatch.share({"array": np.full((200_000, 2), float(value))})
@@ -216,7 +216,7 @@ def test_workers_let_go_of_memory_that_is_released() -> None:
 
 
 @needs_shm
-def test_memory_that_is_not_there_is_an_error_not_a_dead_process(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_memory_raises_instead_of_killing_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(descriptor: int, start: int, size: int) -> None:
         raise OSError(28, "No space left on device")
 
@@ -226,13 +226,13 @@ def test_memory_that_is_not_there_is_an_error_not_a_dead_process(monkeypatch: py
     assert segments() == []
 
 
-def test_large_results_come_back() -> None:
+def test_large_results_are_returned() -> None:
     with Processes(workers=2) as dispatch:
         results = dict(dispatch.map(dispatch_tasks.big, range(4)))
     assert all((results[x] == x).all() and results[x].flags.writeable for x in range(4))
 
 
-# The workers themselves
+# Workers
 
 
 def test_workers_use_no_more_threads_than_they_have() -> None:
@@ -247,7 +247,7 @@ def test_workers_use_no_more_threads_than_they_have() -> None:
 
 @pytest.mark.slow
 def test_energies_agree_to_the_last_digit_whatever_number_of_threads_blas_has() -> None:
-    """Products of matrices are rounded otherwise in more threads or fewer; each number in a process of its own."""
+    """BLAS rounds matrix products differently with another number of threads; each number runs in a new process."""
     code = (
         "if __name__ == '__main__':\n"
         "    import numpy as np\n"
@@ -272,7 +272,7 @@ def test_energies_agree_to_the_last_digit_whatever_number_of_threads_blas_has() 
 
 
 @needs_shm
-def test_what_cannot_be_sent_whole_leaves_nothing_in_shared_memory() -> None:
+def test_a_failed_share_leaves_no_shared_memory() -> None:
     with Processes(workers=1) as dispatch:
         with pytest.raises(OptionError, match="cannot be sent"):
             dispatch.share([np.zeros(500_000), lambda: None])
@@ -281,17 +281,17 @@ def test_what_cannot_be_sent_whole_leaves_nothing_in_shared_memory() -> None:
 
 def test_no_process_is_left_behind() -> None:
     dispatch = Processes(workers=2)
-    assert not dispatch._pool  # none before there is work
+    assert not dispatch._pool  # workers start with the first work
     list(dispatch.map(dispatch_tasks.square, range(4)))
     pids = [one.process.pid for one in dispatch._pool]
     dispatch.close()
     assert pids
     assert not any(psutil.pid_exists(pid) for pid in pids if pid)
-    assert dict(dispatch.map(dispatch_tasks.square, [2])) == {0: 4}  # it would start new ones
+    assert dict(dispatch.map(dispatch_tasks.square, [2])) == {0: 4}  # starts new workers
     dispatch.close()
 
 
-# A whole program that is ended from outside
+# Programs ended by signals
 
 
 @needs_shm
@@ -317,7 +317,7 @@ def test_a_program_that_ends_leaves_no_process_and_no_memory(tmp_path: Path, end
             program.communicate()
     if ending == signal.SIGINT:
         assert "KeyboardInterrupt" in said
-        assert said.count("Traceback") == 1  # the program's own; none of the workers'
+        assert said.count("Traceback") == 1  # of the program; none of the workers
     else:
         assert program.returncode == -ending
 
@@ -334,7 +334,7 @@ def test_a_program_from_the_standard_input_can_use_processes() -> None:
     assert done.stdout == "[(0, 1)]\n", done.stderr
 
 
-def test_a_script_without_a_main_guard_is_told_what_it_lacks(tmp_path: Path) -> None:
+def test_a_script_without_a_main_guard_gets_an_error_that_names_it(tmp_path: Path) -> None:
     script = tmp_path / "unguarded.py"
     script.write_text(
         "from solvers.dispatch import get_dispatch\n"

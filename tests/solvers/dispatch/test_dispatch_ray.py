@@ -1,4 +1,4 @@
-"""Work on real Ray clusters of this machine: nodes are lost, answers are not."""
+"""Dispatch to real Ray clusters on this machine; losing nodes does not change answers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ray = pytest.importorskip("ray", reason='Ray is not installed; pip install "hybr
 
 @pytest.fixture(scope="module", autouse=True)
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Ray keeps its token in the home folder: one of the tests' own."""
+    """Ray keeps its token in the home folder: use a temporary one."""
     before = dict(os.environ)
     os.environ["HOME"] = str(tmp_path_factory.mktemp("home"))
     os.environ["TRIAL_API_TOKEN"] = "secret"
@@ -76,7 +76,7 @@ def test_tasks_results_and_errors(local: RayCluster) -> None:
     assert "in refuse" in "".join(caught.value.__notes__)
     with pytest.raises(SolverError, match="OddError: 5 is odd"):
         list(local.map(dispatch_tasks.refuse_oddly, [5]))
-    with pytest.raises(OptionError, match="stays where it is"):
+    with pytest.raises(OptionError, match="refuses to be pickled"):
         list(local.map(dispatch_tasks.square, [dispatch_tasks.Unpicklable()]))  # type: ignore[list-item]
     whereabouts = [value for _, value in local.map(dispatch_tasks.whereabouts, range(4))]
     assert {threads for _, threads, _ in whereabouts} == {1}
@@ -110,7 +110,7 @@ def test_stop_and_ctrl_c_end_a_solve_with_the_best_so_far(local: RayCluster) -> 
     assert dict(local.map(dispatch_tasks.square, [3])) == {0: 9}
 
 
-def test_a_task_that_ends_its_worker_is_begun_again(local: RayCluster, tmp_path: Path) -> None:
+def test_a_task_that_ends_its_worker_is_restarted(local: RayCluster, tmp_path: Path) -> None:
     results = dict(local.map(dispatch_tasks.die_once, [(str(tmp_path), x) for x in range(6)]))
     assert (tmp_path / "begun").exists()
     assert results == {x: x * x for x in range(6)}
@@ -133,29 +133,29 @@ def test_this_process_keeps_its_own_signals_and_logging(local: RayCluster) -> No
 
 
 @pytest.mark.slow
-def test_a_cluster_with_nodes_that_are_killed_midway_answers_as_one_thread_does(tmp_path: Path) -> None:
-    """In a process of its own, since a process is connected to one cluster at a time."""
+def test_a_cluster_whose_nodes_are_killed_answers_like_one_thread(tmp_path: Path) -> None:
+    """In a new process, since a process is connected to one cluster at a time."""
     script = Path(__file__).resolve().parents[2] / "run_ray_cluster.py"
     done = subprocess.run(
         [sys.executable, str(script), str(tmp_path)], capture_output=True, text=True, timeout=280, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.splitlines() == [  # and nothing of Ray's
+    assert done.stdout.splitlines() == [  # and no output of Ray's
         "3 nodes of 1 processor: answers the same True",
-        "a node killed at a task: begun again elsewhere True, all results True",
+        "a node killed at a task: restarted elsewhere True, all results True",
         "a node killed at a solve: answers the same True",
     ]
     assert "state-dump" not in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_without_ray_one_sentence_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_ray_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_cluster.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UnavailableError, match=r'dispatch ray: Ray is not installed; pip install "hybrid-icbs\[ray\]"'):
         list(RayCluster().map(dispatch_tasks.square, [1]))
 
 
-def test_an_address_where_nothing_listens_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_address_where_nothing_listens_fails_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     with pytest.raises(
         UnavailableError, match=r"no Ray cluster answers at '127.0.0.1:1' \(.*refused\); start one with"
@@ -164,7 +164,7 @@ def test_an_address_where_nothing_listens_is_told_at_once(monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("page", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b""])
-def test_an_address_where_something_else_listens_is_told_at_once(monkeypatch: pytest.MonkeyPatch, page: bytes) -> None:
+def test_an_address_where_another_program_listens_fails_at_once(monkeypatch: pytest.MonkeyPatch, page: bytes) -> None:
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
 
     def answer(server: socket.socket) -> None:
@@ -186,7 +186,7 @@ def test_an_address_of_another_cluster_than_the_connected_one_is_refused(local: 
         list(RayCluster(address="127.0.0.1:1").map(dispatch_tasks.square, [1]))
 
 
-def test_a_race_on_a_cluster_has_the_energies_of_one_at_home(local: RayCluster, tmp_path: Path) -> None:
+def test_a_race_on_a_cluster_has_the_energies_of_a_local_one(local: RayCluster, tmp_path: Path) -> None:
     given = {"dense": blocks()[0], "scaled": blocks()[2]}
     energies = {}
     for name, dispatch in (("home", "serial"), ("cluster", RayCluster(workers=2))):
@@ -199,8 +199,8 @@ def test_a_race_on_a_cluster_has_the_energies_of_one_at_home(local: RayCluster, 
 
 
 def test_retries_that_run_out_are_a_clear_error(local: RayCluster) -> None:
-    once = RayCluster(workers=1, retries=0)  # uses the cluster that is there
+    once = RayCluster(workers=1, retries=0)  # uses the existing cluster
     with pytest.raises(WorkerLost, match="task 0 lost its worker on the Ray cluster 1 times"):
         list(once.map(dispatch_tasks.die, [0]))
     once.close()
-    assert dict(local.map(dispatch_tasks.square, [4])) == {0: 16}  # which it has left as it was
+    assert dict(local.map(dispatch_tasks.square, [4])) == {0: 16}  # the existing cluster still runs

@@ -1,4 +1,4 @@
-"""Angles are found: by gradients, on a sampler, and from smaller blocks."""
+"""Search for angles: by gradients, on a sampler, and by transfer from smaller blocks."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_more_layers_are_better():
     assert values[0] > values[1] > values[2]
 
 
-def test_a_ramp_rises_and_falls_and_interpolation_keeps_its_shape():
+def test_gammas_of_a_ramp_rise_and_betas_fall_and_interpolation_keeps_its_shape():
     rising, falling = np.split(ramp(4), 2)
     assert (np.diff(rising) > 0).all()
     assert (np.diff(falling) < 0).all()
@@ -75,16 +75,16 @@ def test_spsa_descends_through_noise():
 
 
 @pytest.mark.parametrize("mixer", ["xy-complete", "xy-ring", "x"])
-def test_angles_of_small_sub_blocks_serve_the_whole(mixer):
+def test_angles_of_small_sub_blocks_suit_the_whole_problem(mixer):
     problem, simulated = simulation(n=14, k=6, reps=2, mixer=mixer)
     found = transferred(problem, 2, mixer, 0.0, None, 1.0, 2, 60, np.random.default_rng(0), never)
     own = search(simulated, 2)
     start = simulated.value_and_gradient([0.0] * 4)[0]
-    carried = simulated.value_and_gradient(found.angles)[0]
-    assert carried - start < 0.7 * (own.value - start)
+    value = simulated.value_and_gradient(found.angles)[0]
+    assert value - start < 0.7 * (own.value - start)
 
 
-def test_sub_blocks_keep_to_groups():
+def test_angles_transfer_between_blocks_with_groups():
     rng = np.random.default_rng(3)
     problem = BlockProblem(rng.normal(size=(24, 24)), None, 2, groups=np.arange(24) // 4)
     found = transferred(problem, 1, "xy-ring", 0.0, problem.random_states(1, 0)[0], 0.5, 2, 30, rng, never)
@@ -98,6 +98,6 @@ def test_angles_are_read_from_text_and_numbers(text):
 
 
 @pytest.mark.parametrize("text", ["0.1", "", "a,b", "nan,1", ()])
-def test_what_is_no_list_of_angles_is_refused(text):
+def test_invalid_angles_are_refused(text):
     with pytest.raises(ValueError):
         parsed(text)

@@ -1,4 +1,4 @@
-"""The circuits prepare what they say, with as many gates as their authors say."""
+"""The circuits prepare the intended states, with the gates and depths that their authors give."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def test_dicke_states_take_linear_depth_and_few_gates():
         return circuit_facts(ansatz)
 
     depths = [facts(m, m // 2).depth for m in (8, 16, 24)]
-    # Growing by as much from 16 to 24 as from 8 to 16: linear, where loading amplitudes is exponential.
+    # The depth grows linearly; loading amplitudes would take exponential depth.
     assert depths[2] - depths[1] <= 1.1 * (depths[1] - depths[0])
     assert facts(24, 2).two_qubit_gates < 12 * 2 * 24
 
 
 @pytest.mark.parametrize("solution", [(1, 0), (0, 1, 1), (1, 0, 0, 1, 0), (1, 1, 1, 0, 1, 0), (0, 0, 1, 0, 0, 0)])
-def test_a_warm_start_weighs_states_by_their_swaps_from_the_solution(solution):
+def test_a_warm_start_weights_states_by_their_swaps_from_the_solution(solution):
     m = len(solution)
     amplitudes = Statevector(warm_circuit(Group(tuple(range(m)), sum(solution)), solution)).data
     each = states(m)
@@ -49,7 +49,7 @@ def test_a_warm_start_weighs_states_by_their_swaps_from_the_solution(solution):
 
 
 @pytest.mark.parametrize("m", range(2, 10))
-def test_mixers_turn_each_of_their_pairs_once(m):
+def test_mixers_act_once_on_each_pair(m):
     group = (Group(tuple(range(m)), 1),)
     ring, weights = mixer_pairs(group, "xy-ring")
     assert {frozenset(pair) for pair in ring} == {frozenset((t, (t + 1) % m)) for t in range(m)}
@@ -62,18 +62,18 @@ def test_mixers_turn_each_of_their_pairs_once(m):
     )
 
 
-def test_groups_are_mixed_within_and_those_without_choice_not_at_all():
+def test_pairs_are_within_groups_of_more_than_one_state():
     groups = (Group((0, 3, 5), 1), Group((1, 2), 2), Group((4, 6), 1))
     pairs, _ = mixer_pairs(groups, "xy-complete")
     assert {frozenset(pair) for pair in pairs} == {frozenset(p) for p in ((0, 3), (0, 5), (3, 5), (4, 6))}
 
 
-def test_rounds_of_a_complete_mixer_are_as_few_as_qubits():
+def test_a_complete_mixer_is_at_most_as_deep_as_it_has_qubits():
     problem = BlockProblem(np.zeros((12, 12)), cardinality=1)
     ansatz = Ansatz.of(problem, 1, "xy-complete")
     assert qaoa_circuit(ansatz, measure=False).depth() - dicke_circuit(12, 1).depth() <= 12
 
 
-def test_a_gamma_without_gates_takes_no_value():
+def test_a_gamma_without_gates_gets_no_value():
     circuit = qaoa_circuit(Ansatz.of(BlockProblem(np.zeros((3, 3)), cardinality=1), 2, "xy-ring"))
     assert parameter_values(circuit, [1.0, 2.0, 3.0, 4.0]) == [3.0, 4.0]

@@ -1,4 +1,4 @@
-"""Devices of qiskit-ibm-runtime: what is missing is said at once, jobs are waited for, snapshots are simulated."""
+"""Devices of qiskit-ibm-runtime: what is missing is reported, jobs are awaited, snapshots are simulated."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def problem():
 
 
 class Queue:
-    """A V2 sampler whose jobs wait in a queue for some looks, as a service's do."""
+    """A V2 sampler whose jobs stay queued for a number of checks, like those of a service."""
 
-    def __init__(self, looks, failure=None):
-        self.looks, self.failure, self.cancelled = looks, failure, False
+    def __init__(self, checks, failure=None):
+        self.checks, self.failure, self.cancelled = checks, failure, False
         self._sampler = StatevectorSampler(seed=0)
 
     def run(self, pubs, *, shots):
@@ -39,15 +39,15 @@ class Queue:
             raise self.failure
 
         def in_final_state():
-            self.looks -= 1
-            return self.looks < 0
+            self.checks -= 1
+            return self.checks < 0
 
         def cancel():
             self.cancelled = True
 
         return types.SimpleNamespace(
             job_id=lambda: "job-1", in_final_state=in_final_state, cancel=cancel, result=job.result,
-            status=lambda: "QUEUED" if self.looks > 1 else "RUNNING",
+            status=lambda: "QUEUED" if self.checks > 1 else "RUNNING",
         )  # fmt: skip
 
 
@@ -57,7 +57,7 @@ def sample(problem, queue, should_end=lambda: False):
     return device, device.sample(circuit, np.array([0.5, 0.3]), 20, 0, should_end)
 
 
-def test_a_remote_job_is_waited_for_and_its_id_is_kept(problem, monkeypatch, caplog):
+def test_a_remote_job_is_awaited_and_its_id_is_kept(problem, monkeypatch, caplog):
     monkeypatch.setattr(samplers, "_POLL", 0.0)
     caplog.set_level("INFO", logger="solvers.qaoa.samplers")
     device, states = sample(problem, Queue(3))
@@ -72,7 +72,7 @@ def test_a_job_that_still_waits_is_cancelled_when_the_run_ends(problem, monkeypa
     monkeypatch.setattr(samplers, "_POLL", 0.0)
     queue = Queue(1000)
     with pytest.raises(SolverError, match="job-1"):
-        sample(problem, queue, should_end=lambda: queue.looks < 990)
+        sample(problem, queue, should_end=lambda: queue.checks < 990)
     assert queue.cancelled
 
 
@@ -82,10 +82,10 @@ def test_a_job_that_still_waits_is_cancelled_when_the_run_ends(problem, monkeypa
         (ConnectionError("no route"), RemoteError),
         (type("ApiError", (Exception,), {"status_code": 503})("busy"), RemoteError),
         (type("ApiError", (Exception,), {"status_code": 429})("too many"), RemoteError),
-        (type("ApiError", (Exception,), {"status_code": 401})("who?"), ServiceError),
+        (type("ApiError", (Exception,), {"status_code": 401})("unauthorized"), ServiceError),
     ],
 )
-def test_what_passes_and_what_does_not_are_told_apart(problem, failure, kind):
+def test_temporary_and_permanent_failures_are_distinguished(problem, failure, kind):
     with pytest.raises(kind, match="ibm:test failed"):
         sample(problem, Queue(0, failure))
 
@@ -101,13 +101,13 @@ def test_options_of_the_runtime_are_read_from_text():
 
 @pytest.mark.skipif(RUNTIME, reason="qiskit-ibm-runtime is installed")
 @pytest.mark.parametrize("sampler", ["fake:manila", "ibm:least_busy"])
-def test_without_the_runtime_the_extra_is_named(problem, sampler):
+def test_without_the_runtime_the_error_names_the_extra(problem, sampler):
     with pytest.raises(UnavailableError, match=r"hybrid-icbs\[ibm\]"):
         Qaoa(sampler=sampler).solve(problem)
     assert Qaoa(sampler=sampler).estimate(problem).fits
 
 
-def test_without_an_account_the_way_to_one_is_named(problem, monkeypatch, tmp_path):
+def test_without_an_account_the_error_says_how_to_set_one(problem, monkeypatch, tmp_path):
     pytest.importorskip("qiskit_ibm_runtime")
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("QISKIT_IBM_TOKEN", raising=False)

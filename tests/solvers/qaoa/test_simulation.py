@@ -1,4 +1,4 @@
-"""The exact simulations are the circuits' own states, and their gradients are derivatives."""
+"""The exact simulations agree with Qiskit, and their gradients with finite differences."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_amplitudes_are_those_of_qiskit(name, mixer, reps, warm):
 
 @pytest.mark.parametrize("cvar", [1.0, 0.3])
 @pytest.mark.parametrize("mixer", MIXERS)
-def test_gradients_are_the_derivatives(mixer, cvar):
+def test_gradients_agree_with_finite_differences(mixer, cvar):
     problem = PROBLEMS["groups"]
     simulation = Simulation.of(problem, ansatz_of(problem, 2, mixer, warm=True))
     angles = np.random.default_rng(5).normal(size=4)

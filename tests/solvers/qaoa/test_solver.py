@@ -1,4 +1,4 @@
-"""The `qaoa` backend: Qiskit's samples told as they are, answers that are feasible and better."""
+"""The `qaoa` backend: samples are reported as measured; answers are feasible and polished."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def random_problem(n=6, k=3, seed=0, **options):
 
 
 @pytest.mark.parametrize("sampler", LOCAL)
-def test_every_local_sampler_answers_and_repeats_itself(sampler):
+def test_every_local_sampler_solves_and_is_deterministic(sampler):
     problem = random_problem()
     solver = Qaoa(sampler=sampler, reps=1, shots=200)
     first, second = (solver.solve(problem, seed=3) for _ in range(2))
@@ -54,7 +54,7 @@ def test_noiseless_samples_keep_the_cardinality_and_have_the_expected_energy(sam
     assert abs(info["raw"]["mean"] - info["expected"]) < 5 * deviation
 
 
-def test_noise_breaks_the_cardinality_and_repair_mends_it():
+def test_noise_breaks_the_cardinality_and_repair_restores_it():
     problem = random_problem()
     answer = Qaoa(sampler="noisy:1", reps=1, shots=300, polish=False).solve(problem, seed=0)
     assert 0.0 < answer.info["raw"]["feasible"] < 1.0
@@ -64,7 +64,7 @@ def test_noise_breaks_the_cardinality_and_repair_mends_it():
     assert other.info["raw"] != answer.info["raw"]  # another device
 
 
-def test_mixer_x_needs_a_penalty_and_tells_it():
+def test_mixer_x_needs_a_penalty_and_reports_it():
     problem = random_problem()
     answer = Qaoa(mixer="x", penalty=2.5, shots=500).solve(problem, seed=0)
     assert answer.info["penalty"] == 2.5
@@ -74,7 +74,7 @@ def test_mixer_x_needs_a_penalty_and_tells_it():
     assert Qaoa().solve(problem, seed=0).info["penalty"] is None
 
 
-def test_raw_samples_are_told_apart_from_what_polish_makes_of_them():
+def test_raw_samples_are_reported_apart_from_polished_ones():
     problem = random_problem(n=12, k=6, seed=4)
     settings = {"shots": 3, "reps": 1, "starts": 1}
     raw = Qaoa(polish=False, **settings).solve(problem, seed=0)
@@ -86,7 +86,7 @@ def test_raw_samples_are_told_apart_from_what_polish_makes_of_them():
     assert polished.first.energy < raw.first.energy
 
 
-def test_groups_are_kept_by_every_sample():
+def test_every_sample_has_the_ones_of_each_group():
     problem = random_problem(n=8, k=2, groups=np.arange(8) // 4)
     answer = Qaoa(shots=300, polish=False).solve(problem, seed=0)
     assert answer.info["raw"]["feasible"] == 1.0
@@ -115,7 +115,7 @@ def test_cvar_trades_the_mean_for_the_best_outcomes():
     assert best[1] < best[0]
 
 
-def test_angles_can_be_optimised_on_the_sampler_itself():
+def test_angles_can_be_optimised_on_the_sampler():
     problem = random_problem(n=6, k=3, seed=5)
     exact = Qaoa(reps=1).solve(problem, seed=0)
     answer = Qaoa(reps=1, angles="sampler", iterations=40, sampler="statevector").solve(problem, seed=0)
@@ -128,11 +128,11 @@ def test_angles_transfer_from_an_earlier_block():
     first, second = random_problem(n=8, k=4, seed=6), random_problem(n=10, k=5, seed=7)
     angles = Qaoa().solve(first, seed=0).info["angles"]
     own = Qaoa().solve(second, seed=0).info
-    carried = Qaoa(transfer_from=angles).solve(second, seed=0).info
-    assert carried["angles"] == angles
-    assert carried["evaluations"] == 0
+    given = Qaoa(transfer_from=angles).solve(second, seed=0).info
+    assert given["angles"] == angles
+    assert given["evaluations"] == 0
     mean = second.random_mean_energy()
-    assert carried["expected"] - mean < 0.7 * (own["expected"] - mean)
+    assert given["expected"] - mean < 0.7 * (own["expected"] - mean)
     text = ",".join(map(repr, angles))
     assert get_solver(f"qaoa?transfer_from={text}") == Qaoa(transfer_from=angles)
 
@@ -145,7 +145,7 @@ def test_angles_transfer_from_an_earlier_block():
     ],
     ids=["statevector", "a device with a coupling map"],
 )
-def test_a_sampler_of_the_callers_own_runs_the_circuit(sampler):
+def test_the_callers_own_sampler_runs_the_circuit(sampler):
     problem = random_problem()
     answer = Qaoa(sampler=sampler, reps=1, shots=300).solve(problem, seed=0)
     assert answer.first.energy == pytest.approx(optimum(problem))
@@ -168,7 +168,7 @@ def test_larger_blocks_are_refused_before_anything_is_allocated_and_decomposed_i
 
 def test_too_many_amplitudes_are_refused_with_their_number():
     class Device(StatevectorSampler):
-        """A sampler whose number of qubits nobody knows."""
+        """A sampler without a known number of qubits."""
 
     problem = random_problem(n=36, k=18)
     solver = Qaoa(sampler=Device())
@@ -179,7 +179,7 @@ def test_too_many_amplitudes_are_refused_with_their_number():
     assert solver.estimate(few).fits
 
 
-def test_an_estimate_tells_gates_depth_memory_and_shots():
+def test_an_estimate_names_gates_depth_memory_and_shots():
     problem = random_problem(n=10, k=5)
     estimate = Qaoa().estimate(problem)
     for part in ("10 qubits", "two-qubit gates", "depth", "1024 shots", "MB"):
@@ -202,7 +202,7 @@ def test_a_target_and_a_stop_end_the_search():
 
 
 def test_a_time_limit_ends_the_search_for_angles(monkeypatch):
-    seconds = itertools.count(0.0, 0.01)  # each look at the clock is a hundredth of a second later than the last
+    seconds = itertools.count(0.0, 0.01)  # each reading of the clock is 0.01 s after the one before
     monkeypatch.setattr("solvers.run.clock", lambda: next(seconds))
     answer = Qaoa(reps=4, starts=10_000).solve(random_problem(n=14, k=7), seed=0, time_limit=2.0)
     assert answer.info["ended_by"] == "time_limit"
@@ -210,7 +210,7 @@ def test_a_time_limit_ends_the_search_for_angles(monkeypatch):
     assert answer.info["timing"]["solve"] < 2.5
 
 
-def test_the_record_is_json_and_tells_the_circuit():
+def test_the_record_is_json_and_describes_the_circuit():
     info = Qaoa().solve(random_problem(), seed=0).info
     assert json.loads(json.dumps(info)) == info
     assert info["circuit"]["qubits"] == 6
@@ -220,7 +220,7 @@ def test_the_record_is_json_and_tells_the_circuit():
 
 
 @pytest.mark.parametrize(
-    ("options", "complaint"),
+    ("options", "message"),
     [
         ({"reps": 0}, "reps 0"),
         ({"shots": 1.5}, "shots 1.5"),
@@ -242,8 +242,8 @@ def test_the_record_is_json_and_tells_the_circuit():
         ({"runtime_options": "twirling"}, "must be KEY:VALUE"),
     ],
 )
-def test_options_that_make_no_sense_are_refused(options, complaint):
-    with pytest.raises(OptionError, match=complaint):
+def test_invalid_options_are_refused(options, message):
+    with pytest.raises(OptionError, match=message):
         Qaoa(**options)
 
 

@@ -1,4 +1,4 @@
-"""Rows that share a matrix: what the search says is true, and as good as looking at every state."""
+"""Row problems: reported errors are exact, and answers on small rows are mostly the best of all states."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def layer(seed: int, d: int, rows: int = 4) -> tuple[np.ndarray, np.ndarray]:
 
 
 def refitted(H: np.ndarray, w: np.ndarray, x: np.ndarray) -> tuple[float, np.ndarray]:
-    """The least error with x pruned, by the normal equations, and the weights that have it."""
+    """The least error with x pruned, by the normal equations, and its weights."""
     kept = np.flatnonzero(x == 0)
     v = np.zeros(len(w))
     v[kept] = np.linalg.solve(H[np.ix_(kept, kept)], (H @ w)[kept])
@@ -78,7 +78,7 @@ def test_most_answers_on_small_rows_are_the_best_of_all_states() -> None:
     assert errors.sum() < 1.1 * sum(best)
 
 
-def test_swaps_improve_on_the_greedy_answer_and_a_start_is_kept() -> None:
+def test_swaps_improve_the_greedy_answer_and_a_start_is_kept() -> None:
     H, W = layer(6, 40, rows=10)
     inverse, none = np.linalg.inv(H), np.zeros((10, 40))
     start, _, greedy = solve_refitted_rows(inverse, W, none, 20, swaps=0)
@@ -103,12 +103,12 @@ def test_elimination_costs_add_up_to_the_refitted_errors(seed: int, d: int) -> N
             assert cost[:pruned].sum() == pytest.approx(refitted(H, w, x)[0], rel=1e-6, abs=1e-8)
 
 
-# The error as it stands
+# The error without refitting
 
 
 @some
 @given(st.integers(0, 2**32 - 1), st.sampled_from([None, 4]))
-def test_the_search_answers_the_scaled_block_problem(seed: int, group: int | None) -> None:
+def test_answers_have_the_energy_of_the_scaled_block_problem(seed: int, group: int | None) -> None:
     H, W = layer(seed, 8)
     start = np.tile([1, 1, 0, 0, 0, 1, 1, 0], (len(W), 1))
     X, energies = solve_rows(H, W, start, group=group, seed=1)
@@ -122,9 +122,9 @@ def test_the_search_answers_the_scaled_block_problem(seed: int, group: int | Non
         assert energy <= problem.energy(begun) * (1 + 1e-12)
 
 
-def test_a_search_ends_where_the_best_energy_is_small_beside_the_rounding_of_others() -> None:
-    # One weight of next to no cost is pruned. Energies that are kept up step by step lose more than its energy has, so
-    # coming back to it again and again can look better each time.
+def test_a_search_ends_if_the_best_energy_is_below_the_rounding_of_others() -> None:
+    # One weight of almost no cost is pruned. Energies updated step by step lose more than this cost to rounding, so
+    # the same state can look better each time the search returns to it.
     for seed in range(8):
         rng = np.random.default_rng(seed)
         X = rng.standard_normal((32, 16)) @ rng.standard_normal((16, 16))
@@ -146,7 +146,7 @@ def test_small_rows_are_solved_to_the_best_of_all_states() -> None:
 
 @some
 @given(st.integers(0, 2**32 - 1), st.integers(1, 9))
-def test_growing_takes_the_cheapest_each_time_and_tells_its_cost(seed: int, d: int) -> None:
+def test_growing_adds_the_cheapest_variable_and_reports_its_cost(seed: int, d: int) -> None:
     B, W = layer(seed, d)
     _, order, costs = grow_rows(B, W, np.zeros(W.shape), d, record=True)
     for w, sequence, cost in zip(W, order, costs, strict=True):
@@ -158,13 +158,13 @@ def test_growing_takes_the_cheapest_each_time_and_tells_its_cost(seed: int, d: i
             x[variable] = 1
 
 
-def test_growing_in_groups_keeps_to_them() -> None:
+def test_growing_keeps_the_limit_of_each_group() -> None:
     B, W = layer(8, 12)
     X, _, _ = grow_rows(B, W, np.zeros(W.shape), 6, group=4, most=2)
     assert (X.reshape(-1, 3, 4).sum(2) == 2).all()
 
 
-# All of them
+# Both errors
 
 
 @pytest.mark.parametrize("threads", [1, 2, 7])
@@ -179,7 +179,7 @@ def test_answers_depend_on_the_seed_and_not_on_the_threads(threads: int) -> None
     assert all(np.array_equal(a, b) for a, b in zip(one_refit, other_refit, strict=True))
 
 
-def test_what_the_caller_gave_is_left_alone() -> None:
+def test_arguments_are_not_modified() -> None:
     H, W = layer(10, 8)
     start = np.tile([1, 0], (4, 4)).astype(np.uint8)
     kept = start.copy()
@@ -188,7 +188,7 @@ def test_what_the_caller_gave_is_left_alone() -> None:
     assert np.array_equal(start, kept)
 
 
-def test_what_does_not_fit_is_refused() -> None:
+def test_invalid_arguments_are_refused() -> None:
     H, W = layer(11, 8)
     with pytest.raises(OptionError, match=r"square"):
         solve_rows(H[:4], W, np.zeros(W.shape))
