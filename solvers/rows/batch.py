@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,28 @@ UintArray = npt.NDArray[np.uint8]
 Int64Array = npt.NDArray[np.int64]
 
 _PIECES = 8  # pieces of rows per thread, as some rows take longer than others
+
+
+class Rows(NamedTuple):
+    """Rows that share one matrix, as the kernels take them.
+
+    Attributes:
+        matrix: B, or inv(H) for refitted errors, symmetric, C-contiguous [d, d].
+        scales: the scales or weights of each row [R, d].
+        states: the state of each row, which kernels replace [R, d].
+        width: variables of a group, a divisor of d; 0 if the whole row is one group.
+        most: most ones of a group, for kernels that add ones where width > 0.
+    """
+
+    matrix: Float64Array
+    scales: Float64Array
+    states: UintArray
+    width: int
+    most: int
+
+    def part(self, rows: slice) -> Rows:
+        """Some of the rows; their arrays are views."""
+        return self._replace(scales=self.scales[rows], states=self.states[rows])
 
 
 def solve_rows(
@@ -57,14 +79,14 @@ def solve_rows(
     """
     from solvers.rows.search import tabu_rows
 
-    B, S, X, width = _checked(matrix, scales, states, group)
-    d = B.shape[0]
+    rows = _checked(matrix, scales, states, group)
+    count, d = rows.scales.shape
     steps = max(50, min(500, d)) if patience is None else patience
     tenure = max(2, min(20, d // 20))
-    streams = np.random.SeedSequence([seed]).generate_state(len(S), np.uint64).astype(np.uint64, copy=False)
-    energies = np.empty(len(S))
-    _spread(lambda i: tabu_rows(B, S[i], X[i], width, steps, tenure, streams[i], energies[i]), len(S), threads)
-    return X, energies
+    streams = np.random.SeedSequence([seed]).generate_state(count, np.uint64).astype(np.uint64, copy=False)
+    energies = np.empty(count)
+    _spread(lambda i: tabu_rows(rows.part(i), steps, tenure, streams[i], energies[i]), count, threads)
+    return rows.states, energies
 
 
 def grow_rows(
@@ -99,12 +121,12 @@ def grow_rows(
     """
     from solvers.rows.search import grow_rows as kernel
 
-    B, S, X, width = _checked(matrix, scales, states, group)
-    wanted = _counts(counts, X, width, most)
+    rows = _checked(matrix, scales, states, group, most)
+    wanted = _counts(counts, rows)
     recorded = int(wanted.max(initial=0)) if record else 0
-    order, costs = np.zeros((len(S), recorded), np.int64), np.zeros((len(S), recorded))
-    _spread(lambda i: kernel(B, S[i], X[i], wanted[i], width, most, order[i], costs[i]), len(S), threads)
-    return X, order, costs
+    order, costs = np.zeros((len(wanted), recorded), np.int64), np.zeros((len(wanted), recorded))
+    _spread(lambda i: kernel(rows.part(i), wanted[i], order[i], costs[i]), len(wanted), threads)
+    return rows.states, order, costs
 
 
 def solve_refitted_rows(
@@ -144,16 +166,14 @@ def solve_refitted_rows(
     """
     from solvers.rows.refit import search_refitted
 
-    C, W, X, width = _checked(inverse, weights, states, group)
-    _check_inverse(C)
-    wanted = _counts(counts, X, width, most)
-    limit = C.shape[0] if swaps is None else swaps
-    out, errors = np.empty(W.shape), np.empty(len(W))
-    _spread(
-        lambda i: search_refitted(C, W[i], X[i], wanted[i], width, most, limit, out[i], errors[i]), len(W), threads
-    )  # fmt: skip
+    rows = _checked(inverse, weights, states, group, most)
+    _check_inverse(rows.matrix)
+    wanted = _counts(counts, rows)
+    limit = len(rows.matrix) if swaps is None else swaps
+    out, errors = np.empty(rows.scales.shape), np.empty(len(wanted))
+    _spread(lambda i: search_refitted(rows.part(i), wanted[i], limit, out[i], errors[i]), len(wanted), threads)
     _check_finite(out)
-    return X, out, errors
+    return rows.states, out, errors
 
 
 def elimination_costs(
@@ -176,9 +196,10 @@ def elimination_costs(
     """
     from solvers.rows.refit import eliminate_rows
 
-    C, W, _, _ = _checked(inverse, weights, np.zeros(np.shape(weights), np.uint8), None)
+    rows = _checked(inverse, weights, np.zeros(np.shape(weights), np.uint8), None)
+    C, W = rows.matrix, rows.scales
     _check_inverse(C)
-    wanted = _counts(counts, np.zeros(W.shape, np.uint8), 0, 0)
+    wanted = _counts(counts, rows)
     steps = int(wanted.max(initial=0))
     order, costs = np.zeros((len(W), steps), np.int64), np.zeros((len(W), steps))
     _spread(lambda i: eliminate_rows(C, W[i], wanted[i], order[i], costs[i]), len(W), threads)
@@ -187,8 +208,8 @@ def elimination_costs(
 
 
 def _checked(
-    matrix: npt.ArrayLike, rows: npt.ArrayLike, states: npt.ArrayLike, group: int | None
-) -> tuple[Float64Array, Float64Array, UintArray, int]:
+    matrix: npt.ArrayLike, rows: npt.ArrayLike, states: npt.ArrayLike, group: int | None, most: int = 0
+) -> Rows:
     B, S = np.ascontiguousarray(matrix, np.float64), np.ascontiguousarray(rows, np.float64)
     X = np.array(states, np.uint8, order="C")  # a copy: the kernels write to it
     if B.ndim != 2 or B.shape[0] != B.shape[1]:
@@ -202,12 +223,13 @@ def _checked(
         raise OptionError("the shared matrix and the rows must be made of finite numbers")
     if group is not None and (group < 1 or len(B) % group):
         raise OptionError(f"groups of {group} do not divide rows of {len(B)} variables")
-    return B, S, X, group or 0
+    return Rows(B, S, X, group or 0, most)
 
 
-def _counts(counts: npt.ArrayLike, X: UintArray, width: int, most: int) -> Int64Array:
+def _counts(counts: npt.ArrayLike, rows: Rows) -> Int64Array:
+    X, width = rows.states, rows.width
     wanted = np.ascontiguousarray(np.broadcast_to(np.asarray(counts, np.int64), (len(X),)))
-    room = X.shape[1] // width * most if width else X.shape[1]
+    room = X.shape[1] // width * rows.most if width else X.shape[1]
     wrong = (wanted > room) | (wanted < X.sum(axis=1, dtype=np.int64))
     if wrong.any():
         row = int(wrong.argmax())

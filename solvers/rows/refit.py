@@ -52,20 +52,18 @@ def sweep(T, k, sign, column):  # type: ignore[no-untyped-def]
 
 
 @compiled(nogil=True, fastmath=True, error_model="numpy")
-def search_refitted(inverse, W, X, counts, width, most, swaps, out, errors):  # type: ignore[no-untyped-def]
+def search_refitted(rows, counts, swaps, out, errors):  # type: ignore[no-untyped-def]
     """Prune each row greedily to its count, then apply the best swap as long as one lowers the refitted error.
 
-    Arrays:
-        inverse: inv(H), float64 [d, d].
-        W: weights w, float64 [R, d].
-        X: states, uint8 [R, d], 1 = pruned: the start (all zeros for a greedy start) and, at the end, the answer.
-        counts: final number of pruned variables of each row, int64 [R]; at least as many as X has.
-        width: variables of a group, a divisor of d; 0 where the whole row is one.
-        most: most pruned variables of a group (where width > 0).
+    Args:
+        rows: :class:`solvers.rows.batch.Rows`; the matrix is inv(H), the scales are w. The initial states, 1 = pruned,
+            are replaced by the answers.
+        counts: final number of pruned variables of each row, int64 [R]; at least as many as its initial state has.
         swaps: most swaps of a row.
-        out: refitted weights, zero where pruned, float64 [R, d].
-        errors: refitted errors, float64 [R].
+        out: receives the refitted weights, zero where pruned, float64 [R, d].
+        errors: receives the refitted errors, float64 [R].
     """
+    inverse, W, X, width, most = rows
     d = W.shape[1]
     T, column = np.empty((d + 1, d + 1)), np.empty(d + 1)
     scratch = np.empty((4, d))
@@ -167,11 +165,12 @@ def eliminate_rows(inverse, W, counts, order, costs):  # type: ignore[no-untyped
 
     The inverse of the kept sub-matrix shrinks with every step: pruning all d takes d^3 / 3 multiplications per row.
 
-    Arrays:
-        inverse, W: as in `search_refitted`.
+    Args:
+        inverse: inv(H), float64 [d, d].
+        W: weights w, float64 [R, d].
         counts: variables to prune of each row, int64 [R].
-        order: variable pruned at each step, int64 [R, c]; c is at least the largest count.
-        costs: increase of the refitted error at each step, float64 [R, c].
+        order: receives the variable pruned at each step, int64 [R, c]; c is at least the largest count.
+        costs: receives the increase of the refitted error at each step, float64 [R, c].
     """
     d = W.shape[1]
     C, v, column = np.empty((d, d)), np.empty(d), np.empty(d)

@@ -35,23 +35,21 @@ def fields_of(B, s, x, F):  # type: ignore[no-untyped-def]
 
 
 @compiled(nogil=True, fastmath=True, error_model="numpy")
-def tabu_rows(B, S, X, width, patience, tenure, streams, energies):  # type: ignore[no-untyped-def]
-    """Tabu search by swaps for each row; the best states found replace X.
+def tabu_rows(rows, patience, tenure, streams, energies):  # type: ignore[no-untyped-def]
+    """Tabu search by swaps for each row; the best states found replace `rows.states`.
 
     A step takes the best variable to set to 0 that is not tabu, and the best to set to 1 in exchange; with groups of
     `width` consecutive variables, the best pair within any group. Both are then tabu for `tenure` steps and up to as
     many more at random.
 
-    Arrays:
-        B: couplings, symmetric, float64 [d, d].
-        S: scales, float64 [R, d].
-        X: states, uint8 [R, d].
-        width: variables of a group, a divisor of d; 0 where the whole row is one.
+    Args:
+        rows: :class:`solvers.rows.batch.Rows`; the scales are s.
         patience: steps without a better state after which a row ends.
         tenure: steps for which a swapped variable is tabu, at least 1.
         streams: random streams, uint64 [R].
-        energies: energies of the states left in X, float64 [R].
+        energies: receives the energies of the best states, float64 [R].
     """
+    B, S, X, width, _ = rows
     d = B.shape[0]
     F, own, free_at = np.empty(d), np.empty(d), np.empty(d, np.int64)
     leaving, entering = np.empty(d), np.empty(d)
@@ -127,16 +125,16 @@ def _best_swap(B, s, leaving, entering, width):  # type: ignore[no-untyped-def]
 
 
 @compiled(nogil=True, fastmath=True, error_model="numpy")
-def grow_rows(B, S, X, counts, width, most, order, costs):  # type: ignore[no-untyped-def]
+def grow_rows(rows, counts, order, costs):  # type: ignore[no-untyped-def]
     """Add ones to each row's state, the cheapest first, up to `counts`.
 
-    Arrays:
-        B, S, X, width: as in `tabu_rows`; X is the start and becomes the end.
+    Args:
+        rows: as in `tabu_rows`, with initial states, which are replaced by the final ones.
         counts: ones of each row at the end, int64 [R].
-        most: most ones of a group (where width > 0).
-        order: variable added at each step, int64 [R, c] with c the largest count, or [R, 0] to record nothing.
-        costs: increase of the energy at each step, float64, shaped like `order`.
+        order: receives the variable added at each step, int64 [R, c], c the largest count, or [R, 0] to record nothing.
+        costs: receives the increase of the energy at each step, float64, shaped like `order`.
     """
+    B, S, X, width, most = rows
     d = B.shape[0]
     F, own, price = np.empty(d), np.empty(d), np.empty(d)
     for a in range(S.shape[0]):
