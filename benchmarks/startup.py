@@ -1,8 +1,8 @@
 """Processor seconds until a command has done its work: `solve` with a warm and a fresh compile cache, and imports.
 
     python benchmarks/startup.py
-    git worktree add /tmp/before HEAD~1
-    python benchmarks/startup.py --other /tmp/before      the same of another checkout, in turns, and the ratio
+    git worktree add ../before HEAD~1
+    python benchmarks/startup.py --other ../before      the same of another checkout, in turns, and the ratio
 
 Each figure is the median of --runs runs, user and system time of the command's process and its children. A fresh
 cache is a new, empty NUMBA_CACHE_DIR for every run; a warm one was filled by the same command. The bars hold on two

@@ -1,7 +1,7 @@
 """Two versions of a solver in turns on one core: milliseconds of a whole solve to a target, on real blocks and MDPLIB.
 
-    git worktree add /tmp/before HEAD~1
-    python benchmarks/versions.py /tmp/before --blocks layer --seeds 40
+    git worktree add ../before HEAD~1
+    python benchmarks/versions.py ../before --blocks layer --seeds 40
 
 A machine whose speed wavers tells nothing of a tenth between two runs. Here each version is a process of its own on the
 same core, and they solve the same problem with the same seed one after the other, twice, of which the quicker counts.
