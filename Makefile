@@ -61,5 +61,5 @@ $(DOCS): $(PACKAGE)
 	@touch $@
 
 clean:
-	rm -rf .venv build dist docs/_build docs/gallery docs/sg_execution_times.rst .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist docs/_build docs/gallery .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

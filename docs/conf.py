@@ -8,6 +8,8 @@ from importlib.metadata import version as installed_version
 from pathlib import Path
 
 from docutils import nodes
+from sphinx import addnodes
+from sphinx.errors import ExtensionError
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # the checkout's packages, not installed ones
 
@@ -32,6 +34,7 @@ python_maximum_signature_line_length = 90
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 napoleon_numpy_docstring = False
+napoleon_use_ivar = True
 doctest_global_setup = "import warnings; warnings.simplefilter('error')"
 doctest_test_doctest_blocks = ""  # docstrings' examples are run by pytest; here run those of the pages (see `pycon`)
 
@@ -45,6 +48,7 @@ sphinx_gallery_conf = {
     "abort_on_example_error": True,
     "remove_config_comments": True,
     "show_memory": False,
+    "write_computation_times": False,  # its page loads scripts from other hosts
     "show_signature": False,
 }
 
@@ -54,7 +58,7 @@ html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sourcelink = False
-html_sidebars = {"index": []}
+html_sidebars = {page: [] for page in ("index", "benchmarks", "ROADMAP")}
 html_theme_options = {
     "navbar_align": "left",
     "header_links_before_dropdown": 6,
@@ -110,7 +114,28 @@ def test_console_blocks(app, doctree):  # type: ignore[no-untyped-def]
             block["groups"] = ["default"]
 
 
+def link_gallery(app, doctree):  # type: ignore[no-untyped-def]
+    """Links to the files of examples, which a forge shows, lead to their pages in the gallery."""
+    for link in list(doctree.findall(addnodes.download_reference)):
+        if match := re.fullmatch(r"\.\./examples/(\w+)\.py", link["reftarget"]):
+            page = nodes.reference("", link.astext(), refuri=f"gallery/{match[1]}.html", internal=True)
+            link.replace_self(page)
+
+
+def refuse_remote_resources(app, exception):  # type: ignore[no-untyped-def]
+    """Fail if a page loads a script, style, font or image from another host: the site works offline."""
+    if exception is not None or app.builder.format != "html":
+        return
+    for page in Path(app.outdir).rglob("*.html"):
+        tags = re.findall(r"<(?:script|link|img|iframe|source)\b[^>]*>", page.read_text("utf-8"))
+        for tag in tags:
+            if re.search(r"""(?:src|href)=["'](?:https?:)?//""", tag):
+                raise ExtensionError(f"{page.name} loads from another host: {tag}")
+
+
 def setup(app):  # type: ignore[no-untyped-def]
     app.connect("builder-inited", write_settings_page)
     app.connect("autodoc-process-docstring", escape_prose)
     app.connect("doctree-read", test_console_blocks)
+    app.connect("doctree-read", link_gallery)
+    app.connect("build-finished", refuse_remote_resources)
