@@ -1,8 +1,8 @@
-"""Other people's solvers on a block: what each finds in so many seconds, on one core.
+"""Third-party solvers on a block: the energy that each finds within a time, on one core.
 
-None of them knows a cardinality, so each gets a penalty, p (sum x - k)^2 with p a multiple of mean|Q| sqrt(n), and is
-run with each of `PENALTIES`. States with too many or too few ones are repaired by our own code (greedily, by energy),
-and neither that nor making the model is counted in their time: what is compared is search.
+None of them supports a cardinality, so each runs with the penalty p (sum x - k)^2 for every p of `PENALTIES`, in units
+of mean|Q| sqrt(n). Infeasible states are repaired by our code (greedily, by energy). Neither the repair nor building
+the model counts in their time.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Peer:
         self._search: Search = _SEARCHES[name](problem, size)
 
     def best_in(self, seconds: float, seed: int) -> float:
-        """The energy of the best state that it finds in so many seconds, repaired where that is needed."""
+        """The energy of the best state found within a time, repaired if infeasible."""
         states, _ = repair(self._problem, self._search(seconds, seed))
         return float(self._problem.energy(states).min())
 
@@ -99,9 +99,9 @@ def _simulated_bifurcation(problem: BlockProblem, penalty: float) -> Search:
 
 
 def _annealer(anneal: Callable[[int, int], np.ndarray]) -> Search:
-    """An annealer without a clock, as a search of so many seconds: one read of as many sweeps as fit.
+    """An annealer without a time limit, run for a time: one read of as many sweeps as fit.
 
-    The time that a call takes apart from its sweeps, such as reading the model, is not charged to it.
+    The time of a call outside its sweeps, such as reading the model, is not counted.
     """
     anneal(1, 0)
     fixed, took, sweeps = min(_work(lambda: anneal(1, 0)) for _ in range(3)), 0.0, _TRIAL_SWEEPS
@@ -113,7 +113,7 @@ def _annealer(anneal: Callable[[int, int], np.ndarray]) -> Search:
 
 
 def _work(call: Callable[[], object]) -> float:
-    """Seconds that this thread works on a call."""
+    """Processor seconds of a call in this thread."""
     begun = time.thread_time()
     call()
     return time.thread_time() - begun

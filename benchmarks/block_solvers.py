@@ -1,24 +1,24 @@
-"""How fast `sa` and `tabu` are on block problems, beside other people's solvers, in one process on one core.
+"""Speed of `sa` and `tabu` on block problems, compared with third-party solvers, in one process on one core.
 
     python benchmarks/block_solvers.py [--quick] [--only real,mdplib,large,million,limits] [--blocks PATTERN]
                                        [--peers-again]
 
-Five parts, each with the bar that it is held to:
+Five parts, each with its bar:
 
 - real: dense pruning blocks of n = 1024 and 2048 (real_blocks.py). Each peer (block_peers.py: dwave-samplers'
   TabuSampler and SimulatedAnnealingSampler, OpenJij's SASampler, simulated bifurcation) gets 10 s with each of three
   penalties, and with the best of them 10 s with each of two more seeds; the target is the best energy of all; the time
-  that a peer needs is the least of 0.1, 0.3, 1, 3 and 10 s in which a seed of the three finds its best of 10 s again.
-  `tabu` reaches the target in at most 1/100 of that, a whole `solve` from a random state, median of its seeds. Next to
-  it stands what one state takes, which no solve does without. An hour goes by with the peers: what they found on a
-  block is kept in runs/benchmarks for the next time.
+  of a peer is the least of 0.1, 0.3, 1, 3 and 10 s in which one of the three seeds finds its best of 10 s.
+  `tabu` reaches the target in at most 1/100 of that, a whole `solve` from a random state, median of its seeds. The
+  time for one state, which every solve needs, is printed too. The peers take an hour; their results are kept in
+  runs/benchmarks.
 - mdplib: the instances of n = 500 of the maximum-diversity library. `tabu` reaches the best value known with every one
   of 100 seeds within 1 s each, in a median time of less than 0.05 s.
 - large: a random instance of that class, n = 2,000, m = 200 (distances uniform in 0 .. 10, two digits). The target is
-  the best of a 10-minute run of another seed, which is kept in runs/benchmarks; `tabu` within 20 s in 15 of 20.
-- million: a low-rank block of n = 1,000,000, rank 200, in a process of its own. `sa` anneals it for 10 sweeps in less
+  the best of a 10-minute run with another seed, kept in runs/benchmarks; `tabu` within 20 s in 15 of 20.
+- million: a low-rank block of n = 1,000,000, rank 200, in a separate process. `sa` anneals it for 10 sweeps in less
   than 5 s with a peak memory of less than 2 GB, and a proposal takes at most twice as long as at n = 100,000.
-- limits: moves a second, and what share of the machine's measured bandwidth or arithmetic they are
+- limits: moves per second, as a share of the machine's measured bandwidth or arithmetic
   (machine_limits.py); no bar.
 
 Models and data are found through HYBRID_ICBS_DATA (default: ../shared/data beside the repository). Compilation is not
@@ -129,7 +129,7 @@ def real(arguments: argparse.Namespace) -> None:
 
 
 def seconds_of_a_state(problem: BlockProblem) -> float:
-    """What every solve of a dense problem spends on one state: the rows of its ones added up, and its exact energy."""
+    """Seconds for one state of a dense problem: the sum of the rows of its ones, and its exact energy."""
     import numpy as np
 
     from solvers.local.kernels.states import matrix_fields
@@ -148,7 +148,7 @@ def seconds_of_a_state(problem: BlockProblem) -> float:
 def _kept_peers(
     name: str, problem: BlockProblem, ladder: tuple[float, ...], *, again: bool
 ) -> dict[str, tuple[float, float]]:
-    """What the peers found on a block, kept in a file once it is known."""
+    """The peers' results on a block, from a file if they are known."""
     from solvers.remote.ledger import fingerprint
 
     file = REPOSITORY / "runs" / "benchmarks" / f"peers_{name}_{ladder[-1]:g}s.json"
@@ -161,7 +161,7 @@ def _kept_peers(
 
 
 def peers_on(problem: BlockProblem, ladder: tuple[float, ...]) -> dict[str, tuple[float, float]]:
-    """The best energy of each peer within the longest time of the ladder, and the least time in which it finds it."""
+    """The best energy of each peer within the longest time, and the shortest time in which it is found."""
     from block_peers import PEERS, PENALTIES, Peer
 
     found = {}
@@ -225,7 +225,7 @@ def large(arguments: argparse.Namespace) -> None:
 
 
 def diversity_instance(n: int, m: int, seed: int = 0) -> BlockProblem:
-    """Choose m of n so that their distances, uniform in 0 .. 10 with two digits, add up to most."""
+    """A maximum diversity problem: m of n elements, distances uniform in 0 .. 10 with two digits."""
     import numpy as np
 
     from problems import BlockProblem
@@ -235,7 +235,7 @@ def diversity_instance(n: int, m: int, seed: int = 0) -> BlockProblem:
 
 
 def _best_of_long_run(problem: BlockProblem, seconds: float) -> float:
-    """The best energy of so long a run, kept in a file once it is known."""
+    """The best energy of a long run, from a file if it is known."""
     file = REPOSITORY / "runs" / "benchmarks" / f"diversity_{problem.n}_{problem.cardinality}_{seconds:.0f}s.json"
     if not file.exists():
         energy = _solver("tabu").solve(problem, seed=12345, time_limit=seconds).first.energy
@@ -248,7 +248,7 @@ def _best_of_long_run(problem: BlockProblem, seconds: float) -> float:
 
 
 def million(arguments: argparse.Namespace) -> None:
-    """`sa` on low-rank blocks of 10^5 and 10^6 weights, each in a process of its own."""
+    """`sa` on low-rank blocks of 10^5 and 10^6 weights, each in a separate process."""
     rows, results = [], {}
     for n in (100_000, 1_000_000):
         command = [sys.executable, __file__, "--child", str(n)]
@@ -307,7 +307,7 @@ def _anneal_low_rank(n: int, rank: int = 200) -> dict[str, float]:
 
 
 def limits(arguments: argparse.Namespace) -> None:
-    """Moves a second, and what they are of what the machine can do."""
+    """Moves per second, and their share of the machine's limit."""
     from machine_limits import limits_table
 
     print("\nmoves on dense random problems, one core, seconds of processor time; first row: what the machine can do")
@@ -334,7 +334,7 @@ def seconds_to(
     start: np.ndarray | None,
     limit: float = LIMIT,
 ) -> tuple[float, float]:
-    """Seconds of a whole `solve` to a target, preparation and answer included: by the clock, and of the processor.
+    """Seconds of a whole `solve` to a target, preparation included: wall clock and processor time.
 
     The first is infinite where the target is missed.
     """

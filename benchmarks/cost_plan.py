@@ -1,7 +1,7 @@
-"""What a run does, counted: which steps how often at which sizes, and which bytes it holds at once.
+"""The work and memory of a run: how often it does each step at which size, and which bytes it holds.
 
-Counts follow the program: `by_layer`, `layerwise`, `allocation`, `rows`, `windows` and `update` for runs that go
-through the layers once, `pruner`, `gradients` and `merge` for those by blocks and rounds.
+Counts follow the code: `hybrid_icbs.layerwise` for runs by layer, `hybrid_icbs.blockwise` and `hybrid_icbs.gradients`
+for runs by blocks.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Work:
-    """A step done so many times at one size."""
+    """A step, its size, and how often it is done."""
 
     part: str
     step: str
@@ -85,7 +85,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Bytes:
-    """What is held: for the whole run, at a moment (the largest of these counts), or on disk."""
+    """Bytes held: throughout the run, temporarily (the largest counts), or on disk."""
 
     part: str
     bytes: float
@@ -93,12 +93,12 @@ class Bytes:
 
 
 def work_of(shapes: Shapes, settings: Settings) -> list[Work]:
-    """All that a run does."""
+    """All work of a run."""
     return list(_by_layer(shapes, settings) if settings.by_layer else _by_loss(shapes, settings))
 
 
 def bytes_of(shapes: Shapes, settings: Settings) -> list[Bytes]:
-    """All that a run holds beside the interpreter and its libraries, with `inplace=True`."""
+    """All memory of a run except the interpreter and libraries, with `inplace=True`."""
     weights = shapes.parameters * shapes.dtype.itemsize
     own = [
         Bytes("weights", weights, "run"),
@@ -109,7 +109,7 @@ def bytes_of(shapes: Shapes, settings: Settings) -> list[Bytes]:
 
 
 def peak(parts: list[Bytes]) -> float:
-    """Bytes of memory at the worst moment."""
+    """Peak memory in bytes."""
     moments = [each.bytes for each in parts if each.kind == "moment"]
     return sum(each.bytes for each in parts if each.kind == "run") + max(moments, default=0.0)
 
@@ -194,10 +194,10 @@ def _held_by_layer(shapes: Shapes, settings: Settings) -> Iterator[Bytes]:
 
 
 def layer_bytes(rows: int, d: int, settings: Settings) -> float:
-    """The most that work on one layer holds, its weight and its Gram matrix as it was gathered left out.
+    """Peak memory of the work on one layer, without its weight and Gram matrix.
 
     Counted in float64 arrays of the Gram matrix (a) and of the weight (b), at each stage; `predict_cost.py --measure`
-    prints it beside measured peaks.
+    compares it with measured peaks.
     """
     g = 1.0 if d > EXACT_UP_TO else 0.0  # a copy in float64; narrower ones are gathered so
     mean = 0.5 if d > EXACT_UP_TO else 1.0
@@ -272,7 +272,7 @@ def on_disk(shapes: Shapes) -> bool:
 
 
 def _activations(shapes: Shapes, settings: Settings) -> float:
-    """Bytes that the pass that was looked at keeps for its backward pass, and the gradients of its logits."""
+    """Bytes that a forward pass keeps for its backward pass, and the gradients of its logits."""
     logits = _logits(shapes) * shapes.tokens
     if not settings.checkpointing:
         return shapes.kept + logits / 2

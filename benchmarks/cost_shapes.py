@@ -1,7 +1,6 @@
-"""What a model would be, from its config alone: its layers, operations and activations. No weight is ever allocated.
+"""Layers, operations and activations of a model, from its config alone. No weight is allocated.
 
-The model is made and run under torch's fake tensors, which have shapes and no numbers, so that a model of any size
-takes seconds here and no memory.
+The model is built and run with torch's fake tensors, which have shapes but no data.
 """
 
 from __future__ import annotations
@@ -78,7 +77,7 @@ class Block:
         name: the module's name.
         matrices: the weights.
         forward: operations a token of a forward pass.
-        outputs: numbers a token of what it hands on.
+        outputs: numbers per token of its output.
     """
 
     name: str
@@ -92,13 +91,13 @@ class Shapes:
     """A model's sizes.
 
     Attributes:
-        name: what it is called here.
+        name: its name.
         dtype: of its weights.
         parameters: all of them, tied ones once.
         blocks: its decoder blocks in the order in which they run.
         head: operations a token outside the blocks, forward.
         vocabulary: logits a token.
-        tokens: of the pass that was looked at.
+        tokens: of the traced pass.
         kept: bytes that pass keeps for its backward pass, with gradients of the weights in scope.
         widest: the most numbers a token of any input or output of a layer in scope.
     """
@@ -132,7 +131,7 @@ def read_config(source: str) -> tuple[str, dict[str, Any]]:
     """Name and settings of a model: of a preset, a config.json, or a folder with one.
 
     Raises:
-        ValueError: there is none, or it cannot be read; the message says what to do.
+        ValueError: it does not exist or cannot be read; the message says what to do.
     """
     if source in PRESETS:
         return source, PRESETS[source]
@@ -162,7 +161,7 @@ def shapes_of(
         dtype: of the weights; None for the config's own.
 
     Raises:
-        ValueError: no language model, or one that transformers cannot make of these settings.
+        ValueError: not a language model, or transformers cannot build it from these settings.
     """
     import transformers
     from transformers.integrations.sdpa_attention import sdpa_attention_forward

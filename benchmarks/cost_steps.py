@@ -1,9 +1,8 @@
-"""The steps of which a pruning run is made, each measured here at a ladder of sizes, and what follows for others.
+"""The steps of a pruning run, measured at several sizes and extrapolated to others.
 
-A step takes some seconds a unit (a token, a row, a round), as a function of one size x (inputs of a layer, operations
-a token, weights). Between measured sizes the seconds are interpolated, logarithm by logarithm. Past the largest they
-grow with the power of x that the algorithm has, not with a smaller one that small sizes may show; where the number of
-iterations grows with x too, with the measured power.
+Seconds per unit (token, row, round) are a function of one size x (inputs of a layer, operations per token, weights).
+Between measured sizes they are interpolated in logarithms. Beyond the largest they grow with the algorithm's power of
+x, since small sizes can show a smaller one; if the number of iterations grows with x too, with the measured power.
 """
 
 from __future__ import annotations
@@ -73,12 +72,12 @@ class Step:
 
     Attributes:
         name: its name.
-        unit: what its seconds count.
+        unit: what the seconds are per.
         size: what x is.
         power: how its work grows with x.
-        iterated: whether its iterations grow with x too, in a way that only measurements tell.
-        measure: takes a width of the ladder, gives x and seconds a unit.
-        most: the widest that the program does it at.
+        iterated: whether its iterations grow with x too, by a power that is measured.
+        measure: maps a width to x and seconds per unit.
+        most: the largest width at which the program uses it.
     """
 
     name: str
@@ -127,7 +126,7 @@ class Rate:
 
     @property
     def held_out(self) -> float | None:
-        """What the others predict of the largest size, as a share of what was measured there."""
+        """The largest size as predicted from the others, divided by its measurement."""
         if len(self.points) < 3:
             return None
         x, seconds = self.points[-1]
@@ -177,12 +176,13 @@ def steps(setting: Setting) -> list[Step]:
 
 
 def clock() -> float:
-    """Seconds: with one thread those of the processor, which other work on the machine hardly touches."""
+    """Processor seconds with one thread, since other work on the machine hardly changes them; else wall-clock
+    seconds."""
     return time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()
 
 
 def timed(work: Callable[[], Any]) -> float:
-    """Seconds of some work: the median of three where it is quick."""
+    """Seconds of some work; the median of three if it is fast."""
 
     def once() -> float:
         begun = clock()
@@ -196,7 +196,8 @@ def timed(work: Callable[[], Any]) -> float:
 def inputs_like_a_models(d: int) -> torch.Tensor:
     """A Gram matrix [d, d] whose spectrum falls as 1/i in directions without preference, mean diagonal 1.
 
-    The layers of a trained model have spectra between i^-0.7 and i^-1.5; conjugate gradients take steps by it.
+    The layers of a trained model have spectra between i^-0.7 and i^-1.5; the iterations of conjugate gradients depend
+    on it.
     """
     rng = np.random.default_rng(0)
     spectrum = 1 / np.arange(1, d + 1)
@@ -231,7 +232,7 @@ class _Passes:
         return self._backward(d, False)
 
     def _backward(self, d: int, weights: bool) -> Measured:
-        """One sequence, which is what a large model takes at a time."""
+        """One sequence: the micro-batch of large models."""
         operations, model = self._model(d)
         ids = torch.zeros(1, self.length, dtype=torch.long)
         for name, p in model.named_parameters():
@@ -338,7 +339,7 @@ class _Layers:
         return self._made[1]
 
     def _rows(self, d: int, power: int) -> int:
-        """Rows that take some tenths of a second, and every thread its part."""
+        """Enough rows for some tenths of a second and for every thread."""
         return max(8 * self.threads, min(256, round(64 * (512 / d) ** power)))
 
 

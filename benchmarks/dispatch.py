@@ -1,15 +1,15 @@
-"""What it costs to send blocks elsewhere, and from when on that pays.
+"""The cost of sending blocks to other threads, processes or a Ray cluster, and from which solve time it is worth it.
 
     python benchmarks/dispatch.py [--workers 1,2] [--ways threads,processes,ray] [--sizes 256,1024,4096] [--blocks 8]
 
 Blocks of 256 and 1,024 variables are dense (float64), those of 4,096 low-rank (rank 200, float32). Two tables:
 
-- the way: bytes of a block and of its answer, and milliseconds for each block to be taken apart and put where workers
-  find it (send), and for a task to go there, read the whole block, and come back with an answer (round trip). From
-  these, the solve time from which so many workers are faster than one thread: with cost c on the way and nothing
-  overlapped, w workers need c + s / w for a block, so they pay from s = c w / (w - 1).
-- blocks a second, solved by `tabu` with its default work: medians of three runs after one that is not counted, and the
-  seconds from nothing to the first answer.
+- the cost: bytes of a block and of its answer, milliseconds to serialise a block to where workers find it (send), and
+  milliseconds of a task that reads the whole block and returns an answer (round trip). From
+  these, the solve time from which w workers are faster than one thread: with cost c and nothing overlapped, they need
+  c + s / w per block, so s = c w / (w - 1).
+- blocks a second, solved by `tabu` with its default work: medians of three runs after a warm-up, and the seconds to the
+  first answer.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def sent(
 
 
 def read(task: tuple[Handle[BlockProblem], dimod.SampleSet]) -> dimod.SampleSet:
-    """Read every coefficient, as any solver must, and answer."""
+    """Read every coefficient, as a solver does, and return an answer."""
     handle, answer = task
     form: Any = handle.get().form
     (form.factor if handle.get().is_low_rank else form.matrix).sum()
@@ -120,7 +120,7 @@ def blocks_a_second(ways: list[str], numbers: list[int], blocks: dict[int, list[
 
 
 def solved(dispatch: Dispatch, problems: list[BlockProblem]) -> float:
-    """Seconds in which they are solved."""
+    """Seconds to solve them."""
     return timed(lambda: dispatch.solve(get_solver("tabu"), problems, seed=0))[1]
 
 

@@ -1,6 +1,6 @@
-"""Whole layers in states of every quality, with the energies of three objectives, for benchmarks/energy_vs_loss.py.
+"""Masks of whole layers of different quality, with the energies of three objectives, for energy_vs_loss.py.
 
-A layer of a dense network loses the same number of weights in each row. With D its weights that are cut (zero
+A layer of a dense network loses the same number of weights in each row. With D its pruned weights (zero
 elsewhere), x its inputs and g the gradient of a sample's loss by its outputs, all in the dense network:
 
     layer    mean over tokens of |D x|^2
@@ -46,7 +46,7 @@ class Measured:
 
 
 def layer_cases(network: str, layer: str, density: float, samples: int, seed: int) -> Measured:
-    """Prune a layer in many ways, and measure.
+    """Prune a layer in many ways and measure each.
 
     Args:
         network: "mlpnet" or "llama".
@@ -192,7 +192,7 @@ def _lowest(score: np.ndarray, count: int) -> np.ndarray:
 
 
 def _swapped(state: np.ndarray, swaps: int, rng: np.random.Generator) -> np.ndarray:
-    """A state with so many swaps at random in each row."""
+    """A state with random swaps in each row."""
     moved = state.copy()
     for row in moved:
         ones, zeros = np.flatnonzero(row), np.flatnonzero(row == 0)

@@ -1,4 +1,4 @@
-"""States of a block problem of every quality, from random ones to the best, for benchmarks/energy_vs_loss.py."""
+"""States of a block problem of different quality, from random to the best, for energy_vs_loss.py."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ def ladder(problem: BlockProblem, mask: np.ndarray, seed: int) -> tuple[np.ndarr
     Args:
         problem: the block problem, of up to a few thousand variables.
         mask: the present mask [n].
-        seed: where randomness starts.
+        seed: seed of all randomness.
 
     Returns:
-        States [s, n], without repetitions, and kinds [s]: "random"; "descent", on the way down from random states;
+        Distinct states [s, n] and their kinds [s]: "random"; "descent", during descents from random states;
         "annealed", at a temperature; "optimum", where descents end; "near", the best state with some swaps at random;
-        "from mask", on the way down from the present mask; "mask"; "best", of `tabu` and all of these.
+        "from mask", during a descent from the present mask; "mask"; "best", of `tabu` and all of these.
     """
     rng = np.random.default_rng(seed)
     dense = problem.to_dense()
@@ -50,7 +50,7 @@ def ladder(problem: BlockProblem, mask: np.ndarray, seed: int) -> tuple[np.ndarr
 
 
 def _descent(Q: np.ndarray, c: np.ndarray, start: np.ndarray, count: int) -> list[np.ndarray]:
-    """States on the way down from a start by the best swaps, evenly many swaps apart, the last one included."""
+    """States during a steepest descent, a fixed number of swaps apart, including the last."""
     x = start.copy()
     h = c + 2.0 * Q @ x
     path = []
@@ -70,7 +70,7 @@ def _descent(Q: np.ndarray, c: np.ndarray, start: np.ndarray, count: int) -> lis
 
 
 def _annealed(Q: np.ndarray, c: np.ndarray, start: np.ndarray, each: int, rng: np.random.Generator) -> list[np.ndarray]:
-    """States of walks at fixed temperatures, from hot enough for any swap to so cold that hardly any is accepted."""
+    """States of walks at fixed temperatures, from accepting any swap to accepting hardly any."""
     ones, zeros = np.flatnonzero(start), np.flatnonzero(start == 0)
     i, j = rng.choice(ones, 1000), rng.choice(zeros, 1000)
     h = c + 2.0 * Q @ start

@@ -1,19 +1,19 @@
-"""Does a lower block energy give a lower loss of the model? Many states of each block, merged and measured.
+"""Relation of block energy and loss: many states of each block are merged into the model and measured.
 
     python benchmarks/energy_vs_loss.py [mlpnet] [classifier] [layers] [--seeds 3] [--out FOLDER]
 
-mlpnet, classifier: blocks of the objective "loss", as `Pruner.ask` gives them at the start of a run and after 20 rounds
-of a block each, merged where the guard did not refuse it (damping fixed). Some 200 states of each, from random ones to
-the best (benchmarks/energy_states.py), are merged into the model, and its loss is measured on 10,000 training images
-that the run never sees. Batch size N, damping rho (relative), block size n differ around N = 200, rho = 0.1, n = 512.
+mlpnet, classifier: blocks of the objective "loss" at the start of a run and after 20 rounds of one block with fixed
+damping. About 200 states of each (energy_states.py) are merged into the model, and the loss is measured on 10,000
+training images that the run does not use. Batch size N, relative damping rho and block size n vary around N = 200,
+rho = 0.1, n = 512.
 
-layers: whole layers pruned at once, the energies of the objectives "layer", "joint" and "loss" of the same states side
-by side (benchmarks/energy_layers.py), on MLPNet and on llama-shakespeare.
+layers: whole layers pruned at once, with the energies of the objectives "layer", "joint" and "loss" for the same states
+(energy_layers.py), on MLPNet and llama-shakespeare.
 
-Told of each: Spearman's rank correlation of energy and loss over all states, over those not above the present mask,
-and over the quarter of least energy; the loss of the present mask, of the state of least energy, and the least of all
-with its gap (0 the least energy, 1 a random state's). Every state is a line of the .csv, from which --again makes
-tables and plots (.svg) without measuring.
+The table shows Spearman's rank correlation of energy and loss over all states, over those not above the present mask,
+and over the quarter of least energy; and the losses of the present mask, of the state of least energy, and the least
+loss with its gap (0 the least energy, 1 a random state). Every state is a line of the .csv; --again makes tables and
+plots (.svg) from it.
 Models and data come from HYBRID_ICBS_DATA.
 """
 
@@ -48,7 +48,7 @@ COLUMNS = ("network", "objective", "stage", "samples", "rho", "n", "seed", "kind
 
 @dataclass(frozen=True)
 class Case:
-    """A block, its states and what they are worth."""
+    """A block, its states and their losses."""
 
     network: str
     objective: str
@@ -69,7 +69,7 @@ class Case:
 
     @property
     def present(self) -> np.ndarray:
-        """Which state is the present mask [s]; where none is named so, it is the best one."""
+        """Which state is the present mask [s]; if none is, the best one."""
         named = self.kinds == "mask"
         return named if named.any() else self.kinds == "best"
 
@@ -110,7 +110,7 @@ def measure(what: str, arguments: argparse.Namespace) -> list[Case]:
 
 
 def blocks(network: str, seeds: int) -> Iterator[Case]:
-    """Blocks of the objective "loss", one setting at a time away from the usual one."""
+    """Blocks of the objective "loss", varying one setting at a time."""
     usual = {"samples": 200, "rho": 0.1, "n": 512}
     if network == "mlpnet":
         settings = [{**usual, "samples": N, "rho": rho} for N in (50, 200, 1000) for rho in (0.01, 0.1, 1.0, 10.0)]
@@ -124,7 +124,7 @@ def blocks(network: str, seeds: int) -> Iterator[Case]:
 
 
 def block(network: str, steps: int, seed: int, *, samples: int, rho: float, n: int) -> Case:
-    """The block that a run asks after so many steps, and the loss of each of its states."""
+    """The block of a run after some steps, and the loss of each of its states."""
     make, density = NETWORKS[network]
     x, y = models.mnist("train")
     config = Config.of(
@@ -146,7 +146,7 @@ def block(network: str, steps: int, seed: int, *, samples: int, rho: float, n: i
 
 
 class Merging:
-    """Puts states of a block into the model that it was asked for."""
+    """Merges states of a block into its model."""
 
     def __init__(self, pruner: Pruner, problem: BlockProblem) -> None:
         labels = problem.labels

@@ -1,4 +1,4 @@
-"""What it costs to choose a block in every layer and measure its per-sample gradients, beside a plain training pass.
+"""Cost of selecting a block in every layer and measuring its per-sample gradients, compared with a training pass.
 
     python benchmarks/extraction.py [--threads 1] [--repeats 15]
 

@@ -1,12 +1,12 @@
-"""Blocks of three networks for the benchmark set, in float64, so that rounding to int8 comes out alike anywhere.
+"""Blocks of three networks for the benchmark set, in float64, so that rounding to int8 is equal on all machines.
 
-MLPNet and ResNet-20 are published checkpoints, the language model is the project's own. A classifier trained on the
-spot would not do: no two kinds of processor train the same one to the bit.
+MLPNet and ResNet-20 are published checkpoints, the language model is the project's own. A classifier trained here would
+not be reproducible: different processors do not give equal weights.
 
 Two objectives, as `hybrid_icbs` has them. "loss": the second-order model of the loss around the pruned network, with
 the empirical Fisher matrix of so many samples as curvature (hybrid_icbs/blockwise/objective.py has the formula; gamma
 0.75, rho 0.1 relative). "layer": the mean squared change of one output of a layer over so many tokens, for one of its
-rows, where what lies outside the block is pruned by Wanda's score or kept.
+rows, where weights outside the block are pruned by Wanda's score or kept.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ ABOUT = {
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a block is made.
+    """How a block is built.
 
     Attributes:
         network: "mlpnet", "resnet20" or "llama".
@@ -51,7 +51,7 @@ class Recipe:
         batch: seed of their choice.
         density: of the network, pruned by magnitude over all layers; of the row, where the objective is "layer".
         rule: which weights. "contested", as a run chooses them: the pruned of largest and the kept of smallest |g w0|.
-            "strongest": those of largest |g w0| on either side. "threshold": next to where Wanda cuts the row.
+            "strongest": those of largest |g w0| on either side. "threshold": next to Wanda's threshold of the row.
         layer: the layer of a row.
         row: which output of it.
     """
@@ -68,14 +68,14 @@ class Recipe:
     row: int = 0
 
     def provenance(self) -> dict[str, Any]:
-        """What the record says of the making."""
+        """The record's provenance."""
         told = {**ABOUT[self.network], **asdict(self), "made_by": "benchmarks/make_instances.py"}
         return {**told, **({"gamma": GAMMA, "rho": f"{RHO} of the mean curvature"} if self.objective == "loss" else {})}
 
 
 @dataclass(frozen=True, eq=False)
 class Made:
-    """A block that was made: its numbers, the constant of its energies, and the network's layers with their sizes."""
+    """A block: its coefficients, the constant of its energies, and the network's layers with their sizes."""
 
     recipe: Recipe
     compact: Compact
@@ -84,7 +84,7 @@ class Made:
 
 
 def make(recipes: Iterable[Recipe]) -> Iterator[Made]:
-    """Make blocks, those of one pruned network and batch together; those that lack weights are left out."""
+    """Build blocks, those of one pruned network and batch together; those with too few weights are skipped."""
     groups: dict[tuple[Any, ...], list[Recipe]] = {}
     for recipe in recipes:
         density = recipe.density if recipe.objective == "loss" else None

@@ -1,13 +1,13 @@
-"""Perplexity of language models pruned layer by layer, method beside method.
+"""Perplexity of language models pruned layer by layer, by method.
 
     python benchmarks/language_models.py [--model llama,gpt2] [--seeds 3] [--points 0.5,0.6,0.7,2:4] [--threads 1]
                                          [--only TEXT] [--ridge 0.5] [--choosing]
 
-Models: "llama", the llama-shakespeare model of the measuring data (1.7 M weights), and "gpt2", a GPT-2 of 0.9 M weights
+Models: "llama", the llama-shakespeare model of HYBRID_ICBS_DATA (1.7 M weights), and "gpt2", a GPT-2 of 0.9 M weights
 that is trained here on the same text, 600 steps of 16 sequences. Calibration: 64 random sequences of 128 tokens of the
 training text. Perplexity: the first 300 sequences of 128 tokens of the validation text, stride = length, no BOS token,
 mean over the 127 predicted tokens. Linear weights of the decoder blocks are pruned; figures are means over seeds,
-seconds those of pruning a model once. A star marks a figure that misses its bar. With --choosing, perplexity is that of
+seconds are for pruning one model. A star marks a figure that misses its bar. With --choosing, perplexity is that of
 the training text's last tenth, which calibration then leaves out: settings are chosen there.
 
 The data are found through HYBRID_ICBS_DATA (default: ../shared/data beside the repository).
@@ -118,7 +118,7 @@ def prune(model: nn.Module, text: Text, point: str, seed: int, threads: int, **s
 
 
 def verdict(model: str, label: str, point: str, score: float) -> str:
-    """A star where a figure misses its bar, or lies more than 2 % from the reference."""
+    """A star if a figure misses its bar or differs from the reference by more than 2 %."""
     place = POINTS.split(",").index(point) if point in POINTS.split(",") else len(POINTS)
     if model != "llama":
         return " "

@@ -1,4 +1,4 @@
-"""What this machine could do at most, one core, and what share of it the kernels of `tabu` and `sa` reach."""
+"""Limits of one core of this machine, and the share of them that the kernels of `tabu` and `sa` reach."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _REPEATS = 5
 
 
 def memory_bandwidth(size: int = STREAM_BYTES) -> float:
-    """Bytes a second that one core reads in order from so large an array of float32, the best of some passes."""
+    """Bytes per second that one core reads in order from a float32 array; the best of several passes."""
     array = np.ones(size // 4, np.float32)
     return size / _best(lambda: _read(array))
 
@@ -92,7 +92,7 @@ def _random(n: int, seed: int) -> BlockProblem:
 
 
 def _best(work: Callable[[], object]) -> float:
-    """Seconds that this thread works on the quickest of some runs, after one that compiles."""
+    """Processor seconds of the fastest of several runs, after one that compiles."""
     work()
     took = []
     for _ in range(_REPEATS):

@@ -1,14 +1,14 @@
-"""Make the benchmark set that ships in problems/instances/set, bit for bit, and look for better states of it.
+"""Reproduce the benchmark set in problems/instances/set to the bit, and search for better states.
 
-    python benchmarks/make_instances.py                    make every block of benchmarks/instances.json again
-    python benchmarks/make_instances.py --check            the same, but only compare with what ships
-    python benchmarks/make_instances.py --improve 60       search each block that is not proven for a minute more
-    python benchmarks/make_instances.py --descents         count anew how many descents find the best known energies
-    python benchmarks/make_instances.py --choose           choose the blocks anew (half an hour), then make them
+    python benchmarks/make_instances.py                    build every block of benchmarks/instances.json
+    python benchmarks/make_instances.py --check            the same, but only compare with the set that ships
+    python benchmarks/make_instances.py --improve 60       search each unproven block for another minute
+    python benchmarks/make_instances.py --descents         count again how many descents find the best known energies
+    python benchmarks/make_instances.py --choose           select the blocks again (half an hour), then build them
 
-Models and data come from the folder that HYBRID_ICBS_DATA names. Facts of a block that came out as before (best known
-energy and state, descents) are kept; a new block is solved. docs/instances.md tells what the set is and how its blocks
-were chosen.
+Models and data come from the folder that HYBRID_ICBS_DATA names. Facts of an unchanged block (best known energy
+and state, descents) are kept; a new block is solved. docs/instances.md describes the set and how its blocks were
+selected.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def main() -> None:
 
 
 def remake(recipes: dict[str, Recipe], folder: Path, everything: list[str], check: bool) -> int:
-    """Make blocks and their records; how many differ from what was there."""
+    """Build blocks and their records; the number that differ from the existing ones."""
     names, changed, size = {recipe: name for name, recipe in recipes.items()}, 0, 0
     for made in make(recipes.values()):
         name = names.pop(made.recipe)
@@ -124,7 +124,7 @@ def remake(recipes: dict[str, Recipe], folder: Path, everything: list[str], chec
 
 
 def unsolved(made: Made, name: str, digest: str, folder: Path) -> Instance:
-    """The facts of a block that nobody has looked at: its best state is the present mask."""
+    """The facts of an unsolved block: its best state is the present mask."""
     recipe, mask = made.recipe, made.compact.mask()
     energy = float(made.compact.problem(recipe.cardinality, offset=made.offset).energy(mask))
     return Instance(
@@ -140,7 +140,7 @@ def unsolved(made: Made, name: str, digest: str, folder: Path) -> Instance:
 
 
 def solved(instance: Instance) -> Instance:
-    """With a best known energy, proven where that is quickly done, and the descents that find it."""
+    """A record with the best known energy, proven if that is fast, and the number of descents that find it."""
     problem = instance.load()
     found: list[tuple[float, str, np.ndarray]] = []
     for backend, seeds in budget(problem.n):
@@ -168,7 +168,7 @@ def budget(n: int) -> list[tuple[str, int]]:
 
 
 def improve(instance: Instance, seconds: float, seed: int) -> None:
-    """Search a block for so long, half by `tabu` and half by `sa`; a better state is put on record."""
+    """Search a block for a time, half by `tabu` and half by `sa`; a better state is recorded."""
     problem = instance.load()
     before = instance.best_known.energy
     for backend in ("tabu", "sa"):
@@ -187,9 +187,9 @@ def improve(instance: Instance, seconds: float, seed: int) -> None:
 
 
 def with_descents(instance: Instance, problem: BlockProblem) -> Instance:
-    """With the share of descents that find the best known energy; a better one that they find is put on record.
+    """A record with the share of descents that find the best known energy; a better one that they find is recorded.
 
-    The descent that found that one does not count: it would find its own energy.
+    The descent that found it does not count.
     """
     tries = 1000 if problem.n <= 256 else 200 if problem.n <= 1024 else 50 if problem.n <= 4096 else 5
     states = polish(problem, problem.random_states(tries, 0))
@@ -222,7 +222,7 @@ def _bits(x: np.ndarray) -> str:
 
 
 def choose(network: str) -> Iterator[tuple[str, Recipe]]:
-    """The blocks of a network: typical ones as they come, and those that descent finds least often."""
+    """The blocks of a network: typical ones, and those that descents solve least often."""
     for recipe in typical_recipes(network):
         yield _name(recipe, "typical"), recipe
     for recipe in hardest(network):
@@ -230,7 +230,8 @@ def choose(network: str) -> Iterator[tuple[str, Recipe]]:
 
 
 def typical_recipes(network: str) -> Iterator[Recipe]:
-    """What a run with the default preset asks first, for each size; at the first density that leaves enough weights."""
+    """The first block of a run with the default preset, for each size, at the first density that leaves enough
+    weights."""
     weights = len(Network(network).dense)
     cells = [(n, 0.5) for n in SIZES] + [(LARGE, share) for share in SHARES]
     for n, share in cells + [(65536, share) for name, share in LARGEST if name == network]:
@@ -262,7 +263,8 @@ def _candidates(network: str) -> Iterator[Recipe]:
 
 
 def hardest(network: str) -> list[Recipe]:
-    """Of the candidates of each cell the one of which fewest descents end at the best energy; if equal, the farther."""
+    """Of the candidates of each cell the one whose descents reach the best energy least often; ties by mean final
+    energy."""
     best: dict[tuple[int, int], tuple[float, float, Recipe]] = {}
     for made in make(hard_recipes(network)):
         recipe = made.recipe

@@ -1,4 +1,4 @@
-"""Make the small pruning blocks that ship in problems/instances/small, with proven optima.
+"""Build the small pruning blocks that ship in problems/instances/small, with proven optima.
 
     python benchmarks/make_small_blocks.py [--digits digits.npz] [--out problems/instances/small]
 
@@ -8,8 +8,8 @@ MNIST are taken from the folder that HYBRID_ICBS_DATA names.
 
 The blocks follow Rosenberg et al. 2024 (arXiv 2411.17796) with relative damping: the model is pruned to density 0.1 by
 magnitude in each layer, g and H = G^T G / N are the mean gradient and the empirical Fisher matrix of N = 200 samples
-there, and a block takes the pruned weights with the largest |g w0| and the kept ones with the smallest. Weights that
-no sample has a gradient for are left out: so small a block would be made of nothing else.
+there, and a block takes the pruned weights with the largest |g w0| and the kept ones with the smallest. Weights
+whose gradient is zero for every sample are left out, since they would fill so small a block.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def sample_gradients(layers: list[torch.Tensor], x: torch.Tensor, y: torch.Tenso
 def block(
     layer: int, n: int, k: int, weights: torch.Tensor, mask: torch.Tensor, gradients: np.ndarray, source: dict[str, Any]
 ) -> BlockProblem:
-    """The problem of the k pruned and n - k kept weights of a layer that are most open to change."""
+    """The problem of the k pruned and n - k kept weights of a layer with the most uncertain decisions."""
     w0, kept = weights.double().numpy().ravel(), mask.numpy().ravel()
     value = np.abs(gradients.mean(axis=0) * w0)
     alive = np.any(gradients != 0, axis=0)

@@ -1,4 +1,4 @@
-"""The models and data that the measurements use, from the folder HYBRID_ICBS_DATA (default ../shared/data)."""
+"""The models and data of the benchmarks, from the folder HYBRID_ICBS_DATA (default ../shared/data)."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""Test accuracy after pruning, beside magnitude pruning, and what a round costs.
+"""Test accuracy after pruning, compared with magnitude pruning, and the cost of a round.
 
     python benchmarks/pruning_quality.py [mlpnet] [classifier] [resnet20] [round] [--seeds 3] [--first-seed 0]
                                           [--threads 1] [--update backsolve] [--scope global]
 
 Models and data come from HYBRID_ICBS_DATA (see benchmarks/models.py). Kept weights keep their dense values, unless
-`--update backsolve` refits them after every round, on batches of the calibration data. The bars are those that this
-project set itself; with refits, what the published code of CHITA++ reaches in 15 stages on the same data.
+`--update backsolve` refits them after every round, on batches of the calibration data. The bars are this
+project's targets; with refits, the results of CHITA++'s published code in 15 stages on the same data.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""How fast and how good `qaoa` is, beside qiskit-optimization's QAOA and random states, in one process on one core.
+"""Speed and quality of `qaoa`, compared with qiskit-optimization's QAOA and random states, on one core.
 
     python benchmarks/qaoa.py [--quick] [--only race,large,real]
 
-Three parts, each with the bar that it is held to:
+Three parts, each with its bar:
 
 - race: n = 10, k = 5, two layers of the complete XY mixer, against the same circuit optimised by qiskit-optimization's
   QAOA with COBYLA on Qiskit's statevector sampler, 1,024 shots an evaluation, both from the linear ramp. The final
@@ -11,9 +11,9 @@ Three parts, each with the bar that it is held to:
   than 90 s.
 - real: 20 blocks of n = 16 out of a pruning run on the digits that ship with the package. Raw samples (no repair,
   polish or warm start), at most three layers, 1,024 shots: the proven optimum among the samples of at least 14 blocks,
-  and the median over blocks of the samples' mean energy within the best 10 % of feasible states. Beside it random
-  feasible states, raw and with the same polish; all mixers and depths, mixer x being penalty QAOA; and 20 random
-  blocks whose couplings matter more.
+  and the median over blocks of the samples' mean energy within the best 10 % of feasible states. For comparison:
+  random feasible states, raw and with the same polish; all mixers and depths (mixer x is penalty QAOA); and 20 random
+  blocks with stronger couplings.
 
 Compilation is not timed.
 """
@@ -165,7 +165,7 @@ def large(quick: bool) -> None:
 
 
 def real(quick: bool) -> None:
-    """What samples are worth, beside random feasible states."""
+    """Quality of samples, compared with random feasible states."""
     blocks = _digits_blocks()
     best = _table("20 blocks of a pruning run on digits, n = 16, k = 8", blocks[: 5 if quick else 20], quick)
     if not quick:

@@ -1,4 +1,4 @@
-"""Real pruning blocks, as a run of `hybrid_icbs` makes them: models and data from HYBRID_ICBS_DATA (see models.py)."""
+"""Real pruning blocks of runs of `hybrid_icbs`: models and data from HYBRID_ICBS_DATA (see models.py)."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Recipe:
     Attributes:
         network: "mlpnet", "classifier" (784-512-512-10) or "resnet20".
         n: its variables.
-        samples: N, the samples that its curvature comes of.
+        samples: N, the number of samples for its curvature.
         density: of the network, pruned by magnitude.
-        scope: whether its candidates come from all layers, or from one.
+        scope: whether its candidates come from all layers or from one.
         seed: of the samples, and of the candidates.
     """
 

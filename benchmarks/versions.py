@@ -1,12 +1,12 @@
-"""Two versions of a solver in turns on one core: milliseconds of a whole solve to a target, on real blocks and MDPLIB.
+"""Compare two versions of a solver: milliseconds of a solve to a target, on real blocks and MDPLIB, in alternation.
 
     git worktree add ../before HEAD~1
     python benchmarks/versions.py ../before --blocks layer --seeds 40
 
-A machine whose speed wavers tells nothing of a tenth between two runs. Here each version is a process of its own on the
-same core, and they solve the same problem with the same seed one after the other, twice, of which the quicker counts.
-The other version is any checkout of this repository. Targets: the best known of MDPLIB; of blocks, the third best of
-six short solves by this version.
+Separate runs on a machine with varying speed do not show differences of 10 %. Here each version is a process on the
+same core; they solve the same problem with the same seed in alternation, twice, and the faster counts. The other
+version is any checkout of this repository. Targets: MDPLIB's best known values; for blocks, the third best of six short
+solves by this version.
 Data: HYBRID_ICBS_DATA, see models.py.
 """
 
@@ -89,7 +89,7 @@ def _target(problem: Any) -> float:
 
 
 class Version:
-    """A process that solves by the code of one checkout."""
+    """A process that solves with the code of one checkout."""
 
     def __init__(self, root: Path, backend: str) -> None:
         environment = {**os.environ, "PYTHONPATH": str(root), "NUMBA_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
@@ -99,7 +99,7 @@ class Version:
         )  # fmt: skip
 
     def seconds(self, path: Path, threshold: float, seed: int) -> float:
-        """Seconds of a solve until the threshold, `LIMIT` where it is missed."""
+        """Seconds of a solve to the threshold, or `LIMIT` if it is missed."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         line = ""

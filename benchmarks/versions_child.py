@@ -1,4 +1,4 @@
-"""One of the two processes of versions.py: solves what it is asked to, by the code of one checkout."""
+"""One of the two processes of versions.py: solves problems with the code of one checkout."""
 
 from __future__ import annotations
 
