@@ -58,7 +58,7 @@ def show_race(comparison: Comparison, *, quiet: bool, as_json: bool) -> None:
     """Show what came of a race.
 
     Raises:
-        SolverError: a backend could not go on, or no solve has succeeded; what there is was shown.
+        SolverError: a backend could not continue, or no solve has succeeded; the results so far were shown.
         typer.Exit: Ctrl-C ended the race; likewise.
     """
     if as_json:
@@ -74,7 +74,8 @@ def show_race(comparison: Comparison, *, quiet: bool, as_json: bool) -> None:
             show(f"stopped early{left}{why}; {'a larger limit' if spent else 'the same command'} goes on")
     if comparison.rows and not any(row.scored for row in comparison.rows):
         raise solvers.SolverError(_no_success(comparison))
-    stuck = [f"{backend} could not go on: {why}" for backend, why in comparison.put_off.items() if not _is_budget(why)]
+    reasons = comparison.put_off.items()
+    stuck = [f"{backend} could not continue: {why}" for backend, why in reasons if not _is_budget(why)]
     if stuck:
         raise solvers.SolverError("; ".join(stuck))
     if comparison.interrupted:

@@ -1,4 +1,4 @@
-"""A race as its reader wants it: figures, standings, leaderboard, files. All of it follows from the rows."""
+"""The results of a comparison: rows, and the figures and leaderboard derived from them."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ Group = tuple[str, str, float | None]
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """Backends raced on problems.
+    """The results of several backends on several problems.
 
     Attributes:
         race: protocol, problems and backends.
-        rows: one for each solve.
-        out: the race's folder, or None.
-        interrupted: whether Ctrl-C ended it.
-        put_off: backends that could not go on for now, a service that is down or a budget that is spent, and why.
-        left: solves that are still to be done.
+        rows: one per solve.
+        out: the comparison's folder, or None.
+        interrupted: whether Ctrl-C stopped it.
+        put_off: backends that could not continue, with the reason: a service is down, or the budget is used up.
+        left: number of missing solves.
     """
 
     race: Race
@@ -42,21 +42,21 @@ class Comparison:
 
     @classmethod
     def read(cls, folder: str | os.PathLike[str]) -> Comparison:
-        """The comparison of a race's folder as far as it has come, without racing; the race may be going on.
+        """Read the results so far from a folder, without solving anything; the comparison may still be running.
 
         Raises:
-            FileFormatError: a file is damaged, or the two are not of one race.
-            FileNotFoundError: no race is there.
+            FileFormatError: a file is damaged, or the two files do not belong together.
+            FileNotFoundError: the folder holds no comparison.
         """
         path = Path(folder)
-        rows = read_rows(path / FILE)  # first: problems are in race.json before they have rows
+        rows = read_rows(path / FILE)  # read first: a problem is in race.json before it has rows
         race = Race.read(path)
         race.check_rows(rows, path)
         return cls(race, rows, path)
 
     @functools.cached_property
     def groups(self) -> dict[Group, list[Row]]:
-        """The rows of each problem, backend and time limit: problems and backends in the race's order."""
+        """Rows by problem, backend and time limit, in the order of race.json."""
         problems, backends = list(self.race.problems), list(self.race.backends)
 
         def place(group: Group) -> tuple[int, int, float]:
@@ -69,7 +69,7 @@ class Comparison:
 
     @functools.cached_property
     def standings(self) -> dict[str, Standing]:
-        """Each problem that has rows, with its best known energy."""
+        """The best known energy of each problem that has rows."""
         by_problem: dict[str, list[Row]] = {}
         for row in self.rows:
             by_problem.setdefault(row.problem, []).append(row)
@@ -86,26 +86,26 @@ class Comparison:
 
     @functools.cached_property
     def board(self) -> list[Place]:
-        """The leaderboard; easy problems left out, unless all are easy."""
+        """The leaderboard; without easy problems, unless all are easy."""
         return measures.board(self.figures, self.standings)
 
     @functools.cached_property
     def pairs(self) -> list[Pair]:
-        """Every two backends against each other."""
+        """Pairwise comparisons of all backends."""
         return measures.pairs(self.figures, self.standings)
 
     @property
     def counting(self) -> list[str]:
-        """Names of the problems that the leaderboard is made of."""
+        """Names of the problems that the leaderboard includes."""
         return measures.counting(self.standings)
 
     @property
     def machines(self) -> list[str]:
-        """Where the rows came from."""
+        """The machines on which the solves ran."""
         return list(dict.fromkeys(row.machine for row in self.rows if row.machine))
 
     def summary(self) -> dict[str, Any]:
-        """The race as JSON values; infinite times are None."""
+        """The comparison as JSON values; infinite times are None."""
         return {
             "out": None if self.out is None else str(self.out),
             "interrupted": self.interrupted,

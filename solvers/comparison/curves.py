@@ -1,4 +1,4 @@
-"""The curves of a race: performance profiles, shares of runs that reached a target, gaps along time."""
+"""Curves of a comparison: performance profiles, time to target, gap against time."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from solvers.comparison.measures import Figures, Standing
 from solvers.comparison.results import Row
 
 TARGETS = (0.0, 1e-3, 1e-2, 1e-1)
-"""Gaps whose reaching is timed."""
+"""Target gaps of the time-to-target curves."""
 
-_SOONEST = 1e-9  # seconds: a solver may tell of an answer after none at all
-_TIMES = 160  # points of a gap along time
+_SOONEST = 1e-9  # seconds; a solver may report an answer at time 0
+_TIMES = 160  # points of a gap-against-time curve
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One backend's line: it holds y[i] from x[i] to x[i + 1]."""
+    """A step function of one backend: y[i] from x[i] to x[i + 1]."""
 
     backend: str
     x: tuple[float, ...]
@@ -28,7 +28,7 @@ class Curve:
 
 
 def longest(figures: Sequence[Figures], names: Iterable[str]) -> dict[str, list[Figures]]:
-    """For each backend its figures on some problems, each with the longest time limit that it was given there."""
+    """Each backend's figures on the named problems, at its longest time limit on each."""
     kept: dict[tuple[str, str], Figures] = {}
     wanted = set(names)
     for each in figures:
@@ -42,9 +42,9 @@ def longest(figures: Sequence[Figures], names: Iterable[str]) -> dict[str, list[
 
 
 def profiles(by_backend: Mapping[str, Sequence[Figures]]) -> list[Curve]:
-    """Share of the problems on which a backend's time to solution is within a factor of the fastest one's.
+    """Performance profiles: the share of problems on which a backend's time is within a factor of the fastest.
 
-    (Dolan and More 2002.) Problems that no backend solved count, for nobody.
+    (Dolan and More 2002.) Times are times to solution. Problems that no backend solved stay in the denominator.
     """
     least: dict[str, float] = {}
     for each in (each for own in by_backend.values() for each in own):
@@ -64,7 +64,7 @@ def reached(
     standings: Mapping[str, Standing],
     gap: float,
 ) -> list[Curve]:
-    """Share of the runs, over problems and seeds, that had come within a gap of the best known energy by a time."""
+    """Share of all runs that had reached a gap to the best known energy, against time."""
     curves = []
     for backend, own in by_backend.items():
         hits = [
@@ -81,7 +81,7 @@ def gaps_along_time(
     rows: Mapping[tuple[str, str, float | None], Sequence[Row]],
     standings: Mapping[str, Standing],
 ) -> list[Curve]:
-    """Mean gap over problems and seeds as time goes by; 1, that of a random state, until a run has found one."""
+    """Mean gap over problems and seeds against time; a run counts as 1 until its first feasible state."""
     curves = []
     for backend, own in by_backend.items():
         series = [
@@ -103,7 +103,7 @@ def gaps_along_time(
 
 
 def _steps(backend: str, values: Sequence[float], count: int) -> Curve:
-    """The share of `count` that is at most x."""
+    """The number of values up to x, divided by `count`."""
     x = tuple(dict.fromkeys(values))
     return Curve(backend, x, tuple(float(np.searchsorted(values, value, side="right")) / count for value in x))
 

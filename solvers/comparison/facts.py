@@ -1,4 +1,4 @@
-"""What is known of a problem before anybody races on it: its size and form, random states, and how easy it is."""
+"""Properties of a problem, independent of the compared solvers: size, form, coefficients, random states, descents."""
 
 from __future__ import annotations
 
@@ -16,39 +16,39 @@ from solvers.precision import EXACT_ROUNDING, size_of_terms
 from solvers.remote.ledger import fingerprint
 
 DESCENTS = 100
-"""Random states that are descended from, on problems of up to `_WHOLE` variables; larger ones get a fifth."""
+"""Plain descents from random states, for up to `_WHOLE` variables; a fifth of it for larger problems."""
 
-_WHOLE, _MOST = 1024, 4096  # variables; beyond, a descent takes minutes
-_PRINTED = 0.0051  # MDPLIB's best values are printed with two digits
-_ROWS = 64  # of a factor too large to multiply out, whose couplings tell the density of Q
+_WHOLE, _MOST = 1024, 4096  # variables; above, a descent takes minutes
+_PRINTED = 0.0051  # MDPLIB prints best values with two decimals
+_ROWS = 64  # sampled rows for the density of Q = V V^T, where it is too large to compute
 
 SAME = 1e-9
-"""Share of the way from the best known energy to a random state's by which energies differ and count as equal."""
+"""Energies that differ by less than this gap count as equal."""
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of a problem.
+    """Properties of a problem.
 
     Attributes:
-        name: as tables call it.
-        origin: the file or set it came from.
-        n: variables.
-        ones: demanded ones, over all groups.
-        groups: groups with a cardinality each; 1 for a single one.
+        name: its name in tables.
+        origin: its file or instance set.
+        n: number of variables.
+        ones: required ones, over all groups.
+        groups: number of cardinality constraints.
         form: "dense", "low-rank" or "scaled".
         rank: columns of the factor; None for other forms.
-        density: share of pairs of variables that are coupled; of a sample of rows where the factor is large.
-        fingerprint: of coefficients and cardinality.
-        random_mean: mean energy of a uniformly random feasible state, in closed form: where a gap is 1.
-        rounding: by how much one state's energies may differ, summed in another order, or printed in a record.
-        coefficients: numbers in objective and constraint that are not zero: those of the factor, where there is one.
-        least, most: the smallest and the largest of them; of a pair of variables, what multiplies x_i x_j: 2 Q_ij.
-        whole: whether all are whole numbers.
-        best_known: on record with the problem, or None.
-        tries: random states that plain descent by swaps began from; 0 where nobody tried.
-        descents: energies in which they ended; empty where only the record tells how many found the best known one.
-        found: how many found the best known energy by the record, where it says so.
+        density: share of nonzero off-diagonal entries of Q; of sampled rows if the factor is large.
+        fingerprint: hash of coefficients and cardinality.
+        random_mean: mean energy of random feasible states, in closed form; the gap there is 1.
+        rounding: bound on the rounding error of an energy, also of a recorded one.
+        coefficients: nonzero coefficients of objective and constraints; of the factor in low-rank form.
+        least, most: smallest and largest coefficient; for a pair of variables 2 Q_ij.
+        whole: whether all coefficients are integers.
+        best_known: the best known energy in the problem's file, or None.
+        tries: plain swap descents from random states; 0 if none were run.
+        descents: final energies of the descents; empty if only `found` is on record.
+        found: recorded number of descents that found the best known energy, or None.
     """
 
     name: str
@@ -73,14 +73,14 @@ class Facts:
 
     @classmethod
     def of(cls, name: str, origin: str, problem: BlockProblem, descent: tuple[int, int] | None = None) -> Facts:
-        """Look at a problem.
+        """Compute the properties of a problem.
 
         Args:
             name: its name.
-            origin: where it is from.
+            origin: its file or instance set.
             problem: the problem.
-            descent: how many descents were tried and found the best known energy, where that is on record; what was
-                exported from the benchmark set is looked up there.
+            descent: recorded numbers of descents: run, and ended in the best known energy. Looked up for exported
+                benchmark instances; otherwise the descents are run.
         """
         descent = descent or _on_record(problem)
         form = "low-rank" if problem.is_low_rank else "scaled" if isinstance(problem.form, ScaledForm) else "dense"
@@ -94,17 +94,17 @@ class Facts:
         )  # fmt: skip
 
     def record(self) -> dict[str, Any]:
-        """As JSON values, without the name."""
+        """The properties as JSON values, without the name."""
         values = asdict(self)
         del values["name"]
         return values
 
     @classmethod
     def of_record(cls, name: str, record: Mapping[str, Any]) -> Facts:
-        """From what :meth:`record` gave.
+        """Restore from the output of :meth:`record`.
 
         Raises:
-            ValueError, TypeError, KeyError: a field is missing, unknown or of another kind.
+            ValueError, TypeError, KeyError: a field is missing, unknown or has the wrong type.
         """
         best = record["best_known"]
         values = {**record, "best_known": best and BestKnown(**best), "descents": tuple(record["descents"])}
@@ -115,7 +115,7 @@ class Facts:
         return facts
 
     def renewed(self, best: BestKnown | None) -> Facts:
-        """With the record of somebody who has found a lower energy since, or proven this one."""
+        """These properties with a newer best known energy, if that is lower or proven."""
         held = self.best_known
         if best is None:
             return self
@@ -126,38 +126,38 @@ class Facts:
         proven = best.proven and not held.proven and best.energy <= held.energy + tolerance
         if not lower and not proven:
             return self
-        # Descents that found the old record did not find a lower one.
+        # The recorded descents reached the old energy only.
         return replace(self, best_known=best, found=0 if lower and self.found is not None else self.found)
 
     def tolerance(self, best: float) -> float:
-        """By how much an energy may lie above the best one and be it nevertheless."""
+        """Difference up to which an energy counts as equal to the best one."""
         return max(SAME * (self.random_mean - best), self.rounding)
 
     def gap(self, energy: float, best: float) -> float:
-        """0 at the best energy, 1 at the mean of random feasible states: offsets and units cancel."""
+        """Normalised gap: 0 at the best energy, 1 at the mean of random feasible states."""
         above, scale = energy - best, self.random_mean - best
         if above <= self.tolerance(best):
             return 0.0
         return above / scale if scale > 0.0 else float("inf")
 
     def descent_rate(self, best: float) -> float | None:
-        """Share of plain descents from random states that end in the best energy; None where nobody tried."""
+        """Share of plain descents that end in the best energy; None if none were run."""
         if not self.tries:
             return None
         if self.found is not None and self.best_known is not None:
-            # A race that went below the record has shown that those descents did not find the best.
+            # A solver went below the record, so the recorded descents did not find the best energy.
             beaten = best < self.best_known.energy - self.tolerance(best)
             return 0.0 if beaten else self.found / self.tries
         return sum(energy <= best + self.tolerance(best) for energy in self.descents) / self.tries
 
     def easy(self, best: float) -> bool:
-        """Whether more than half of the plain descents find the best energy: no matter for a headline."""
+        """Whether more than half of the plain descents find the best energy; headlines leave such problems out."""
         rate = self.descent_rate(best)
         return rate is not None and rate > 0.5
 
 
 def _on_record(problem: BlockProblem) -> tuple[int, int] | None:
-    """Descents of the instance of the benchmark set that a problem says to be, and is."""
+    """Recorded descents of a benchmark instance, if the problem names one and its best known state has that energy."""
     name = problem.provenance.get("instance")
     if not isinstance(name, str) or name not in instances.names():
         return None
@@ -170,7 +170,7 @@ def _on_record(problem: BlockProblem) -> tuple[int, int] | None:
 
 
 def _fits(value: Any, kind: Any) -> bool:
-    """Whether a value that JSON gave is of the kind that a field has."""
+    """Whether a value read from JSON has the type of its field."""
     if isinstance(kind, types.UnionType):
         return any(_fits(value, each) for each in typing.get_args(kind))
     if typing.get_origin(kind) is tuple:
@@ -198,16 +198,16 @@ def _density(problem: BlockProblem) -> float:
 
 
 def _coefficients(problem: BlockProblem) -> tuple[int, float, float, bool]:
-    """How many coefficients are not zero, the smallest, the largest, and whether all are whole."""
+    """Number of nonzero coefficients, the smallest, the largest, and whether all are integers."""
     form, linear = problem.form, problem.linear[problem.linear != 0]
     if isinstance(form, LowRankForm):
         quadratic = form.factor[form.factor != 0]
         count = len(quadratic)
     else:
         matrix = form.dense()
-        quadratic = 2.0 * matrix[matrix != 0]  # both halves of Q, of which each pair is one coefficient
+        quadratic = 2.0 * matrix[matrix != 0]  # Q is symmetric: each pair occurs twice
         count = len(quadratic) // 2
-    parts = [part for part in (quadratic, linear, np.ones(1)) if len(part)]  # the last: what the constraint has
+    parts = [part for part in (quadratic, linear, np.ones(1)) if len(part)]  # the last: coefficients of the constraints
     return (
         count + len(linear) + problem.n,
         min(float(part.min()) for part in parts),

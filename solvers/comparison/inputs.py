@@ -1,4 +1,4 @@
-"""The problems of a race: what :func:`problems.resolve` finds, with names that a results file can hold."""
+"""The problems of a comparison: :func:`problems.resolve` with names checked for results.csv."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ __all__ = ["MEMORY", "Given", "Source", "current_mask", "gathered", "source"]
 def gathered(
     given: Source | Mapping[str, BlockProblem] | Iterable[Source], cardinality: int | None = None
 ) -> list[Given]:
-    """The problems of a race, each once and in order; arguments and further errors are those of `problems.resolve`.
+    """The problems of a comparison, without duplicates and in order; see :func:`problems.resolve`.
 
     Raises:
-        OptionError: no problem was given, or something else than a problem.
+        OptionError: no problem was given, or a value that is not a problem.
         ProblemError: a name with control characters or invalid UTF-8.
     """
     try:
@@ -31,30 +31,30 @@ def gathered(
     except TypeError as error:
         raise OptionError(str(error)) from error
     if not found:
-        raise OptionError("there is nothing to race on: no block problem was given")
+        raise OptionError("no block problem was given; at least one is needed")
     for each in found:
         if not can_be_named(each.name):
             raise ProblemError(
-                f"{each.name!a:.200} cannot be a problem's name: it holds control characters, or bytes that are no "
-                "UTF-8; rename it, or its file"
+                f"{each.name!a:.200} cannot be a problem's name: it contains control characters or invalid UTF-8; "
+                "rename the problem or its file"
             )
     return found
 
 
 def current_mask(given: Given, problem: BlockProblem) -> StateArray:
-    """The state [n] that leaves the network's masks as they are, ones for the weights that are pruned now.
+    """The state [n] of the network's current masks: ones for the weights that are pruned now.
 
     Raises:
-        OptionError: the problem does not tell: it is no pruning block, or was exported by an older version.
+        OptionError: the problem holds no current mask: not a pruning block, or from an older version.
     """
     if given.mask is not None:
         return given.mask()
     pruned = problem.provenance.get("pruned_now")
     if type(pruned) is not int or not 0 <= pruned <= problem.n:
         raise OptionError(
-            f"{given.name} has no current mask on record, from which to start: it is no pruning block of this version; "
-            "start cold"
+            f"{given.name} has no current mask on record: it is not a pruning block, or an older version exported it; "
+            "use start 'cold'"
         )
     mask = np.zeros(problem.n, np.int8)
-    mask[:pruned] = 1  # a block's weights are in this order
+    mask[:pruned] = 1  # pruned weights come first in a block
     return mask

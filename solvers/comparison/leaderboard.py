@@ -1,4 +1,4 @@
-"""The leaderboard of a race, for a terminal."""
+"""The leaderboard for a terminal."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def leaderboard(comparison: Comparison) -> Group:
-    """The leaderboard as tables of rich, one for each time limit; they fit into 80 columns."""
+    """The leaderboard as rich tables, one per time limit, in 80 columns."""
     from rich.console import Group
 
     limits = dict.fromkeys(place.time_limit for place in comparison.board)
@@ -59,7 +59,7 @@ def _table(title: str, places: Sequence[Place], count: int) -> Table:
 
 
 def footnotes(comparison: Comparison) -> list[str]:
-    """What must be read with the table: the protocol, settings, and cautions."""
+    """Lines below the table: protocol, changed settings, set-up times, warnings."""
     protocol, race = comparison.race.protocol, comparison.race
     start = "cold start" if protocol.start == "cold" else "start from the current mask"
     lines = [
@@ -71,7 +71,7 @@ def footnotes(comparison: Comparison) -> list[str]:
             lines.append(f"tuned    {text}: {tuned}")
     setup = {text: sum(row.setup for row in comparison.rows if row.backend == text) for text in race.backends}
     lines.append(
-        f"set-up   {', '.join(f'{text} {words.seconds(spent)}' for text, spent in setup.items())}, in no time above"
+        f"set-up   {', '.join(f'{text} {words.seconds(spent)}' for text, spent in setup.items())}, not included above"
     )
     lines += [f"note     {caution}" for caution in words.cautions(comparison)]
     return lines

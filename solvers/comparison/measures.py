@@ -1,4 +1,4 @@
-"""From rows to figures: what each backend reached on each problem, and what it did over all of them."""
+"""Figures per problem and backend, the leaderboard over all problems, and pairwise tests."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from dataclasses import dataclass, replace
 from problems import BestKnown
 from solvers.comparison.facts import Facts
 from solvers.comparison.results import Row
-from solvers.comparison.statistics import Interval, SignTest, for_all_together, least_time, sign_test, time_to_solution
+from solvers.comparison.statistics import Interval, SignTest, corrected, least_time, sign_test, time_to_solution
 
 KEPT = 1.5
-"""Times its limit that a solve may take and count as one that has kept it: what begins and ends a solve takes time."""
+"""A backend keeps a time limit if its median run takes at most this factor times it."""
 
 
 @dataclass(frozen=True)
 class Standing:
-    """A problem as the race has left it.
+    """A problem with its best known energy after a comparison.
 
     Attributes:
-        facts: what was known of it before.
-        best: the lowest energy on record, found by the race or by plain descent, whether proven, and who found it.
-        contradicted: a proof on record that the race went below, or a proof of the race against another; else "".
-        solved: whether any solver of the race has a feasible answer.
+        facts: properties of the problem.
+        best: the lowest energy of the record, the solvers and plain descent; whether proven, and by whom found.
+        contradicted: describes an optimality proof that the results contradict; "" if there is none.
+        solved: whether any solver found a feasible state.
     """
 
     facts: Facts
@@ -35,15 +35,15 @@ class Standing:
 
     @property
     def easy(self) -> bool:
-        """Whether more than half of the plain descents find the best energy; never where no solver found anything."""
+        """Whether more than half of the plain descents find the best energy; False without a feasible answer."""
         return self.solved and self.facts.easy(self.best.energy)
 
     def gap(self, energy: float) -> float:
-        """0 at the best energy, 1 at the mean of random feasible states."""
+        """Normalised gap: 0 at the best energy, 1 at the mean of random feasible states."""
         return self.facts.gap(energy, self.best.energy)
 
     def reached(self, row: Row, gap: float = 0.0) -> float:
-        """Seconds after which a run's gap was no more than this; infinity where it never was."""
+        """Seconds until a run reached a gap; infinity if it did not."""
         if not row.scored:
             return math.inf
         return next((seconds for seconds, energy in row.incumbents if self.gap(energy) <= gap), math.inf)
@@ -51,26 +51,25 @@ class Standing:
 
 @dataclass(frozen=True)
 class Figures:
-    """One backend on one problem within one time limit.
+    """Figures of one backend on one problem with one time limit.
 
     Attributes:
-        problem, backend, time_limit: which.
-        runs: solves.
-        feasible: runs with a feasible answer.
+        problem, backend, time_limit: what was run.
+        runs: number of solves.
+        feasible: runs that found a feasible state.
         successful: runs that reached the best known energy.
-        failed: runs that ended in an error.
-        best: the lowest energy; None where no run was feasible.
-        median: over all runs, of which those without a feasible answer are the worst; None where it is one of these.
-        best_gap, median_gap: gaps of those two.
-        time: seconds to the best known energy with probability 0.99: TTS99 where that is the proven optimum, and by the
-            same formula a time to target otherwise.
-        proven: whether it is the proven optimum.
-        seconds: median seconds of a run.
-        setup: seconds of warming up, all runs together.
-        queue: median seconds in a service's queue; None without one.
-        seeds: of the runs, in order.
-        energies: of each run, infinite without a feasible answer.
-        hits: seconds of each run to the best known energy.
+        failed: runs with an error.
+        best: lowest energy; None if no run was feasible.
+        median: median energy; infeasible runs count as the worst. None if the median run is infeasible.
+        best_gap, median_gap: gaps of `best` and `median`.
+        time: TTS99 if the best known energy is the proven optimum, otherwise time to target by the same formula.
+        proven: whether the best known energy is proven.
+        seconds: median seconds per run.
+        setup: total set-up seconds.
+        queue: median seconds in a service's queue, or None.
+        seeds: seeds of the runs, ascending.
+        energies: energy of each run; infinite if infeasible.
+        hits: seconds until each run reached the best known energy.
     """
 
     problem: str
@@ -96,22 +95,22 @@ class Figures:
 
 @dataclass(frozen=True)
 class Place:
-    """One backend over all problems within one time limit, as the leaderboard has it.
+    """A line of the leaderboard: one backend over all problems with one time limit.
 
     Attributes:
-        backend, time_limit: which.
-        problems: how many count: those that are not easy, unless all are.
-        runs, feasible, successful: over these.
-        unsolved: problems without a median energy: half of the runs there, or more, have no feasible answer.
-        gap: mean over the other problems of the median gap; None where all are unsolved.
-        worst_gap: the largest of these.
-        time: median over the problems of time to solution or target.
-        unreached: problems whose best known energy no run reached.
-        setup: seconds of warming up in the whole race: a process is started once, on whatever problem comes first.
-        seconds: median over the problems of a run's seconds; None where every run failed.
-        quality: against the first of the board by median energy, problem by problem, p for all pairs of the race
-            together; None for the first itself.
-        speed: likewise by time to solution.
+        backend, time_limit: what was run.
+        problems: number of counted problems: without easy ones, unless all are easy.
+        runs, feasible, successful: totals over these problems.
+        unsolved: problems whose median run is infeasible.
+        gap: mean of the median gaps over the other problems; None if all are unsolved.
+        worst_gap: the largest median gap.
+        time: median over problems of the time to solution or target.
+        unreached: problems on which no run reached the best known energy.
+        setup: total set-up seconds of the comparison.
+        seconds: median over problems of the seconds per run; None if all runs failed.
+        quality: sign test of median energies against the first of the board, p corrected for all pairs; None for the
+            first itself.
+        speed: the same for time to solution.
     """
 
     backend: str
@@ -132,19 +131,19 @@ class Place:
 
     @property
     def kept(self) -> bool:
-        """Whether its solves mostly keep the time limit."""
+        """Whether the median run keeps the time limit."""
         return self.time_limit is None or self.seconds is None or self.seconds <= KEPT * self.time_limit
 
     @property
     def order(self) -> tuple[bool, int, bool, int, float, float]:
-        """What places on the board go by, the least first; those with equal figures are level."""
+        """Sort key of the leaderboard; backends with equal keys are tied."""
         gap = math.inf if self.gap is None else self.gap
         return self.gap is None, -self.problems, not self.kept, self.unsolved, gap, self.time
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two backends, problem by problem, within one time limit; p-values adjusted for all pairs (Holm)."""
+    """Sign tests of two backends with one time limit over all problems; p-values corrected for all pairs (Holm)."""
 
     first: str
     second: str
@@ -154,30 +153,30 @@ class Pair:
 
 
 def standing(facts: Facts, rows: Iterable[Row]) -> Standing:
-    """What a problem's best known energy is after some rows; that of a random state where nobody has found any.
+    """The best known energy of a problem, from its record, the rows and plain descent.
 
-    Plain descent counts as one who may have found it: what this program has seen is known.
+    Without any of them, it is the mean of random states.
     """
     scored = [(row.energy, row) for row in rows if row.energy is not None]
     best, contradicted = facts.best_known, ""
     found = []
     if scored:
         energy, row = min(scored, key=lambda pair: pair[0])
-        found.append((energy, row.backend, f"{row.backend}, in this race"))
+        found.append((energy, row.backend, f"{row.backend}, in this comparison"))
     if facts.descents:
         found.append((min(facts.descents), "plain descent", "plain descent"))
     for energy, who, found_by in found:
         if best is not None and energy >= best.energy - facts.tolerance(best.energy):
             continue
         if facts.best_known is not None and facts.best_known.proven:
-            contradicted = f"{who} went below the optimum on record, {facts.best_known.energy:.12g}, said to be proven"
+            contradicted = f"{who} found an energy below the proven optimum on record, {facts.best_known.energy:.12g}"
         best = BestKnown(energy, False, found_by)
-    best = best or BestKnown(facts.random_mean, False, "nobody")
+    best = best or BestKnown(facts.random_mean, False, "no solver")
     for _, row in scored:
         if row.lower_bound is None:
             continue
         if row.lower_bound > best.energy + facts.tolerance(best.energy):
-            contradicted = f"{row.backend} claims to have proven that nothing is below {row.lower_bound:.12g}"
+            contradicted = f"{row.backend} reports a lower bound of {row.lower_bound:.12g}, above the best known energy"
         elif not best.proven and row.lower_bound >= best.energy - facts.tolerance(best.energy):
             found_by = best.found_by if row.backend in best.found_by else f"{best.found_by}; proven by {row.backend}"
             best = BestKnown(best.energy, True, found_by)
@@ -185,7 +184,7 @@ def standing(facts: Facts, rows: Iterable[Row]) -> Standing:
 
 
 def figures(standing: Standing, rows: Sequence[Row]) -> Figures:
-    """The figures of the rows of one problem, backend and time limit; one at least."""
+    """The figures of one problem, backend and time limit; at least one row."""
     rows = sorted(rows, key=lambda row: row.seed)
     energies = tuple(math.inf if row.energy is None else row.energy for row in rows)
     best, median = (None if math.isinf(energy) else energy for energy in (min(energies), _median(energies)))
@@ -204,22 +203,19 @@ def figures(standing: Standing, rows: Sequence[Row]) -> Figures:
 
 
 def _median(energies: Sequence[float]) -> float:
-    """That of runs' energies, infinite ones without a feasible answer behind all others.
-
-    A run's own energy, not the mean of two: the median of an even number is the worse of the middle ones.
-    """
+    """The median of energies, infinite for infeasible runs; of an even number, the worse of the two middle ones."""
     return sorted(energies)[len(energies) // 2]
 
 
 def counting(standings: Mapping[str, Standing]) -> list[str]:
-    """Names of the problems that headlines are made of: those that are not easy, or all where all are."""
+    """Names of the problems that the leaderboard includes: those that are not easy, or all if all are easy."""
     hard = [name for name, each in standings.items() if not each.easy]
     return hard or list(standings)
 
 
 def board(all_figures: Sequence[Figures], standings: Mapping[str, Standing]) -> list[Place]:
-    """The leaderboard: by time limit; then who has solved any, most problems raced, the limit kept, fewest unsolved,
-    least gap and time.
+    """The leaderboard, per time limit: backends by whether any problem is solved, number of problems, whether the limit
+    is kept, fewest unsolved problems, mean gap and time.
     """
     names = counting(standings)
     places: list[Place] = []
@@ -237,7 +233,7 @@ def board(all_figures: Sequence[Figures], standings: Mapping[str, Standing]) -> 
             (_place(backend, limit, own, setups[backend]) for backend, own in by_backend.items()),
             key=lambda place: (*place.order, place.backend),
         )
-        if not ranked:  # of a race that was stopped, or grew: all of this limit's problems are easy
+        if not ranked:  # incomplete: only easy problems have rows with this limit
             continue
         places.append(ranked[0])
         for place in ranked[1:]:
@@ -250,7 +246,7 @@ def board(all_figures: Sequence[Figures], standings: Mapping[str, Standing]) -> 
 
 
 def pairs(all_figures: Sequence[Figures], standings: Mapping[str, Standing]) -> list[Pair]:
-    """Every two backends of a time limit, by sign tests over the problems and seeds that both have raced on."""
+    """Sign tests of all pairs of backends per time limit, over their common problems and seeds."""
     names = counting(standings)
     found: list[Pair] = []
     for limit in dict.fromkeys(each.time_limit for each in all_figures):
@@ -262,8 +258,8 @@ def pairs(all_figures: Sequence[Figures], standings: Mapping[str, Standing]) -> 
             Pair(a, b, limit, *_against(by_backend[a], by_backend[b], standings))
             for a, b in itertools.combinations(by_backend, 2)
         ]
-    qualities = for_all_together([pair.quality for pair in found])
-    speeds = for_all_together([pair.speed for pair in found])
+    qualities = corrected([pair.quality for pair in found])
+    speeds = corrected([pair.speed for pair in found])
     return [
         replace(pair, quality=quality, speed=speed)
         for pair, quality, speed in zip(found, qualities, speeds, strict=True)
@@ -271,7 +267,7 @@ def pairs(all_figures: Sequence[Figures], standings: Mapping[str, Standing]) -> 
 
 
 def on_one_problem(first: Sequence[Row], second: Sequence[Row], standing: Standing) -> tuple[SignTest, SignTest]:
-    """Two backends on one problem and time limit, seed by seed: by energy, and by seconds to the best known one."""
+    """Sign tests of two backends on one problem, paired by seed: energy, and time to the best known energy."""
     theirs = {row.seed: row for row in second}
     both = [(row, theirs[row.seed]) for row in first if row.seed in theirs]
     tolerance = standing.facts.tolerance(standing.best.energy)
@@ -300,9 +296,9 @@ def _place(backend: str, limit: float | None, own: Mapping[str, Figures], setup:
 def _against(
     mine: Mapping[str, Figures], theirs: Mapping[str, Figures], standings: Mapping[str, Standing]
 ) -> tuple[SignTest, SignTest]:
-    """Two backends over the problems that both have: by median energy, and by time to the best known one.
+    """Sign tests of two backends over their common problems: median energy, and time to the best known energy.
 
-    Both are taken over the seeds that both have: of more runs the least time is less, and the median another one.
+    Only common seeds count, because both figures depend on the number of runs.
     """
     medians: list[tuple[float, float]] = []
     times: list[tuple[float, float]] = []
@@ -322,6 +318,6 @@ def _against(
 
 
 def _of_seeds(each: Figures, seeds: Collection[int]) -> tuple[list[float], list[float]]:
-    """Energies of the runs with these seeds, and their seconds to the best known one."""
+    """Energies of the runs with these seeds, and their times to the best known energy."""
     places = [place for place, seed in enumerate(each.seeds) if seed in seeds]
     return [each.energies[place] for place in places], [each.hits[place] for place in places]

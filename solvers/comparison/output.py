@@ -1,4 +1,4 @@
-"""The files made from a comparison: submission.csv and report.html."""
+"""Writes submission.csv and report.html."""
 
 from __future__ import annotations
 
@@ -19,4 +19,4 @@ def write(comparison: Comparison, folder: str | os.PathLike[str]) -> None:
 
 
 def _encoded(text: str) -> bytes:
-    return text.encode("utf-8", "backslashreplace")  # names of folders may not be valid UTF-8
+    return text.encode("utf-8", "backslashreplace")  # folder names may be invalid UTF-8

@@ -1,8 +1,7 @@
-"""By what protocol solvers are raced, and the settings file that keeps two protocols out of one folder.
+"""The protocol of a comparison and its settings file, race.json.
 
-Everything that an energy or a second of results.csv depends on, beyond its own row, is in race.json: threads, start and
-dispatch, what each problem is, and the settings that each backend ran with. A race may grow, by backends, seeds, time
-limits and problems; it may not change.
+race.json holds all settings that results.csv depends on: threads, start and dispatch, properties of each problem, and
+the settings of each backend. Backends, seeds, time limits and problems can be added later, but not changed.
 """
 
 from __future__ import annotations
@@ -32,18 +31,18 @@ FILE = "race.json"
 
 STARTS = ("cold", "mask")
 
-_LARGEST = 1 << 28  # bytes of a race.json: a few KB a problem
+_LARGEST = 1 << 28  # bytes of race.json; a problem takes a few KB
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """What all rows of a race have in common.
+    """Settings common to all rows of a comparison.
 
     Attributes:
-        threads: processors and threads that each racing process has.
-        start: "cold", or "mask" for the state that leaves the network's masks as they are.
-        dispatch: "serial" for one solve at a time; otherwise how tasks were handed out, and timings share machines.
-        workers: solves at once.
+        threads: processors and threads of each worker process.
+        start: "cold", or "mask" for the network's current masks.
+        dispatch: "serial" for one solve at a time; with any other, concurrent solves share the machine.
+        workers: number of concurrent solves.
     """
 
     threads: int = 1
@@ -63,13 +62,13 @@ class Protocol:
 
 @dataclass
 class Race:
-    """The settings of a race, as race.json keeps them.
+    """The settings of a comparison, stored in race.json.
 
     Attributes:
-        protocol: what all rows have in common.
-        token: names the race in labels of calls to services.
-        problems: the facts of each problem, by name.
-        backends: of each backend, by its text, what ran: see :func:`solvers.comparison.racing.entrants.Entrant.record`.
+        protocol: settings common to all rows.
+        token: identifies the comparison in labels of calls to services.
+        problems: properties of each problem, by name.
+        backends: settings of each backend, by its text: see :func:`solvers.comparison.racing.entrants.Entrant.record`.
     """
 
     protocol: Protocol
@@ -79,16 +78,16 @@ class Race:
 
     @classmethod
     def read(cls, folder: Path) -> Race:
-        """The race of a folder.
+        """Read the settings of a folder.
 
         Raises:
-            FileFormatError: race.json is damaged, or another program's.
-            FileNotFoundError: there is none.
+            FileFormatError: race.json is damaged or from another program.
+            FileNotFoundError: the folder has no race.json.
         """
         path = folder / FILE
         with opened(path) as (file, size):
             if size > _LARGEST:
-                raise FileFormatError(f"{path}: size: {size} bytes are more than the {_LARGEST} that are taken")
+                raise FileFormatError(f"{path}: size: {size} bytes; at most {_LARGEST} are allowed")
             values = parse_json(file.read(_LARGEST), path, "race")
         check_schema(values, SCHEMA, VERSION, path)
         try:
@@ -101,10 +100,10 @@ class Race:
                 {text: dict(record) for text, record in values["backends"].items()},
             )
         except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise FileFormatError(f"{path}: a field is missing or of another kind: {error}") from error
+            raise FileFormatError(f"{path}: a field is missing or has the wrong type: {error}") from error
 
     def write(self, folder: Path) -> None:
-        """Write race.json, whole or not at all."""
+        """Write race.json atomically."""
         values = {
             "schema": SCHEMA,
             "version": VERSION,
@@ -116,20 +115,20 @@ class Race:
         write_whole(folder / "race", {}, (".json", lambda _: json_bytes(values)))
 
     def check_rows(self, rows: Iterable[Row], folder: Path) -> None:
-        """Refuse rows of another race.
+        """Refuse rows of another comparison.
 
         Raises:
-            FileFormatError: a row's problem or backend is none of this race's.
+            FileFormatError: a row's problem or backend is not in race.json.
         """
         for row in rows:
             if row.problem not in self.problems or row.backend not in self.backends:
-                stranger = row.problem if row.problem not in self.problems else row.backend
+                unknown = row.problem if row.problem not in self.problems else row.backend
                 raise FileFormatError(
-                    f"{folder / RESULTS}: {stranger!r} is not in {FILE}: the two do not belong together"
+                    f"{folder / RESULTS}: {unknown!r} is not in {FILE}: the two files do not belong together"
                 )
 
     def admit_protocol(self, protocol: Protocol, folder: Path | None) -> None:
-        """Refuse another protocol than the race's own.
+        """Refuse a protocol that differs from the stored one.
 
         Raises:
             OptionError: names the first setting that differs.
@@ -138,28 +137,28 @@ class Race:
             held, asked = getattr(self.protocol, field.name), getattr(protocol, field.name)
             if held != asked:
                 raise OptionError(
-                    f"{folder} holds a race with {field.name} {held!r}; this one asks for {asked!r}, and figures of "
-                    f"the two cannot stand side by side. Ask for {held!r}, or choose another folder"
+                    f"{folder} holds a comparison with {field.name} {held!r}, not {asked!r}; their results are not "
+                    f"comparable. Use {field.name} {held!r} or another folder"
                 )
 
     def admit_problem(self, facts: Facts, folder: Path | None) -> None:
-        """Take a problem in, unless another one has its name.
+        """Add a problem, unless its name stands for another one.
 
         Raises:
-            OptionError: a problem of this name and other coefficients, or cardinality, was raced already.
+            OptionError: the stored problem of this name has other coefficients or another cardinality.
         """
         held = self.problems.setdefault(facts.name, facts)
         if held.fingerprint != facts.fingerprint:
             raise OptionError(
-                f"{folder} has raced another problem called {facts.name!r} ({held.n} variables, {held.ones} ones, from "
-                f"{held.origin}); rename the one from {facts.origin}, or choose another folder"
+                f"{folder} holds results for another problem named {facts.name!r} ({held.n} variables, {held.ones} "
+                f"ones, from {held.origin}); rename the problem from {facts.origin} or use another folder"
             )
 
     def admit_backend(self, text: str, record: Mapping[str, Any], folder: Path | None) -> None:
-        """Take a backend in, unless its text stood for other settings before.
+        """Add a backend, unless its stored settings differ.
 
         Raises:
-            OptionError: the defaults have changed since, or it is another's solver of the same name.
+            OptionError: the defaults have changed, or another solver has the same name.
         """
         held = self.backends.setdefault(text, dict(record))
         if held["settings"] != record["settings"]:
@@ -169,28 +168,28 @@ class Race:
                 if held["settings"].get(key) != record["settings"].get(key)
             )
             raise OptionError(
-                f"{folder} has raced {text!r} with another {', '.join(other)} than it has now (defaults change between "
-                "versions); write the settings out, or choose another folder"
+                f"{folder} holds results for {text!r} with other values of {', '.join(other)} (defaults change between "
+                "versions); give these options explicitly or use another folder"
             )
 
     def note_versions(self, text: str, record: Mapping[str, Any]) -> None:
-        """Keep the versions by which a backend's next rows are made beside those of its rows so far."""
+        """Add the current versions of a backend's toolkits to those of its earlier rows."""
         held = dict(self.backends[text]["versions"])
         for name, version in record["versions"].items():
-            told = str(held.get(name, version)).split(SEVERAL)
-            held[name] = SEVERAL.join(dict.fromkeys([*told, version]))
+            known = str(held.get(name, version)).split(SEVERAL)
+            held[name] = SEVERAL.join(dict.fromkeys([*known, version]))
         self.backends[text]["versions"] = held
 
 
 SEVERAL = ", then "
-"""Between versions of a toolkit by which the rows of one backend were made."""
+"""Separates the versions of a toolkit that a backend's rows were computed with."""
 
 
 _BACKEND = {
     "name": str, "settings": dict, "tuned": dict, "paradigm": str, "deterministic": bool, "remote": bool,
     "device": str, "versions": dict,
 }  # fmt: skip
-"""What is on record of a backend: see :meth:`solvers.comparison.racing.entrants.Entrant.record`."""
+"""Required fields of a backend in race.json: see :meth:`solvers.comparison.racing.entrants.Entrant.record`."""
 
 
 def _check_backend(text: str, record: Mapping[str, Any]) -> None:
@@ -200,14 +199,14 @@ def _check_backend(text: str, record: Mapping[str, Any]) -> None:
 
 
 def checked_limits(time_limits: float | Sequence[float | None] | None) -> tuple[float | None, ...]:
-    """Time limits in seconds, shortest first; None (the backend's own amount of work) last.
+    """Time limits in seconds, ascending; None (the backend's own amount of work) last.
 
     Raises:
-        OptionError: none, one that is not above 0, or one that is there twice.
+        OptionError: no limit, a limit of 0 or less, or a repeated limit.
     """
     given = list(time_limits) if isinstance(time_limits, Iterable) else [time_limits]
     if not given:
-        raise OptionError("no time limit is given; one at least is needed, such as 1.0 seconds, or None")
+        raise OptionError("no time limit is given; give at least one, such as 1.0 seconds or None")
     for limit in given:
         if limit is None:
             continue
@@ -215,18 +214,18 @@ def checked_limits(time_limits: float | Sequence[float | None] | None) -> tuple[
             raise OptionError(f"time limit {limit!r} must be a number of seconds above 0")
     limits = [None if limit is None else float(limit) for limit in given]
     if len(set(limits)) < len(limits):
-        raise OptionError(f"time limits {given} name one twice")
+        raise OptionError(f"time limits {given} contain a value twice")
     return tuple(sorted(limits, key=lambda limit: math.inf if limit is None else limit))
 
 
 def processors() -> int:
-    """How many processors this process may use."""
+    """Number of processors that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @functools.cache
 def machine() -> str:
-    """The processor here, and how many of them this process may use."""
+    """The processor model, and the number of processors that this process may use."""
     name = platform.processor() or platform.machine()
     if os.path.exists("/proc/cpuinfo"):
         with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:

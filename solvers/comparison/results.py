@@ -1,4 +1,4 @@
-"""results.csv: one row for each (problem, backend, time limit, seed), on disk before the next one begins."""
+"""results.csv: one row per problem, backend, time limit and seed, each written before the next solve starts."""
 
 from __future__ import annotations
 
@@ -25,45 +25,45 @@ FILE = "results.csv"
 Key = tuple[str, str, float | None, int]
 """Problem, backend, time limit and seed."""
 
-_LARGEST = 1 << 32  # bytes of a results.csv
+_LARGEST = 1 << 32  # bytes of results.csv
 _STATUS = ("ok", "infeasible", "failed")
 
 
 @dataclass(frozen=True)
 class Row:
-    """One solve. Seconds are wall-clock unless told otherwise; None where a figure does not exist.
+    """The result of one solve. Seconds are wall-clock unless stated otherwise; None for figures that do not apply.
 
     Attributes:
         problem: name of the problem.
         backend: text of the backend.
         time_limit: seconds; None for the backend's own amount of work.
-        seed: of the solve.
-        status: "ok", "infeasible" (an answer without a feasible state: counted, never scored) or "failed".
-        energy: of the best feasible state, recomputed by the problem.
-        seconds: of the search; of a service, its own run or access time, queue left out.
-        setup: imports, compilation and whatever else came before the clock started.
-        wall: of the search as this machine saw it, queue and transfers included.
-        queue: seconds that a service let the call wait.
+        seed: seed of the solve.
+        status: "ok", "infeasible" (no feasible state: counted, never scored) or "failed".
+        energy: energy of the best feasible state, recomputed from the problem.
+        seconds: search time; for a service its run or access time, without queue.
+        setup: imports, compilation and other work before the clock started.
+        wall: wall-clock time of the search on the local machine, with queue and transfers.
+        queue: seconds in the service's queue.
         upload: seconds of the upload.
         access: seconds on the QPU.
-        charge: seconds that a service bills.
-        ended_by: what ended the search.
-        solver: what ran, where it is more than the backend's name says: a decomposition perhaps.
-        states: distinct states of the answer.
-        infeasible: how many of them broke the cardinality.
-        samples: what the toolkit had sampled before repair and polish.
-        raw_feasible: share of those that kept the cardinality.
-        raw: best feasible energy among them.
+        charge: seconds that the service bills.
+        ended_by: stopping reason.
+        solver: the actual solver, if it differs from the backend (a decomposition).
+        states: number of distinct returned states.
+        infeasible: number of returned states that violate the cardinality.
+        samples: number of raw samples.
+        raw_feasible: share of feasible raw samples.
+        raw: best feasible energy of the raw samples.
         repaired: best energy after repair.
         polished: best energy after repair and polish.
-        control_raw: best energy among as many random feasible states.
-        control_polished: the same after the polish that the samples got.
-        lower_bound: no feasible state is lower, by the solver's proof.
-        threads: processors that the racing process had.
-        machine: where it ran.
-        at: when it was done, ISO 8601, UTC.
-        error: why it failed.
-        incumbents: [seconds, energy] at each improvement.
+        control_raw: best energy of as many random feasible states.
+        control_polished: the same after polishing them like the samples.
+        lower_bound: the solver's proven lower bound.
+        threads: processors of the worker process.
+        machine: the machine of the solve.
+        at: end of the solve, ISO 8601, UTC.
+        error: error message of a failed solve.
+        incumbents: (seconds, energy) of each improvement.
     """
 
     problem: str
@@ -99,12 +99,12 @@ class Row:
 
     @property
     def key(self) -> Key:
-        """What no other row has."""
+        """The unique key of the row."""
         return self.problem, self.backend, self.time_limit, self.seed
 
     @property
     def scored(self) -> bool:
-        """Whether there is an energy to score."""
+        """Whether the row has an energy."""
         return self.status == "ok"
 
 
@@ -112,18 +112,18 @@ COLUMNS = tuple(field.name for field in dataclasses.fields(Row))
 
 
 class Results:
-    """The rows of a race, in a file that is only ever appended to; a lock keeps a second race out.
+    """The rows of a comparison in an append-only file, locked against concurrent writers.
 
-    A line that a kill cut short is dropped when the file is opened again, and its solve is done again. A file that
-    does not begin with this version's columns is another's, and is left as it is.
+    When the file is opened, an incomplete last line (after a kill) is removed, and its solve is repeated. A file with
+    other columns is refused and not changed.
 
     Args:
-        path: the file, made where it does not exist; None to keep rows in memory.
+        path: the file, created if missing; None keeps the rows in memory.
 
     Raises:
-        FileFormatError: the file holds something else; the message names the line.
-        SolverError: another process races into it.
-        OSError: it cannot be read or written.
+        FileFormatError: the file has other contents; the message names the line.
+        SolverError: another process is writing to it.
+        OSError: the file cannot be read or written.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -136,11 +136,11 @@ class Results:
         _refuse_large(path)
         self._file = path.open("r+b", buffering=0)
         try:
-            hold(self._file, "another race is writing into this folder; wait for it, or choose another")
+            hold(self._file, "another comparison is writing to this folder; wait until it ends or use another folder")
             text = self._file.read()
             whole = _whole(text)
             self.rows = parsed(whole, path)
-            if not text.startswith(whole):  # it lacks a newline, or its head
+            if not text.startswith(whole):  # the last newline or the header is missing
                 self._write(whole[len(text) :])
             self._file.truncate(len(whole))
         except BaseException:
@@ -148,10 +148,9 @@ class Results:
             raise
 
     def append(self, row: Row) -> None:
-        """Add a row; when this returns it survives a kill. What others have worded is kept on one line of UTF-8.
+        """Append a row and sync it to disk. Text from solvers is reduced to one line of UTF-8.
 
-        A row that could not be read again, since a solver's record of itself holds infinities or what is no number,
-        becomes one that failed for that.
+        A row that could not be read back, because a solver reported infinite or invalid numbers, is stored as failed.
         """
         row = dataclasses.replace(
             row, ended_by=_plain(row.ended_by), solver=_plain(row.solver), machine=_plain(row.machine),
@@ -163,14 +162,14 @@ class Results:
         except (ValueError, TypeError, csv.Error) as error:
             row = Row(
                 row.problem, row.backend, row.time_limit, row.seed, "failed", setup=row.setup, threads=row.threads,
-                machine=row.machine, at=row.at, error=_plain(f"its record of itself cannot be kept: {error}"),
+                machine=row.machine, at=row.at, error=_plain(f"the solver reported invalid figures: {error}"),
             )  # fmt: skip
             line = _written(row)
         self._write(line)
         self.rows.append(row)
 
     def close(self) -> None:
-        """Let the file go."""
+        """Close the file."""
         if self._file is not None:
             self._file.close()
 
@@ -190,17 +189,17 @@ class Results:
             while view:
                 view = view[self._file.write(view) :]
             os.fsync(self._file.fileno())
-        except OSError:  # a full disk: half a line must not stand before the next one
+        except OSError:  # disk full: leave no partial line
             self._file.truncate(end)
             raise
 
 
 def read_rows(path: Path) -> list[Row]:
-    """The rows of a file as far as it has come; it stays as it is, and a race may be writing into it.
+    """Read the rows of a file without changing it; a comparison may be writing to it.
 
     Raises:
         FileFormatError: as :class:`Results`.
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
     """
     _refuse_large(path)
     with opened(path) as (file, _):
@@ -208,15 +207,15 @@ def read_rows(path: Path) -> list[Row]:
 
 
 def can_be_named(name: str) -> bool:
-    """Whether a name can stand in the file: no control characters, no bytes of a file's name that are not UTF-8."""
+    """Whether a name can be stored: no control characters, no invalid UTF-8."""
     return not any(unicodedata.category(character) in ("Cc", "Cs") for character in name)
 
 
 def parsed(text: bytes, path: Path) -> list[Row]:
-    """The rows of a results.csv.
+    """Parse the contents of a results.csv.
 
     Raises:
-        FileFormatError: another head, a cell of another kind, or a solve that is there twice; names the line.
+        FileFormatError: other columns, an invalid cell or a repeated solve; the message names the line.
     """
     try:
         lines = text.decode("utf-8").split("\n")[:-1]
@@ -224,28 +223,28 @@ def parsed(text: bytes, path: Path) -> list[Row]:
         raise FileFormatError(f"{path}: is not UTF-8 text: {error}") from error
     if not text.startswith(_HEAD):
         raise FileFormatError(
-            f"{path}: line 1: the columns are not those of this version's results.csv; the file was left as it is. "
-            "Move it away, or choose another folder"
+            f"{path}: line 1: the columns are not those of this version's results.csv; the file was not changed. "
+            "Move it or use another folder"
         )
     rows: dict[Key, Row] = {}
     for number, line in enumerate(lines[1:], 2):
         try:
             row = _row(line)
         except (ValueError, TypeError, csv.Error) as error:
-            raise FileFormatError(f"{path}: line {number}: is not a row of a race: {str(error)[:200]}") from error
+            raise FileFormatError(f"{path}: line {number}: is not a valid row: {str(error)[:200]}") from error
         if row.key in rows:
             raise FileFormatError(
-                f"{path}: line {number}: {row.backend} on {row.problem}, seed {row.seed}, is twice here"
+                f"{path}: line {number}: {row.backend} on {row.problem}, seed {row.seed}, occurs twice"
             )
         rows[row.key] = row
     return list(rows.values())
 
 
 def _row(line: str) -> Row:
-    """The row of a line.
+    """Parse one line.
 
     Raises:
-        ValueError, TypeError, csv.Error: it is none.
+        ValueError, TypeError, csv.Error: the line is not a valid row.
     """
     csv.field_size_limit(max(csv.field_size_limit(), 1 << 24))
     (cells,) = csv.reader([line], strict=True)
@@ -256,7 +255,7 @@ def _row(line: str) -> Row:
 
 
 def _whole(text: bytes) -> bytes:
-    """What a file should hold: without a last line that a kill cut short, with the newline that an editor dropped."""
+    """The contents without an incomplete last line, or with the newline that a complete last line lacks."""
     if _HEAD.startswith(text):
         return _HEAD
     end = text.rfind(b"\n") + 1
@@ -272,7 +271,7 @@ def _whole(text: bytes) -> bytes:
 def _refuse_large(path: Path) -> None:
     with opened(path) as (_, size):
         if size > _LARGEST:
-            raise FileFormatError(f"{path}: size: {size} bytes are more than the {_LARGEST} that are taken")
+            raise FileFormatError(f"{path}: size: {size} bytes; at most {_LARGEST} are allowed")
 
 
 def _written(row: Row) -> bytes:
@@ -294,7 +293,7 @@ def _text(value: Any) -> str:
 
 
 def _plain(text: str) -> str:
-    """One line of what can be written as UTF-8."""
+    """The text as one line of valid UTF-8."""
     return " ".join(text.split()).encode("utf-8", "backslashreplace").decode("utf-8")
 
 

@@ -1,4 +1,4 @@
-"""The statistics of a race: time to solution with bootstrap intervals, sign tests, and many tests at once."""
+"""Statistics: time to solution with bootstrap intervals, sign tests, Holm correction."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ import numpy.typing as npt
 
 RESAMPLES = 1000
 LEVEL = 0.95
-"""Of bootstrap intervals."""
+"""Coverage of bootstrap intervals."""
 
 CONFIDENCE = 0.99
-"""With which time to solution is to have found it."""
+"""Success probability of the time to solution."""
 
 NOISE = 0.05
-"""A difference whose p-value is not below this is noise."""
+"""Significance level: differences with p at or above it are noise."""
 
-_ENOUGH = 0.5  # share of the runs, before which no time counts as one to begin anew after
+_ENOUGH = 0.5  # success probability from which restart times are considered
 
 _FloatArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A figure, and the interval in which it lies for 95 of 100 resamples of the runs; infinity for never."""
+    """An estimate with its 95 % bootstrap interval; infinity for never."""
 
     value: float
     low: float
@@ -34,19 +34,19 @@ class Interval:
 
 
 def time_to_solution(hits: Sequence[float], seed: int = 0) -> Interval:
-    """TTS99: seconds after which a solver that is run again and again has found the target with probability 0.99.
+    """TTS99: run time, with restarts, after which a solver has found the target with probability 0.99.
 
-    t ln(0.01) / ln(1 - s(t)), where s(t) is the chance of a run to have found it after t seconds, for the t that makes
-    it least; t itself where s(t) is 0.99 or more. (Ronnow et al. 2014, Science 345, 420.)
+    t ln(0.01) / ln(1 - s(t)), minimised over t, where s(t) is the probability that a run has found the target after t
+    seconds; t itself once s(t) reaches 0.99. (Ronnow et al. 2014, Science 345, 420.)
 
-    What k of n runs had found after t is taken for a chance of k / (n + 1), the mean of such an order statistic: n of n
-    are no certainty. And the least is looked for where s(t) is a half or more, or at the last success where it never
-    is: among the first successes of a few runs one is always lucky. The interval is that of a Bayesian bootstrap (Rubin
-    1981) in which one more run never finds the target. It errs towards the wide side with few runs.
+    s(t) is estimated as k / (n + 1), so that n of n successes do not give 1. Only times with s(t) of at least one half
+    are considered, or the last success if there are none: the first successes of a few runs are lucky. The interval is
+    from a Bayesian bootstrap (Rubin 1981) with one additional run that never finds the target; it is conservative for
+    few runs.
 
     Args:
-        hits: seconds after which each run found the target, infinity where it did not.
-        seed: of the resampling.
+        hits: seconds after which each run found the target; infinity if it did not.
+        seed: seed of the resampling.
     """
     times = np.sort(np.array(hits, np.float64))
     drawn = np.random.default_rng(seed).dirichlet(np.ones(len(times) + 1), RESAMPLES)
@@ -63,7 +63,7 @@ def least_time(hits: Sequence[float]) -> float:
 
 
 def _least(times: _FloatArray, shares: _FloatArray) -> _FloatArray:
-    """The least TTS99 [b] of hit times in order [runs], by the shares of runs that were there by each [b, runs]."""
+    """The minimal TTS99 [b] for sorted hit times [runs] and success probabilities [b, runs] at these times."""
     found = int(np.isfinite(times).sum())
     if not found:
         return np.full(len(shares), math.inf)
@@ -75,13 +75,13 @@ def _least(times: _FloatArray, shares: _FloatArray) -> _FloatArray:
 
 @dataclass(frozen=True)
 class SignTest:
-    """One against another, pair by pair.
+    """A sign test over paired figures.
 
     Attributes:
-        wins: pairs in which the first was better.
-        losses: pairs in which the second was.
-        ties: pairs that were equal, which tell nothing.
-        p: probability of so uneven a count, or a more uneven one, if neither were better.
+        wins: pairs in which the first is better.
+        losses: pairs in which the second is better.
+        ties: equal pairs; the test ignores them.
+        p: two-sided p-value.
     """
 
     wins: int
@@ -91,47 +91,47 @@ class SignTest:
 
     @property
     def pairs(self) -> int:
-        """How many pairs there are; with none, nothing has been compared."""
+        """Number of pairs."""
         return self.wins + self.losses + self.ties
 
     @property
     def reversed(self) -> SignTest:
-        """The same, of the second against the first."""
+        """The test of the second against the first."""
         return SignTest(self.losses, self.wins, self.ties, self.p)
 
     @property
     def noise(self) -> bool:
-        """Whether the difference may well be chance."""
+        """Whether the difference is not significant."""
         return self.p >= NOISE
 
 
 def sign_test(first: Sequence[float], second: Sequence[float], tolerances: Sequence[float] | float = 0.0) -> SignTest:
-    """Whether the smaller values are the first's or the second's more often than a coin would have it, two-sided.
+    """Two-sided sign test of whether the first or the second has the smaller values.
 
     Args:
-        first: figures of one, smaller is better; infinity for never.
-        second: those of the other, on the same pairs.
-        tolerances: differences up to this are ties.
+        first: figures of the first; smaller is better, infinity for never.
+        second: figures of the second, in the same order.
+        tolerances: differences up to these are ties.
     """
     from scipy.stats import binomtest
 
     a, b = np.array(first, np.float64), np.array(second, np.float64)
     with np.errstate(invalid="ignore"):
-        difference = np.where(a == b, 0.0, a - b)  # infinity from infinity is no difference
+        difference = np.where(a == b, 0.0, a - b)  # inf - inf is nan; it counts as a tie
     wins = int((difference < -np.asarray(tolerances)).sum())
     losses = int((difference > np.asarray(tolerances)).sum())
     p = float(binomtest(wins, wins + losses, 0.5).pvalue) if wins + losses else 1.0
     return SignTest(wins, losses, len(a) - wins - losses, p)
 
 
-def for_all_together(tests: Sequence[SignTest]) -> list[SignTest]:
-    """The same tests with p-values for all of them together (Holm); those that compared nothing count for nothing."""
+def corrected(tests: Sequence[SignTest]) -> list[SignTest]:
+    """The tests with p-values corrected for multiple testing (Holm); tests without pairs are not counted."""
     adjusted = iter(holm([test.p for test in tests if test.pairs]))
     return [replace(test, p=next(adjusted)) if test.pairs else test for test in tests]
 
 
 def holm(values: Sequence[float]) -> list[float]:
-    """P-values for all of several tests together, in their order (Holm 1979)."""
+    """P-values corrected for multiple testing, in the given order (Holm 1979)."""
     order = np.argsort(values, kind="stable")
     adjusted, highest = [1.0] * len(values), 0.0
     for rank, at in enumerate(order):

@@ -1,7 +1,7 @@
-"""The table of a race in the columns that QOBLIB, the Quantum Optimization Benchmarking Library, asks of submissions.
+"""Results in the columns of a submission to QOBLIB, the Quantum Optimization Benchmarking Library.
 
-(Koch et al. 2025, arXiv 2504.03832; the columns are those of its CONTRIBUTING.md.) Runtimes are means over the runs,
-without queue and warm-up, as it demands. What only a person knows is left for that person: N/A.
+(Koch et al. 2025, arXiv 2504.03832; columns from its CONTRIBUTING.md.) Runtimes are means over runs, without queue and
+warm-up, as QOBLIB requires. Submitter, affiliation and reference are N/A, for the user to fill in.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ MISSING = "N/A"
 
 
 def submission(comparison: Comparison) -> str:
-    """The table as CSV: one line for each problem, backend and time limit.
+    """The table as CSV: one line per problem, backend and time limit.
 
-    As QOBLIB defines it, a run is successful where it reached the best energy of the same backend's runs (threshold 0).
+    As QOBLIB defines, a run is successful if it reached the best energy of its own backend's runs (threshold 0).
     """
     file = io.StringIO()
     writer = csv.DictWriter(file, COLUMNS, restval=MISSING, lineterminator="\n")
@@ -52,8 +52,8 @@ def _line(each: Figures, rows: Sequence[Row], standing: Standing, backend: Mappi
     total = _mean(net)
     limit = "own amount of work" if each.time_limit is None else f"time limit {each.time_limit:g} s"
     tuned = ", ".join(f"{key}={value}" for key, value in backend["tuned"].items()) or "defaults"
-    polished = backend["settings"].get("polish")  # None: a solver that mends nothing
-    mended = "" if polished is None else f"; repair{' and polish to local optima' if polished else ''} where needed"
+    polished = backend["settings"].get("polish")  # None: the solver does not repair
+    repaired = "" if polished is None else f"; repair{' and polish to local optima' if polished else ''} where needed"
     gpu = backend["device"].startswith("cuda")
     known = f"{'proven optimum' if standing.best.proven else 'best known'} {standing.best.energy:.12g}"
     return {
@@ -69,7 +69,7 @@ def _line(each: Figures, rows: Sequence[Row], standing: Standing, backend: Mappi
         "# Non-Zero Coefficients": facts.coefficients,
         "Coefficients Type": "integer" if facts.whole else "continuous",
         "Coefficients Range": f"[{facts.least:g}, {facts.most:g}]",
-        "Workflow": f"{backend['name']} ({tuned}); {limit}{mended}",
+        "Workflow": f"{backend['name']} ({tuned}); {limit}{repaired}",
         "Algorithm Type": "Deterministic" if backend["name"] == "exact" else "Stochastic",
         "Paradigm": backend["paradigm"],
         "# Runs": each.runs,
@@ -88,14 +88,14 @@ def _line(each: Figures, rows: Sequence[Row], standing: Standing, backend: Mappi
 
 
 def _without_queue(row: Row) -> float | None:
-    """Seconds of a run but for its queue; of an answer that was on record the queue may be longer than the wait."""
+    """Run time without queue; a recorded answer may have a queue longer than this wall time."""
     if row.queue is None or row.wall is None or row.seconds is None:
         return row.seconds
     return max(row.seconds, row.wall - row.queue)
 
 
 def _local(row: Row) -> float | None:
-    """Seconds on this side of a service; all of them where there is none."""
+    """Seconds on the local machine, without the service's run time and queue."""
     if row.wall is None or row.access is None or row.seconds is None:
         return row.seconds
     return max(0.0, row.wall - row.seconds - (row.queue or 0.0))

@@ -1,4 +1,4 @@
-"""How figures and differences are put into words, alike on the terminal and on the page."""
+"""Formatting of figures and tests, headline and warnings, for the terminal and the HTML report."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from solvers.comparison.statistics import NOISE, Interval, SignTest
 
 
 def percent(gap: float | None) -> str:
-    """A gap in per cent; 0 is the best known energy, 100 that of a random state."""
+    """A gap in per cent: 0 at the best known energy, 100 at a random state."""
     if gap is None:
         return "infeasible"
     if gap == 0.0:
@@ -20,7 +20,7 @@ def percent(gap: float | None) -> str:
 
 
 def seconds(value: float | None) -> str:
-    """Seconds in a unit that suits them."""
+    """A time in s, ms or µs."""
     if value is None:
         return "–"
     if math.isinf(value):
@@ -43,7 +43,7 @@ def limit(value: float | None) -> str:
 
 
 def verdict(test: SignTest) -> str:
-    """What a sign test says of a difference: of the first against the second."""
+    """The result of a sign test, of the first against the second."""
     if not test.pairs:
         return "not compared"
     if test.wins + test.losses == 0:
@@ -53,7 +53,7 @@ def verdict(test: SignTest) -> str:
 
 
 def score(test: SignTest) -> str:
-    """The same in short, for a table: pairs won and lost by the first, and whether that is noise."""
+    """The result of a sign test for a table cell: pairs won and lost by the first, and p or "noise"."""
     if not test.pairs:
         return "not compared"
     if test.wins + test.losses == 0:
@@ -62,7 +62,7 @@ def score(test: SignTest) -> str:
 
 
 def headline(comparison: Comparison) -> list[str]:
-    """What the race says, a sentence for each time limit."""
+    """The main result, one sentence or two per time limit."""
     sentences = []
     for limit_ in dict.fromkeys(place.time_limit for place in comparison.board):
         places = [place for place in comparison.board if place.time_limit == limit_]
@@ -71,23 +71,23 @@ def headline(comparison: Comparison) -> list[str]:
         others = places[len(level) :]
         within = "With its own amount of work" if limit_ is None else f"Within {limit_:g} s"
         if not any(place.feasible for place in places):
-            sentences.append(f"{within}, nobody leads: no run has a feasible answer.")
+            sentences.append(f"{within}, no run found a feasible state.")
             continue
         if not first.kept:
-            within += f" (exceeded: {seconds(first.seconds)} a solve)"
+            within += f" (exceeded: {seconds(first.seconds)} per solve)"
         if len(level) > 1:
-            text = f"{within}, {' and '.join(place.backend for place in level)} are level: {_came(first)}."
+            text = f"{within}, {' and '.join(place.backend for place in level)} are tied: {_reached(first)}."
         else:
-            text = f"{within}, {first.backend} leads: {_came(first)}."
+            text = f"{within}, {first.backend} leads: {_reached(first)}."
         if others:
             text += f" {_next(others[0], first)}"
         sentences.append(text)
     return sentences
 
 
-def _came(place: Place) -> str:
-    time = "" if math.isinf(place.time) else f", which takes {seconds(place.time)} (median, for 99 %)"
-    gap = "its answers are mostly infeasible" if place.gap is None else f"mean gap {percent(place.gap)}"
+def _reached(place: Place) -> str:
+    time = "" if math.isinf(place.time) else f" (median time for 99 %: {seconds(place.time)})"
+    gap = "its runs are mostly infeasible" if place.gap is None else f"mean gap {percent(place.gap)}"
     return f"{place.successful} of {place.runs} runs reached the best known energy{time}; {gap}"
 
 
@@ -96,63 +96,65 @@ def _next(place: Place, first: Place) -> str:
     assert quality is not None
     assert speed is not None
     if not quality.pairs:
-        told = "the two share no problem and seed, and are not compared"
+        text = "not compared, because the two have no problem and seed in common"
     elif not quality.noise:
         over = f"sign test over {_count(quality.pairs, 'problem')}, p = {quality.p:.2g}"
         if quality.losses > quality.wins:
-            told = f"its energies are worse ({over})"
+            text = f"its energies are higher ({over})"
         else:
-            told = f"it has lower energies on more problems ({over}), although {_behind(place, first)}"
+            text = f"it has lower energies on more problems ({over}), although {_behind(place, first)}"
     elif not speed.noise:
         slower = speed.losses > speed.wins
-        told = "its energies differ by no more than noise, and it is "
-        told += "slower" if slower else "faster on more problems"
-        told += f" (p = {speed.p:.2g})" + ("" if slower else f", although {_behind(place, first)}")
+        text = "its energies do not differ significantly, and it is "
+        text += "slower" if slower else "faster on more problems"
+        text += f" (p = {speed.p:.2g})" + ("" if slower else f", although {_behind(place, first)}")
     else:
-        told = f"the difference is noise, in energies (p = {quality.p:.2g}) and in speed (p = {speed.p:.2g})"
-    return f"Second is {place.backend}: {told}."
+        text = f"the difference is noise, in energies (p = {quality.p:.2g}) and in speed (p = {speed.p:.2g})"
+    return f"Second is {place.backend}: {text}."
 
 
 def _behind(place: Place, first: Place) -> str:
-    """Why a backend is behind the first of the board, in the board's order."""
+    """Why a backend ranks below the first, by the first criterion of the leaderboard in which they differ."""
     if place.gap is None:
-        return "its answers are mostly infeasible"
+        return "its runs are mostly infeasible"
     if place.problems < first.problems:
-        return "it was raced on fewer"
+        return "it ran on fewer problems"
     if first.kept and not place.kept:
         return "it exceeds the time limit"
     if place.unsolved > first.unsolved:
-        return "it has mostly infeasible answers on more"
+        return "it leaves more problems unsolved"
     return "its mean gap is larger" if place.gap != first.gap else "its median time is longer"
 
 
 def cautions(comparison: Comparison) -> list[str]:
-    """What a reader must know before believing the figures."""
+    """Warnings about the validity of the figures."""
     found = []
     protocol = comparison.race.protocol
     if not protocol.fair:
         found.append(
-            f"Up to {_count(protocol.workers, 'solve')} ran at once ({protocol.dispatch}) and shared the machine: "
-            "times do not compare."
+            f"Up to {_count(protocol.workers, 'solve')} ran concurrently ({protocol.dispatch}) and shared the machine: "
+            "their times are not comparable."
         )
     if len(comparison.machines) > 1:
-        found.append(f"Rows come from several machines, whose times differ: {'; '.join(comparison.machines)}.")
+        found.append(
+            f"Results are from several machines, so times are not comparable: {'; '.join(comparison.machines)}."
+        )
     for backend, record in comparison.race.backends.items():
         changed = [f"{name} {version}" for name, version in record["versions"].items() if SEVERAL in version]
         if changed:
-            found.append(f"Rows of {backend} were made by several versions: {'; '.join(changed)}.")
+            found.append(f"Results of {backend} are from several versions: {'; '.join(changed)}.")
     easy = [name for name, each in comparison.standings.items() if each.easy]
     if easy and len(easy) < len(comparison.standings):
-        be, count = ("is", "counts") if len(easy) == 1 else ("are", "count")
+        be = "is" if len(easy) == 1 else "are"
         found.append(
             f"{_count(len(easy), 'problem')} of {len(comparison.standings)} {be} easy (plain descent from a random "
-            f"state mostly ends in the best known energy) and {count} in no headline."
+            f"state mostly ends in the best known energy) and left out of headline and leaderboard."
         )
     elif easy:
         found.append("All problems are easy: plain descent from a random state mostly ends in the best known energy.")
     unproven = sum(not each.best.proven for each in comparison.standings.values())
     if unproven:
-        found.append(f"On {_count(unproven, 'problem')} the best known energy is not proven: a better one may exist.")
+        found.append(f"The best known energy of {_count(unproven, 'problem')} is not proven: a lower one may exist.")
     found += [f"{name}: {each.contradicted}." for name, each in comparison.standings.items() if each.contradicted]
     for backend in comparison.race.backends:
         failed = [row for row in comparison.rows if row.backend == backend and row.status == "failed"]
@@ -160,35 +162,34 @@ def cautions(comparison: Comparison) -> list[str]:
         if failed:
             found.append(f"{backend} failed in {_count(len(failed), 'run')}: {failed[0].error}")
         if infeasible:
-            found.append(f"{backend} answered without a feasible state in {_count(infeasible, 'run')}.")
+            found.append(f"{backend} found no feasible state in {_count(infeasible, 'run')}.")
     for place in comparison.board:
         if place.unsolved:
             found.append(
-                f"{place.backend} has no feasible answer in half of the runs or more on {place.unsolved} of "
-                f"{_count(place.problems, 'problem')} ({limit(place.time_limit)}): these are in no mean gap, and who "
-                "has fewer of them comes first."
+                f"{place.backend} has no feasible state in at least half of its runs on {place.unsolved} of "
+                f"{_count(place.problems, 'problem')} ({limit(place.time_limit)}): the mean gap leaves these out, and "
+                "backends with fewer of them rank higher."
             )
         if not place.kept:
             found.append(
-                f"{place.backend} takes {seconds(place.seconds)} a solve (median), the limit is "
-                f"{limit(place.time_limit)}: it stands behind those that keep it."
+                f"{place.backend} takes {seconds(place.seconds)} per solve (median) with a limit of "
+                f"{limit(place.time_limit)}: it ranks below backends that keep the limit."
             )
     found += _incomplete(comparison)
-    found += [f"{backend} could not go on: {why}" for backend, why in comparison.put_off.items()]
+    found += [f"{backend} could not continue: {why}" for backend, why in comparison.put_off.items()]
     few, tests = len(comparison.counting), sum(pair.quality.pairs > 0 for pair in comparison.pairs)
     enough = math.floor(math.log2(2 * tests / NOISE)) + 1 if tests else 0
     if few < enough:
-        together = f" (for all {tests} pairs together)" if tests > 1 else ""
+        together = f" (corrected for {tests} pairs)" if tests > 1 else ""
         found.append(
-            f"A sign test over {_count(few, 'problem')} cannot tell a difference from noise: even if one backend is "
-            f"better on all of them, p = {min(1.0, 2 * tests * 0.5**few):.2g}{together}, and below {NOISE:g} takes "
-            f"{enough} problems."
+            f"A sign test over {_count(few, 'problem')} cannot be significant: if one backend is better on all of "
+            f"them, p = {min(1.0, 2 * tests * 0.5**few):.2g}{together}; p below {NOISE:g} needs {enough} problems."
         )
     return found
 
 
 def _incomplete(comparison: Comparison) -> list[str]:
-    """Who was raced on fewer problems, or with fewer runs, than others."""
+    """Warnings about backends with fewer problems or runs than others."""
     found = []
     counting = comparison.counting
     raced: dict[tuple[str, float | None], set[str]] = {}
@@ -198,14 +199,14 @@ def _incomplete(comparison: Comparison) -> list[str]:
         held = len(names.intersection(counting))
         if held < len(counting):
             found.append(
-                f"{backend} was raced on {held} of {_count(len(counting), 'problem')} only ({limit(limit_)}): its "
-                "figures are over fewer than those of others."
+                f"{backend} ran on only {held} of {_count(len(counting), 'problem')} ({limit(limit_)}), so its figures "
+                "are over fewer problems than those of other backends."
             )
     runs = {len(rows) for rows in comparison.groups.values()}
     if len(runs) > 1:
         found.append(
-            f"Not all have the same number of runs ({min(runs)} to {max(runs)}): times and medians over different runs "
-            "do not compare, and tests are made over the seeds that both have."
+            f"The number of runs differs ({min(runs)} to {max(runs)}): times and medians over different runs are not "
+            "comparable, and tests use common seeds only."
         )
     return found
 

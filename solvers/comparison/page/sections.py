@@ -12,7 +12,7 @@ from solvers.comparison.comparison import Comparison
 from solvers.comparison.measures import Figures, Standing, on_one_problem
 from solvers.comparison.page.charts import Chart, chart
 from solvers.comparison.results import Row
-from solvers.comparison.statistics import for_all_together
+from solvers.comparison.statistics import corrected
 from solvers.html.tables import Cell, Table, number_cell, text_cell
 
 _DRAWN = 60  # problems with a chart of their own; a page with more would take megabytes
@@ -149,8 +149,8 @@ def _two_best(comparison: Comparison, by_problem: Mapping[str, Sequence[Figures]
     for name, pair in best.items():
         first, second = (comparison.groups[each.problem, each.backend, each.time_limit] for each in pair)
         tests.append(on_one_problem(first, second, comparison.standings[name]))
-    qualities = for_all_together([quality for quality, _ in tests])
-    speeds = for_all_together([speed for _, speed in tests])
+    qualities = corrected([quality for quality, _ in tests])
+    speeds = corrected([speed for _, speed in tests])
     return {
         name: f"{first.backend} against {second.backend}, seed by seed: energy {words.verdict(quality)}; speed "
         f"{words.verdict(speed)}."

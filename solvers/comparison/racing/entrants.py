@@ -1,4 +1,4 @@
-"""The backends of a race: what runs under each text, so that a process of its own can make the same solver again."""
+"""The backends of a comparison, and recipes from which a worker process creates the same solvers."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from solvers.run import versions
 
 @dataclass(frozen=True)
 class Entrant:
-    """A backend that races.
+    """A backend of the comparison.
 
     Attributes:
-        text: its name in every table: what the user wrote.
-        solver: the solver, with the race's threads where it takes a number of them.
-        recipe: how to make the solver in another process: a text, or a class and its settings (JSON values).
+        text: its name in all tables, as the user wrote it.
+        solver: the solver, with the comparison's number of threads if it has such an option.
+        recipe: JSON values to create the solver in another process: a text, or a class and its settings.
     """
 
     text: str
@@ -31,15 +31,15 @@ class Entrant:
 
     @classmethod
     def of(cls, backend: str | Solver, threads: int) -> Entrant:
-        """Make an entrant, its solver ready to run.
+        """Create an entrant and its solver.
 
         Args:
             backend: a text such as "sa?restarts=8", or a solver.
-            threads: how many the solver is given, unless it was told a number.
+            threads: number of threads, unless the backend sets one.
 
         Raises:
-            OptionError: an unknown name or option, or a solver that cannot be made again from its settings.
-            UnavailableError: it lacks something; the message says what.
+            OptionError: an unknown name or option, or a solver that cannot be created from its settings.
+            UnavailableError: the solver cannot run here; the message says why.
         """
         made = registry.checked(backend.strip() if isinstance(backend, str) else backend)
         if isinstance(backend, str):
@@ -49,19 +49,19 @@ class Entrant:
         recipe = {"class": f"{kind.__module__}:{kind.__qualname__}", "settings": settings, "threads": threads}
         if kind.__module__ == "__main__" or "<locals>" in kind.__qualname__:
             raise OptionError(
-                f"{made.backend}: its class {kind.__qualname__} cannot be imported by the racing process; put it into "
-                "a module, and name it by an entry point or by an import path"
+                f"{made.backend}: its class {kind.__qualname__} cannot be imported by the worker process; move it to a "
+                "module, and give it as an entry point or import path"
             )
         changed = "&".join(f"{key}={value}" for key, value in _tuned(made).items())
         return cls(f"{made.backend}{'?' if changed else ''}{changed}", _threaded(made, threads), recipe)
 
     def record(self) -> dict[str, Any]:
-        """What ran, as JSON values: `name`, `settings`, `tuned` (those that are not default), `paradigm`, versions."""
+        """The backend as JSON values: `name`, `settings`, `tuned` (non-default settings), `paradigm`, versions, etc."""
         can = self.solver.capabilities
         return {
             "name": self.solver.backend,
-            "settings": {key: _settled(value) for key, value in _fields(self.solver).items()},
-            "tuned": {key: _told(value) for key, value in _tuned(self.solver).items() if key != "threads"},
+            "settings": {key: _complete(value) for key, value in _fields(self.solver).items()},
+            "tuned": {key: _displayed(value) for key, value in _tuned(self.solver).items() if key != "threads"},
             "paradigm": paradigm(self.solver),
             "deterministic": can.deterministic,
             "remote": can.remote,
@@ -71,26 +71,26 @@ class Entrant:
 
 
 def entered(backends: str | Solver | Iterable[str | Solver], threads: int) -> list[Entrant]:
-    """The entrants of a race.
+    """The entrants of a comparison.
 
     Raises:
-        OptionError: none, or one that is there twice; or as :meth:`Entrant.of`.
+        OptionError: no backend, a repeated one, or as for :meth:`Entrant.of`.
     """
     listed = [backends] if isinstance(backends, str | Solver) else list(backends)
     entrants = [Entrant.of(backend, threads) for backend in listed]
     if not entrants:
-        raise OptionError("no backend is given; one at least is needed, such as 'tabu'")
+        raise OptionError("no backend is given; give at least one, such as 'tabu'")
     texts = [entrant.text for entrant in entrants]
     for text in texts:
         if texts.count(text) > 1:
             raise OptionError(f"backend {text!r} is given twice")
         if not can_be_named(text):
-            raise OptionError(f"backend {text!a:.200} holds control characters, which no table can; write it without")
+            raise OptionError(f"backend {text!a:.200} contains control characters; remove them")
     return entrants
 
 
 def made(recipe: dict[str, Any]) -> Solver:
-    """The solver of a recipe."""
+    """Create the solver of a recipe."""
     if "text" in recipe:
         solver = registry.get_solver(recipe["text"])
     else:
@@ -105,7 +105,7 @@ def made(recipe: dict[str, Any]) -> Solver:
 
 
 def paradigm(solver: Solver) -> str:
-    """In QOBLIB's words: "Classical", "Quantum Simulator" or "Quantum Hardware"."""
+    """QOBLIB's paradigm: "Classical", "Quantum Simulator" or "Quantum Hardware"."""
     inner = getattr(solver, "inner", None)
     if isinstance(inner, Solver):
         return paradigm(inner)
@@ -122,7 +122,7 @@ def paradigm(solver: Solver) -> str:
 
 
 def _threaded(solver: Solver, threads: int) -> Solver:
-    """The solver with a number of threads, where it takes one and was told none; its members likewise."""
+    """The solver, and its members, with a number of threads where they have the option and it is unset."""
     fields = _fields(solver)
     changes: dict[str, Any] = {}
     if "threads" in fields and fields["threads"] is None:
@@ -140,32 +140,32 @@ def _fields(solver: Solver) -> dict[str, Any]:
 
 
 def _tuned(solver: Solver) -> dict[str, Any]:
-    """Settings that are not their default."""
+    """Settings that differ from their defaults."""
     found = {}
     for field in dataclasses.fields(solver):
         default = field.default
         if default is dataclasses.MISSING and field.default_factory is not dataclasses.MISSING:
             default = field.default_factory()
-        if field.init and _told(getattr(solver, field.name)) != _told(default):
+        if field.init and _displayed(getattr(solver, field.name)) != _displayed(default):
             found[field.name] = getattr(solver, field.name)
     return found
 
 
-def _settled(value: Any) -> Any:
-    """A setting as a JSON value that says all of it: a solver with its own settings."""
+def _complete(value: Any) -> Any:
+    """A setting as a JSON value; a solver with all its settings."""
     if isinstance(value, Solver):
-        return {"backend": value.backend, "settings": {key: _settled(each) for key, each in _fields(value).items()}}
+        return {"backend": value.backend, "settings": {key: _complete(each) for key, each in _fields(value).items()}}
     if isinstance(value, tuple | list):
-        return [_settled(each) for each in value]
-    return _told(value)
+        return [_complete(each) for each in value]
+    return _displayed(value)
 
 
-def _told(value: Any) -> Any:
-    """A setting as a JSON value, for people to read."""
+def _displayed(value: Any) -> Any:
+    """A setting as a JSON value for display; a solver by name."""
     if isinstance(value, Solver):
         return value.backend
     if isinstance(value, tuple | list):
-        return [_told(each) for each in value]
+        return [_displayed(each) for each in value]
     return value if isinstance(value, str | int | float | bool | None) else repr(value)
 
 
@@ -175,7 +175,7 @@ def _plain(solver: Solver) -> dict[str, Any]:
         json.dumps(settings, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise OptionError(
-            f"{solver.backend} has settings that cannot be handed to a racing process ({error}); write it as text, "
+            f"{solver.backend} has settings that cannot be sent to a worker process ({error}); give it as text, "
             "such as 'sa?restarts=8'"
         ) from error
     return settings

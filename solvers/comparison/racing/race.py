@@ -1,4 +1,4 @@
-"""The race itself: what is still to be solved is solved, one task after the other, and every row is on disk at once."""
+"""Runs a comparison: computes the missing solves and writes each row to disk at once."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ from solvers.remote.ledger import fingerprint
 from solvers.run import MAX_SEED, on_interrupt
 
 SPOOL = ".problems"
-"""Folder, while a race goes on, of the files that its processes read."""
+"""Temporary folder of the problem files that worker processes read."""
 
 MOST_SEEDS = 100_000
-"""Beyond, the list of what is to be solved alone takes gigabytes."""
+"""With more seeds the list of tasks takes gigabytes."""
 
 OnProgress = Callable[[str, int, int], None]
-"""Told what is going on, how many tasks are done, and how many there are."""
+"""Called with the current activity, the number of finished tasks and their total."""
 
 
 def compare(
@@ -64,43 +64,42 @@ def compare(
     max_charge: float | None = None,
     on_progress: OnProgress | None = None,
 ) -> Comparison:
-    """Race backends on block problems by one protocol, and measure them.
+    """Compare backends on block problems under one protocol.
 
-    Each backend works in a process of its own with the same number of processors; its imports and compilation come
-    before the clock. Backends take turns on each problem and seed, so that a machine that slows down slows all of them.
-    Energies are recomputed, infeasible answers are counted and never scored.
+    Each backend has its own process with the same number of processors; imports and compilation are not timed. Backends
+    take turns on each problem and seed, so that a machine that becomes slower affects all. Energies are recomputed;
+    infeasible answers are counted and never scored.
 
-    With a folder, each row is on disk before the next solve begins: the same call goes on where a race was stopped or
-    killed, and one with more backends, seeds, time limits or problems adds only their rows.
+    With a folder, each row is on disk before the next solve starts: the same call continues a comparison that was
+    stopped or killed, and a call with more backends, seeds, time limits or problems computes only the missing rows.
 
     Args:
-        given: a problem, a file (NAME.npz, NAME.bqm, an MDPLIB file), a folder of such, "instances:PATTERN" for those
-            that ship, or several of these; or problems by name.
+        given: a problem, a file (NAME.npz, NAME.bqm, an MDPLIB file), a folder of such files, "instances:PATTERN" for
+            included instances, or several of these; or a mapping from names to problems.
         backends: texts such as "sa?restarts=32" or "dimod:package.Sampler", or solvers.
-        time_limits: seconds for each solve, one or several; None for each backend's own amount of work.
-        seeds: how many solves of each problem, backend and time limit.
-        first_seed: the first of them.
-        threads: processors and threads of a solve.
-        start: "cold", or "mask" for the state that leaves the network's masks as they are.
-        out: folder of race.json, results.csv, submission.csv and report.html; None keeps nothing.
-        cardinality: for .bqm files from elsewhere.
-        dispatch: "serial" for one solve at a time; "threads", "processes?workers=4", "ray" and all else that
-            :func:`solvers.dispatch.get_dispatch` takes for several, whose times then share the machine; a
-            :class:`solvers.dispatch.Dispatch` is left open. Calls to services are made one after the other all the
-            same.
-        max_calls: calls to services that the race may make in all.
-        max_charge: seconds that services may bill it in all.
-        on_progress: told of every task before it begins.
+        time_limits: one or several limits in seconds; None for each backend's own amount of work.
+        seeds: number of solves per problem, backend and time limit.
+        first_seed: seed of the first solve.
+        threads: number of processors and threads per solve.
+        start: "cold", or "mask" for the network's current masks.
+        out: folder of race.json, results.csv, submission.csv and report.html; None writes no files.
+        cardinality: for .bqm files of other programs.
+        dispatch: "serial" for one solve at a time; "threads", "processes?workers=4", "ray" or any other text of
+            :func:`solvers.dispatch.get_dispatch` for concurrent solves, which share the machine; a
+            :class:`solvers.dispatch.Dispatch` is not closed. Calls to services are always sequential.
+        max_calls: maximal number of calls to services for the whole comparison.
+        max_charge: maximal seconds billed by services for the whole comparison.
+        on_progress: called before every task.
 
     Returns:
-        The comparison, `interrupted` where Ctrl-C ended it. With `out` its files are written.
+        The comparison, `interrupted` if Ctrl-C stopped it. With `out`, its files are written.
 
     Raises:
-        OptionError: a backend, option or number that cannot be used, or a folder that holds a race by another protocol.
-        UnavailableError: a backend lacks something; the message says what.
-        ProblemError: a problem that cannot be used.
+        OptionError: an invalid backend, option or number, or a folder with a comparison under another protocol.
+        UnavailableError: a backend cannot run here; the message says why.
+        ProblemError: an invalid problem.
         FileFormatError: a damaged file.
-        SolverError: another race is writing into the folder.
+        SolverError: another comparison is writing to the folder.
 
     Example:
         >>> from problems import BlockProblem
@@ -115,12 +114,12 @@ def compare(
     limits = checked_limits(time_limits)
     if way.name != "ray" and threads > processors():  # Ray's nodes may have more
         raise OptionError(
-            f"threads {threads} are more than the {processors()} processors that this process may use; ask for "
-            f"{processors()} or fewer"
+            f"threads {threads} are more than the {processors()} processors that this process may use; use at most "
+            f"{processors()}"
         )
     at_least(1, seeds=seeds)
     if seeds > MOST_SEEDS:
-        raise OptionError(f"seeds {seeds} are too many; {MOST_SEEDS} is the most")
+        raise OptionError(f"seeds {seeds} must be at most {MOST_SEEDS}")
     at_least(0, first_seed=first_seed)
     if max_calls is not None:
         at_least(0, max_calls=max_calls)
@@ -131,10 +130,10 @@ def compare(
     entrants = entered(backends, threads)
     remote = [entrant.text for entrant in entrants if entrant.solver.capabilities.remote]
     if remote and out is None:
-        raise OptionError(f"{remote[0]} calls a service; give out=, a folder in which its calls are on record")
+        raise OptionError(f"{remote[0]} calls a service; give out=, a folder in which its calls are recorded")
     listed = gathered(given, cardinality)
     folder = None if out is None else _folder(Path(out))
-    tell = on_progress or _nobody
+    report = on_progress or _no_progress
     with Results(None if folder is None else folder / FILE) as results, _spool(folder) as spool:
         race = _opened(folder, asked, results)
         for entrant in entrants:
@@ -143,9 +142,9 @@ def compare(
         interrupted = False
         try:
             for place, each in enumerate(listed):
-                tell(f"looking at {each.name}", place, len(listed))
+                report(f"loading {each.name}", place, len(listed))
                 lineup.admit(each)
-                lineup.looked_at += 1
+                lineup.loaded += 1
             tasks = list(lineup.tasks(max_calls, max_charge))
             raced = {task.backend for task in tasks}
             for entrant in entrants:
@@ -154,10 +153,10 @@ def compare(
             if folder is not None:
                 race.write(folder)
             with contextlib.nullcontext() if isinstance(dispatch, Dispatch) else way, tracks_closed():
-                lineup.run(tasks, way, tell)
+                lineup.run(tasks, way, report)
         except KeyboardInterrupt:
             interrupted = True
-            lineup.count_those_not_looked_at(listed)
+            lineup.count_not_loaded(listed)
         comparison = Comparison(
             race, results.rows, folder, interrupted=interrupted, put_off=lineup.put_off, left=lineup.left
         )
@@ -168,7 +167,7 @@ def compare(
 
 @dataclass
 class _Lineup:
-    """The problems of a race, ready for its processes, and the tasks that are left."""
+    """The problems of a comparison, stored for the worker processes, and the remaining tasks."""
 
     race: Race
     folder: Path | None
@@ -181,10 +180,10 @@ class _Lineup:
     starts: dict[str, tuple[int, ...]] = field(default_factory=dict)
     put_off: dict[str, str] = field(default_factory=dict)
     left: int = 0
-    looked_at: int = 0
+    loaded: int = 0
 
     def admit(self, given: Given) -> None:
-        """Look at a problem, and write it where the racing processes read it."""
+        """Load a problem, compute its properties, and write it to the file that the worker processes read."""
         problem = given.load()
         name = self._held_as(given, fingerprint(problem))
         if name is None:
@@ -202,18 +201,18 @@ class _Lineup:
         if self.race.protocol.start == "mask":
             state = repair(problem, current_mask(given, problem))[0][0]
             self.starts[name] = tuple(np.flatnonzero(state).tolist())
-        # One file for every backend: none of them gets a problem that another one does not.
+        # All backends read the same file.
         self.files[name] = problems.save(problem, self.files[name])
 
     def _held_as(self, given: Given, print_: str) -> str | None:
-        """The race's name of a problem that it has.
+        """The name under which the comparison already holds a problem, or None.
 
-        Another one than it has now, where it was told apart from others of its name then, or is for the first time now.
+        It differs from the present name if one of the calls had to distinguish problems of the same name.
         """
         held = self.race.problems
         if given.name in held and held[given.name].fingerprint == print_:
             return given.name
-        if given.origin == MEMORY:  # its name is all that there is to know it by
+        if given.origin == MEMORY:  # only its name identifies it
             return None
         place = source(given.origin)
         for name, facts in held.items():
@@ -222,7 +221,7 @@ class _Lineup:
         return None
 
     def tasks(self, max_calls: int | None, max_charge: float | None) -> Iterator[RaceTask]:
-        """What has no row yet: problem by problem, and on each the backends in turn."""
+        """Tasks without a row: problem by problem, with backends taking turns."""
         protocol = self.race.protocol
         for name, file in self.files.items():
             for seed, limit, entrant in self._waiting(name):
@@ -237,13 +236,13 @@ class _Lineup:
                     self.starts.get(name), calls,
                 )  # fmt: skip
 
-    def count_those_not_looked_at(self, given: Sequence[Given]) -> None:
-        """Count what is left to be solved of problems that the race had not come to."""
-        for each in given[self.looked_at :]:
+    def count_not_loaded(self, given: Sequence[Given]) -> None:
+        """Add the missing solves of problems that were not loaded to `left`."""
+        for each in given[self.loaded :]:
             self.left += sum(1 for _ in self._waiting(each.name))
 
     def _waiting(self, name: str) -> Iterator[tuple[int, float | None, Entrant]]:
-        """Seed, time limit and entrant of each solve of a problem that has no row."""
+        """Seed, time limit and entrant of each missing solve of a problem."""
         for seed, limit, entrant in itertools.product(self.seeds, self.limits, self.entrants):
             if (name, entrant.text, limit, seed) not in self._done:
                 yield seed, limit, entrant
@@ -252,53 +251,54 @@ class _Lineup:
     def _done(self) -> set[Key]:
         return {row.key for row in self.results.rows}
 
-    def run(self, tasks: Sequence[RaceTask], way: Dispatch, tell: OnProgress) -> None:
-        """Do the tasks, each row on disk as it comes."""
-        for task, outcome in self._in_turn(tasks, tell) if way.name == "serial" else self._at_once(tasks, way, tell):
+    def run(self, tasks: Sequence[RaceTask], way: Dispatch, report: OnProgress) -> None:
+        """Run the tasks and append each row to the results."""
+        serial = way.name == "serial"
+        for task, outcome in self._in_turn(tasks, report) if serial else self._at_once(tasks, way, report):
             if isinstance(outcome, Row):
                 self.results.append(outcome)
                 self.left -= 1
             else:
                 self.put_off[task.backend] = outcome
-        tell("", len(tasks), len(tasks))
+        report("", len(tasks), len(tasks))
 
     def _at_once(
-        self, tasks: Sequence[RaceTask], way: Dispatch, tell: OnProgress
+        self, tasks: Sequence[RaceTask], way: Dispatch, report: OnProgress
     ) -> Iterator[tuple[RaceTask, Row | str]]:
-        # One process at a time may hold the record of calls to services.
-        yield from self._in_turn([task for task in tasks if task.calls is not None], tell)
+        # Calls to services are sequential: their ledger admits one process at a time.
+        yield from self._in_turn([task for task in tasks if task.calls is not None], report)
         others = [task for task in tasks if task.calls is None]
-        if way.name == "ray":  # its machines may share no disk
+        if way.name == "ray":  # its nodes may not share a disk
             sent = {file: way.share(problems.load(file)) for file in dict.fromkeys(task.file for task in others)}
             others = [replace(task, sent=sent[task.file]) for task in others]
         done = len(tasks) - len(others)
-        tell(f"{way.workers} solves at once", done, len(tasks))
+        report(f"{way.workers} concurrent solves", done, len(tasks))
 
         def end() -> None:
-            close_tracks()  # or threads of a pool would wait for the answers of theirs
+            close_tracks()  # otherwise threads of the pool would wait for their answers
             raise KeyboardInterrupt
 
         with on_interrupt(end):
             for place, outcome in way.map(race_task, others):
                 done += 1
-                tell(f"{others[place].backend} on {others[place].problem}", done, len(tasks))
+                report(f"{others[place].backend} on {others[place].problem}", done, len(tasks))
                 yield others[place], outcome
 
-    def _in_turn(self, tasks: Sequence[RaceTask], tell: OnProgress) -> Iterator[tuple[RaceTask, Row | str]]:
+    def _in_turn(self, tasks: Sequence[RaceTask], report: OnProgress) -> Iterator[tuple[RaceTask, Row | str]]:
         for done, task in enumerate(tasks):
-            if task.backend in self.put_off:  # a service that is down, or a budget that is spent, stays so
+            if task.backend in self.put_off:  # the service is down, or the budget is used up
                 continue
-            tell(f"{task.backend} on {task.problem}, seed {task.seed}", done, len(tasks))
+            report(f"{task.backend} on {task.problem}, seed {task.seed}", done, len(tasks))
             yield task, race_task(task)
 
 
 def _opened(folder: Path | None, asked: Protocol, results: Results) -> Race:
-    """The race of a folder, or a new one."""
+    """The settings of a folder, or new ones."""
     if folder is None or not (folder / settings.FILE).exists():
         if results.rows:
             raise OptionError(
-                f"{folder} has a {FILE} with {len(results.rows)} rows, but no {settings.FILE} that tells how they came "
-                "about; choose another folder"
+                f"{folder} has a {FILE} with {len(results.rows)} rows but no {settings.FILE} with their settings; use "
+                "another folder"
             )
         return Race(asked)
     race = Race.read(folder)
@@ -308,7 +308,7 @@ def _opened(folder: Path | None, asked: Protocol, results: Results) -> Race:
 
 
 def _way(dispatch: str | Dispatch, threads: int) -> Dispatch:
-    """The dispatch, with the threads of a solve for each of its tasks where it takes a number and was told none."""
+    """The dispatch, with the threads of a solve if it has such an option and it is unset."""
     if not isinstance(dispatch, str):
         return get_dispatch(dispatch)
     name, in_text = parse(dispatch, "dispatch")
@@ -318,16 +318,16 @@ def _way(dispatch: str | Dispatch, threads: int) -> Dispatch:
 
 @contextlib.contextmanager
 def _spool(folder: Path | None) -> Iterator[Path]:
-    """A place for the problems' files: in the race's folder, where a race that is killed leaves nothing for long."""
+    """A temporary folder for problem files, in the comparison's folder, so that the next call removes leftovers."""
     if folder is None:
         with tempfile.TemporaryDirectory() as made:
             yield Path(made)
         return
     spool = folder.resolve() / SPOOL
-    shutil.rmtree(spool, ignore_errors=True)  # of a race that was killed: the results' lock is ours
+    shutil.rmtree(spool, ignore_errors=True)  # left by a killed comparison; the lock of results.csv excludes others
     spool.mkdir()
     try:
-        yield Path(tempfile.mkdtemp(dir=spool))  # no other machine has files of this name, which it would take for ours
+        yield Path(tempfile.mkdtemp(dir=spool))  # unique, so that a machine never reads another comparison's file
     finally:
         shutil.rmtree(spool, ignore_errors=True)
 
@@ -336,11 +336,11 @@ def _folder(path: Path) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except FileExistsError as error:
-        raise OptionError(f"{path} is a file; a folder for the race's results is needed") from error
+        raise OptionError(f"{path} is a file; give a folder for the results") from error
     if not (path / settings.FILE).exists() and not (path / FILE).exists():
         others = sorted(each.name for each in path.iterdir() if not each.name.startswith("."))
         if others:
-            raise OptionError(f"{path} holds {others[0]}, and no race; choose a new folder, or that of a race")
+            raise OptionError(f"{path} holds {others[0]} but no comparison; use a new folder or that of a comparison")
     return path
 
 
@@ -348,5 +348,5 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def _nobody(what: str, done: int, total: int) -> None:
+def _no_progress(what: str, done: int, total: int) -> None:
     return

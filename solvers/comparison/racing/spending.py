@@ -1,4 +1,4 @@
-"""What a race may spend at services: one budget for all its calls, and a label of its own for each of them."""
+"""The account of a comparison: one budget for all calls to services, and a unique label for each call."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from solvers.remote.account import Account
 from solvers.remote.ledger import Ledger
 
 CALLS = "calls.jsonl"
-"""The record of a race's calls, in its folder."""
+"""File of the recorded calls in the comparison's folder."""
 
 
 class RaceAccount(Account):
-    """The account of a race, as one of its tasks uses it.
+    """The account of one task of a comparison.
 
-    Labels tell backends and time limits apart, which an account of one solver need not: two backends that ask the same
-    service for the same problem with the same seed must not be given one answer.
+    Labels include backend and time limit, so that two backends that call the same service with the same problem and
+    seed do not share an answer.
 
     Args:
-        ledger: where the race's tickets are kept.
-        run: the race, part of every label; the budget is counted over all of it.
-        task: names backend and time limit.
-        max_calls: calls that the race may make in all.
-        max_charge: seconds that services may bill it in all.
+        ledger: the ledger of the comparison's calls.
+        run: identifies the comparison, in every label; the budget covers all its calls.
+        task: identifies backend and time limit.
+        max_calls: maximal number of calls of the comparison.
+        max_charge: maximal billed seconds of the comparison.
     """
 
     def __init__(
@@ -31,5 +31,5 @@ class RaceAccount(Account):
         self.task = task
 
     def label(self, kind: str, problem: BlockProblem, seed: int | None) -> str:
-        """As :meth:`solvers.remote.account.Account.label`, with the task in it."""
+        """As :meth:`solvers.remote.account.Account.label`, including the task."""
         return super().label(f"{kind}/{self.task}", problem, seed)

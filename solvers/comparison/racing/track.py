@@ -1,4 +1,4 @@
-"""One task of a race, and the processes that do such tasks: one for each backend, pinned, kept warm between tasks."""
+"""Tasks of a comparison and their worker processes: one per backend, pinned, reused for all its tasks."""
 
 from __future__ import annotations
 
@@ -30,31 +30,31 @@ _VARIABLES = (
     "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS",
     "NUMEXPR_NUM_THREADS", "NUMBA_NUM_THREADS", "RAYON_NUM_THREADS",
 )  # fmt: skip
-"""What the toolkits of the field read when they are loaded."""
+"""Variables that toolkits read on import."""
 
 _GRACE, _TIMES = 300.0, 20.0
-"""Seconds, and time limits, after which a process that has not answered is ended: imports, compilation and an overrun
-all fit."""
+"""A worker process that has not answered after `_GRACE` seconds plus `_TIMES` time limits is killed; imports and
+compilation are included."""
 
-_LAST = 1 << 16  # characters of what a process said before it died
+_LAST = 1 << 16  # bytes of output kept for the error message
 
 
 @dataclass(frozen=True)
 class RaceTask:
-    """One solve, as plain values.
+    """One solve, as picklable values.
 
     Attributes:
         problem: the problem's name.
         backend: the backend's text.
         time_limit: seconds, or None.
-        seed: of the solve.
-        recipe: how to make the solver.
-        file: the problem's file.
-        threads: processors and threads.
-        pinned: whether the process is kept to processors of its own: not where several race side by side.
-        start: variables that are one in the state to start from, or None.
-        calls: of a remote solver, the record of its calls and what may be spent.
-        sent: the problem itself, where the file may be on another machine.
+        seed: seed of the solve.
+        recipe: how to create the solver.
+        file: path of the problem's file.
+        threads: number of processors and threads.
+        pinned: whether the process is pinned to processors; not for concurrent solves.
+        start: indices of the ones in the initial state, or None.
+        calls: for a remote solver, the file of recorded calls and the budget.
+        sent: handle of the problem, if the file may be on another machine.
     """
 
     problem: str
@@ -71,11 +71,11 @@ class RaceTask:
 
 
 def race_task(task: RaceTask) -> Row | str:
-    """Do a task in the racing process of its backend, which is started where there is none.
+    """Run a task in the worker process of its backend, which is started if needed.
 
     Returns:
-        Its row, "failed" where the solver raised, its process died or it went on far beyond its time limit; or, where a
-        service or a budget was in the way and a later attempt may succeed, what was.
+        The row, "failed" if the solver raised, its process died or it far exceeded the time limit; or, for a temporary
+        error (a service or a budget), its message.
     """
     head: dict[str, Any] = {
         "problem": task.problem, "backend": task.backend, "time_limit": task.time_limit, "seed": task.seed,
@@ -101,7 +101,7 @@ def race_task(task: RaceTask) -> Row | str:
         answer = {"row": {"status": "failed", "error": str(error)}}
     except BaseException:
         if key in tracks:
-            tracks.pop(key).close()  # it works on a task that nobody waits for
+            tracks.pop(key).close()  # its current task is no longer needed
         raise
     if "later" in answer:
         return str(answer["later"])
@@ -112,7 +112,7 @@ def race_task(task: RaceTask) -> Row | str:
 
 
 def close_tracks() -> None:
-    """End all racing processes that this process has started."""
+    """Kill all worker processes that this process has started."""
     with _lock:
         while _tracks:
             _tracks.pop().close()
@@ -120,34 +120,34 @@ def close_tracks() -> None:
 
 
 class ProcessDied(SolverError):
-    """A racing process ended before it answered."""
+    """A worker process ended before it answered."""
 
 
 class PutOff(SolverError):
-    """A racing process could not make its solver for now; a later attempt may succeed."""
+    """A worker process could not create its solver; a later attempt may succeed."""
 
 
 class Track:
-    """A racing process and the pipe to it.
+    """A worker process and the pipe to it.
 
     Args:
-        recipe: the solver that it makes.
-        threads: processors and threads that it gets.
-        pinned: whether it is kept to the last so many processors of those that this process may use.
+        recipe: how to create its solver.
+        threads: number of its processors and threads.
+        pinned: whether to pin it to the last `threads` processors available to this process.
 
     Raises:
-        ProcessDied: it ended before it was ready, or could not make the solver.
-        PutOff: the solver lacks something here, or what it needs is out of reach.
+        ProcessDied: the process ended early or could not create the solver.
+        PutOff: the solver is not available for now.
     """
 
     def __init__(self, recipe: dict[str, Any], threads: int, pinned: bool) -> None:
-        self._said: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - read when the process has died
+        self._output: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - read after the process has died
         environment = os.environ | {name: str(threads) for name in _VARIABLES}
         environment["PYTHONPATH"] = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
-        # -P: the current folder must not stand before the packages. A session of its own: Ctrl-C is the race's matter.
+        # -P: the current folder must not shadow packages. New session: only the parent process handles Ctrl-C.
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-X", "faulthandler", "-m", "solvers.comparison.racing.child"],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said, env=environment, start_new_session=True,
+            [sys.executable, "-P", "-X", "faulthandler", "-m", "solvers.comparison.racing.worker"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._output, env=environment, start_new_session=True,
             text=True, encoding="utf-8",
         )  # fmt: skip
         if pinned and hasattr(os, "sched_setaffinity"):
@@ -162,13 +162,13 @@ class Track:
             self.close()
             if "later" in answer:
                 raise PutOff(answer["later"])
-            raise ProcessDied(f"the racing process could not make the solver: {answer['row']['error']}")
+            raise ProcessDied(f"the worker process could not create the solver: {answer['row']['error']}")
 
     def ask(self, message: dict[str, Any], time_limit: float | None = None) -> dict[str, Any]:
-        """Send a message and wait for the answer; with a time limit, until there is no doubt that it is not kept.
+        """Send a message and wait for the answer; with a time limit, kill the process if it far exceeds the limit.
 
         Raises:
-            ProcessDied: the process ended first, or was ended.
+            ProcessDied: the process ended or was killed.
         """
         if time_limit is None:
             return self._asked(message)
@@ -187,8 +187,8 @@ class Track:
             if not over.is_set():
                 raise
             raise ProcessDied(
-                f"no answer {patience:g} s after it was asked for one in {time_limit:g} s: it does not keep its time "
-                "limit, and its process was ended"
+                f"no answer after {patience:g} s with a time limit of {time_limit:g} s: the solver does not keep its "
+                "time limit, and its process was killed"
             ) from error
         finally:
             watch.cancel()
@@ -203,35 +203,35 @@ class Track:
         except BrokenPipeError:
             line = ""
         if not line.endswith("\n"):
-            raise ProcessDied(self._epitaph())
+            raise ProcessDied(self._exit_message())
         answer: dict[str, Any] = json.loads(line)
         return answer
 
     def close(self) -> None:
-        """End the process, whatever it is doing."""
+        """Kill the process."""
         self._process.kill()
         self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout, self._said):
-            with contextlib.suppress(OSError):  # what was left to flush has no reader
+        for pipe in (self._process.stdin, self._process.stdout, self._output):
+            with contextlib.suppress(OSError):  # the reader of unflushed data is gone
                 pipe and pipe.close()
 
-    def _epitaph(self) -> str:
-        """How the process ended, and its last words."""
+    def _exit_message(self) -> str:
+        """How the process ended, with its last line of output."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._process.wait(10)
         code = self._process.returncode
-        self._said.seek(0, os.SEEK_END)
-        self._said.seek(max(0, self._said.tell() - _LAST))
-        lines = [line.strip() for line in self._said.read().decode("utf-8", "replace").splitlines() if line.strip()]
+        self._output.seek(0, os.SEEK_END)
+        self._output.seek(max(0, self._output.tell() - _LAST))
+        lines = [line.strip() for line in self._output.read().decode("utf-8", "replace").splitlines() if line.strip()]
         lines = [line for line in lines if not line.startswith("Extension modules:")]  # a list of hundreds
         with _lock:
             if self in _tracks:
                 _tracks.remove(self)
         self.close()
         how = f"exit code {code}" if code is None or code >= 0 else signal.Signals(-code).name
-        memory = " (out of memory, perhaps)" if code == -signal.SIGKILL else ""
+        memory = " (possibly out of memory)" if code == -signal.SIGKILL else ""
         fatal = [line for line in lines if line.startswith("Fatal Python error")] or lines[-1:]
-        return f"the racing process ended by {how}{memory}{': ' if fatal else ''}{''.join(fatal)}"
+        return f"the worker process ended by {how}{memory}{': ' if fatal else ''}{''.join(fatal)}"
 
 
 _tracks: list[Track] = []
@@ -240,7 +240,7 @@ _local = threading.local()
 
 
 def _file(task: RaceTask) -> str:
-    """The problem's file; written to this machine's disk where it was sent and is not there."""
+    """The problem's file; written to the local disk if the problem was sent from another machine."""
     if task.sent is None or os.path.exists(task.file):
         return task.file
     with _lock:
@@ -256,14 +256,14 @@ _received: dict[str, str] = {}
 
 
 def _own_tracks() -> dict[str, Track]:
-    """The racing processes of the calling thread, by what they run: a pipe has one reader."""
+    """The worker processes of the calling thread, by recipe; per thread, because a pipe has one reader."""
     tracks: dict[str, Track] = _local.__dict__.setdefault("tracks", {})
     return tracks
 
 
 @contextlib.contextmanager
 def tracks_closed() -> Iterator[None]:
-    """End the racing processes of this process when the block ends."""
+    """Kill the worker processes when the block ends."""
     try:
         yield
     finally:

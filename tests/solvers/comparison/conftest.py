@@ -1,4 +1,4 @@
-"""What tests of races share: solvers that misbehave, and a race that nothing disturbs."""
+"""Fixtures: faulty solvers and finished comparisons."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from solvers.comparison import Comparison
 
-sys.path.insert(0, str(Path(__file__).parent))  # on which racing processes find odd_solvers too
+sys.path.insert(0, str(Path(__file__).parent))  # worker processes inherit it and find odd_solvers
 
 from races import race
 
@@ -27,7 +27,7 @@ def odd() -> Iterator[ModuleType]:
 
 @pytest.fixture(scope="session")
 def whole() -> Comparison:
-    """A race that nothing disturbs."""
+    """An uninterrupted comparison."""
     return race()
 
 
@@ -40,5 +40,5 @@ def _small_race(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def raced(_small_race: Path, tmp_path: Path) -> Path:
-    """A folder with what a race of two problems by `exact` with one seed leaves."""
+    """The folder of a comparison of `exact` on two problems with one seed."""
     return Path(shutil.copytree(_small_race, tmp_path / "r"))

@@ -1,4 +1,4 @@
-"""Solvers that behave badly, and one that is what it should be: raced by test_race.py, in processes of their own."""
+"""Faulty solvers and a correct one, run by test_race.py in worker processes."""
 
 from __future__ import annotations
 
@@ -74,13 +74,13 @@ class Raises(Guess):
 
     def _search(self, problem: BlockProblem, run: Run) -> Outcome:
         if run.seed == 1:
-            raise ZeroDivisionError("nobody foresaw this")
+            raise ZeroDivisionError("an unexpected error")
         return super()._search(problem, run)
 
 
 @dataclass(frozen=True)
 class Cheats(Guess):
-    """Returns states that break the cardinality, with wonderful energies."""
+    """Returns infeasible states and claims very low energies."""
 
     name: ClassVar[str] = "cheats"
 
@@ -90,7 +90,7 @@ class Cheats(Guess):
         states = np.ones((3, problem.n), np.int8)
         if self.feasible:
             states[2] = problem.random_states(1, settings["seed"])[0]
-        # Labels in another order, spins and claimed energies: all of it is a sampler's right.
+        # Samplers may return labels in any order, spins, and their own energies.
         answer = dimod.SampleSet.from_samples((states[:, ::-1], range(problem.n)[::-1]), "BINARY", energy=[-1e9] * 3)
         answer.info.update(incumbents=[[0.0, -1e9]], timing={"solve": 0.01}, ended_by="work")
         return answer.change_vartype("SPIN", inplace=False)
@@ -98,21 +98,21 @@ class Cheats(Guess):
 
 @dataclass(frozen=True)
 class NotHere(Guess):
-    """Cannot be made in another process."""
+    """Cannot be created in another process."""
 
     name: ClassVar[str] = "not-here"
 
     def __post_init__(self) -> None:
-        if os.environ.get("OMP_NUM_THREADS") == "1" and "solvers.comparison.racing.child" in sys.orig_argv:
+        if os.environ.get("OMP_NUM_THREADS") == "1" and "solvers.comparison.racing.worker" in sys.orig_argv:
             raise ImportError("its library is missing here")
 
 
 @dataclass(frozen=True)
 class Lacks(Guess):
-    """Lacks something in another process."""
+    """Is unavailable in another process."""
 
     name: ClassVar[str] = "lacks"
 
     def __post_init__(self) -> None:
-        if "solvers.comparison.racing.child" in sys.orig_argv:
+        if "solvers.comparison.racing.worker" in sys.orig_argv:
             raise UnavailableError("its licence is taken here")

@@ -1,4 +1,4 @@
-"""Small races of real processes, and what tests compare of them."""
+"""Small comparisons with real worker processes, and helpers to check them."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ def race(given=SMALL, backends=("sa", "exact"), **settings):
 
 
 def what_counts(rows):
-    """Rows without what differs between two runs of one race: times."""
+    """Rows without times, which differ between runs."""
     kept = ("problem", "backend", "time_limit", "seed", "status", "energy", "lower_bound", "solver", "states")
     return sorted(tuple(getattr(row, name) for name in kept) for row in rows)
 
 
-def no_racing_process_is_left():
-    """Racing processes end when nobody waits for them any more."""
+def no_worker_process_is_left():
+    """Wait until all orphaned worker processes have ended."""
     if not Path("/proc").exists():
         return
     end = time.monotonic() + 30
@@ -34,12 +34,12 @@ def no_racing_process_is_left():
         if not mine:
             return
         time.sleep(0.05)
-    raise AssertionError(f"{mine} go on without their race")
+    raise AssertionError(f"{mine} still run after their parent has ended")
 
 
 def _orphan(entry):
     try:
-        racing = b"solvers.comparison.racing.child" in (entry / "cmdline").read_bytes()
-        return racing and (entry / "stat").read_text().rsplit(")", 1)[1].split()[1] == "1"
+        worker = b"solvers.comparison.racing.worker" in (entry / "cmdline").read_bytes()
+        return worker and (entry / "stat").read_text().rsplit(")", 1)[1].split()[1] == "1"
     except OSError:
         return False

@@ -1,4 +1,4 @@
-"""Races whose solves are handed out to threads and processes: the same rows, and an end to all that was begun."""
+"""Concurrent solves in threads and processes: the same rows, and no process left after Ctrl-C."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from races import SMALL, no_racing_process_is_left, race, what_counts
+from races import SMALL, no_worker_process_is_left, race, what_counts
 
 from solvers.comparison.page import render
 from solvers.comparison.racing import race as race_module
@@ -16,12 +16,12 @@ from solvers.dispatch import get_dispatch
 
 
 @pytest.mark.parametrize("dispatch", ["threads?workers=2", "processes?workers=2"])
-def test_handed_out_tasks_have_the_same_rows_and_the_page_warns(dispatch, tmp_path, whole):
+def test_concurrent_solves_give_the_same_rows_and_a_warning(dispatch, tmp_path, whole):
     done = race(dispatch=dispatch, out=tmp_path / "r")
     assert what_counts(done.rows) == what_counts(whole.rows)
     assert done.race.protocol.workers == 2
-    assert "shared the machine: times do not compare" in render(done)
-    no_racing_process_is_left()
+    assert "shared the machine: their times are not comparable" in render(done)
+    no_worker_process_is_left()
 
 
 def test_workers_of_a_pool_leave_each_solve_its_threads(monkeypatch):
@@ -31,7 +31,7 @@ def test_workers_of_a_pool_leave_each_solve_its_threads(monkeypatch):
     assert race_module._way("serial", 2).name == "serial"
 
 
-def test_ctrl_c_ends_solves_that_were_handed_out(tmp_path, odd):
+def test_ctrl_c_ends_concurrent_solves(tmp_path, odd):
     program = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         "import odd_solvers, solvers; from problems import instances\n"
@@ -52,10 +52,10 @@ def test_ctrl_c_ends_solves_that_were_handed_out(tmp_path, odd):
     said, errors = running.communicate(timeout=60)
     assert said.split()[-3] == "True", errors
     assert int(said.split()[-2]) + int(said.split()[-1]) == 4
-    no_racing_process_is_left()
+    no_worker_process_is_left()
 
 
-def test_a_dispatch_that_is_given_is_left_open():
+def test_a_given_dispatch_is_not_closed():
     with get_dispatch("processes?workers=1") as way:
         assert len(race({"a": SMALL["a"]}, "exact", seeds=1, dispatch=way).rows) == 1
         assert way._pool

@@ -1,4 +1,4 @@
-"""The problems of a race: names that a results file can hold, current masks, descents."""
+"""The problems of a comparison: valid names, current masks, descents."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ BLOCK = instances.random(10, 4, 1)
 
 
 @pytest.mark.parametrize("name", ["a\nb", "a\x00", "a\udcff"])
-def test_names_that_no_table_can_hold_are_refused(name):
-    with pytest.raises(ProblemError, match=r"cannot be a problem's name.*rename it"):
+def test_names_with_control_characters_or_invalid_utf_8_are_refused(name):
+    with pytest.raises(ProblemError, match=r"cannot be a problem's name.*rename the problem"):
         gathered({name: BLOCK})
 
 
-def test_a_file_whose_name_is_no_utf_8_is_refused(tmp_path):
+def test_a_file_name_with_invalid_utf_8_is_refused(tmp_path):
     path = os.fsdecode(os.fsencode(tmp_path) + b"/a\xff")
     try:
         problems.save(BLOCK, path)
@@ -44,7 +44,7 @@ def test_an_exported_instance_keeps_its_descents_and_an_altered_one_does_not(tmp
     assert Facts.of(name, "memory", altered).descents
 
 
-def test_the_mask_of_an_exported_block_is_the_weights_that_are_pruned_now():
+def test_the_mask_of_an_exported_block_marks_the_pruned_weights():
     block = BlockProblem(BLOCK.form.dense(), BLOCK.linear, 4, provenance={"pruned_now": 3})
     given = Given("b", "here", lambda: block)
     assert current_mask(given, block).tolist() == [1, 1, 1, 0, 0, 0, 0, 0, 0, 0]
@@ -56,6 +56,6 @@ def test_the_mask_of_an_exported_block_is_the_weights_that_are_pruned_now():
             current_mask(given, other)
 
 
-def test_a_race_on_nothing_is_refused():
-    with pytest.raises(OptionError, match="nothing to race on"):
+def test_a_comparison_without_problems_is_refused():
+    with pytest.raises(OptionError, match="no block problem was given"):
         gathered([])

@@ -1,4 +1,4 @@
-"""From rows to figures: gaps, proofs, what is easy, who leads, and that nothing infeasible is ever scored."""
+"""Figures of a comparison: gaps, proofs, easy problems, the leaderboard, and infeasible answers."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_gap_1_is_the_exact_mean_over_all_feasible_states(cardinality, groups):
         assert np.mean([found.gap(float(e), best) for e in problem.energy(states)]) == pytest.approx(1.0)
 
 
-def test_offsets_and_units_leave_gaps_as_they_are():
+def test_gaps_do_not_depend_on_offset_and_scale():
     rng = np.random.default_rng(0)
     Q, c = rng.standard_normal((6, 6)), rng.standard_normal(6)
     one, other = BlockProblem(Q, c, 3), BlockProblem(7 * Q, 7 * c, 3, offset=1000.0)
@@ -62,7 +62,7 @@ def test_offsets_and_units_leave_gaps_as_they_are():
     assert gaps[0] == pytest.approx(gaps[1], abs=1e-9)
 
 
-def test_facts_tell_the_form_and_what_descents_find():
+def test_facts_hold_the_form_and_the_descents():
     dense, factor = instances.random(20, 10, 1), instances.random(20, 10, 1, rank=4)
     assert (Facts.of("p", "m", dense).form, Facts.of("p", "m", dense).rank) == ("dense", None)
     found = Facts.of("p", "m", factor)
@@ -84,21 +84,23 @@ def test_a_problem_is_easy_where_most_descents_end_in_the_best_energy():
     assert not recorded.easy(-1.0)  # the record's best was beaten, so those descents did not find the best
 
 
-def test_the_best_known_energy_is_the_record_s_until_a_race_beats_it():
+def test_a_lower_energy_replaces_the_recorded_best():
     record = BestKnown(-1.0, False, "someone")
     assert measures.standing(facts(record), [row(-0.5)]).best == record
     beaten = measures.standing(facts(record), [row(-0.5), row(-2.0, backend="b", seed=1)]).best
-    assert (beaten.energy, beaten.proven, beaten.found_by) == (-2.0, False, "b, in this race")
-    assert measures.standing(facts(record), [row(-1.0 - 1e-13)]).best == record  # rounding beats nobody
+    assert (beaten.energy, beaten.proven, beaten.found_by) == (-2.0, False, "b, in this comparison")
+    assert measures.standing(facts(record), [row(-1.0 - 1e-13)]).best == record  # rounding is no improvement
 
 
 def test_the_best_known_energy_is_never_above_what_plain_descent_found():
     found = measures.standing(facts(tries=2, descents=[-3.0, -1.0]), [row(-2.0)])
     assert (found.best, found.easy) == (BestKnown(-3.0, False, "plain descent"), False)
     assert found.gap(-2.0) > 0.0
-    assert measures.standing(facts(tries=1, descents=[-2.0 - 1e-13]), [row(-2.0)]).best.found_by == "a, in this race"
+    assert (
+        measures.standing(facts(tries=1, descents=[-2.0 - 1e-13]), [row(-2.0)]).best.found_by == "a, in this comparison"
+    )
     below = measures.standing(facts(BestKnown(-1.0, True, "someone"), tries=1, descents=[-3.0]), [row(-1.0)])
-    assert below.contradicted.startswith("plain descent went below the optimum on record, -1")
+    assert below.contradicted.startswith("plain descent found an energy below the proven optimum on record, -1")
 
 
 def test_a_problem_on_which_every_solver_failed_is_not_easy():
@@ -108,7 +110,7 @@ def test_a_problem_on_which_every_solver_failed_is_not_easy():
     assert measures.standing(facts(tries=2, descents=[-1.0, -1.0]), [row(-1.0)]).easy
 
 
-def test_a_new_record_takes_the_place_of_the_one_that_is_held():
+def test_a_newer_record_replaces_the_stored_one():
     old, new = BestKnown(0.0, False, "me"), BestKnown(-1.0, False, "you")
     held = facts(old, tries=2, found=2)
     assert held.renewed(None) is held
@@ -121,19 +123,19 @@ def test_a_new_record_takes_the_place_of_the_one_that_is_held():
     assert (held.renewed(proof).best_known, held.renewed(proof).descent_rate(0.0)) == (proof, 1.0)
 
 
-def test_a_proof_of_the_race_makes_the_optimum_proven():
+def test_a_lower_bound_of_a_solver_proves_the_optimum():
     best = measures.standing(facts(), [row(-2.0), row(-2.0, backend="exact", lower_bound=-2.0)]).best
     assert (best.energy, best.proven) == (-2.0, True)
     assert "proven by exact" in best.found_by
     assert not measures.standing(facts(), [row(-2.0, lower_bound=-3.0)]).best.proven
 
 
-def test_proofs_that_contradict_the_race_are_told():
+def test_contradicted_proofs_are_reported():
     below = measures.standing(facts(BestKnown(-1.0, True, "someone")), [row(-2.0)])
-    assert "went below the optimum on record" in below.contradicted
+    assert "below the proven optimum on record" in below.contradicted
     assert not below.best.proven
     claimed = measures.standing(facts(), [row(-2.0), row(-1.0, backend="b", lower_bound=-1.0)])
-    assert "b claims to have proven" in claimed.contradicted
+    assert "b reports a lower bound of" in claimed.contradicted
 
 
 def test_infeasible_and_failed_runs_are_counted_and_never_scored():
@@ -148,7 +150,7 @@ def test_infeasible_and_failed_runs_are_counted_and_never_scored():
     assert (nothing.best, nothing.median_gap, nothing.time.value) == (None, None, math.inf)
 
 
-def test_the_time_is_that_of_the_first_state_at_the_best_energy_and_says_whether_it_is_proven():
+def test_the_time_is_that_of_the_first_state_at_the_best_energy():
     rows = [row(-1.0, hit, seed=s) for s, hit in enumerate((0.1, 0.3))]
     found = measures.figures(measures.standing(facts(BestKnown(-1.0, True, "someone")), rows), rows)
     assert found.hits == (0.1, 0.3)
@@ -177,7 +179,7 @@ def race_of(energies, hits=None, problems=8):
     return figures, standings, groups
 
 
-def test_the_board_goes_by_gap_then_by_time_and_says_what_is_noise():
+def test_the_board_sorts_by_gap_then_time_and_flags_noise():
     figures, standings, _ = race_of({"slow": 0.0, "fast": 0.0, "worse": 1.0}, {"slow": 0.2, "fast": 0.1})
     first, second, third = measures.board(figures, standings)
     assert [first.backend, second.backend, third.backend] == ["fast", "slow", "worse"]
@@ -202,7 +204,7 @@ def board_of(rows, problems):
     return measures.board(figures, standings)
 
 
-def test_who_answers_infeasibly_stands_behind_who_answers_badly():
+def test_infeasible_backends_rank_below_poor_ones():
     names = [f"p{i}" for i in range(8)]
     rows = [row(12.0, problem=p, backend="bad", seed=s) for p in names for s in range(10)]  # worse than a random state
     rows += [row(None, problem=p, backend="never", status="infeasible") for p in names]
@@ -216,7 +218,7 @@ def test_who_answers_infeasibly_stands_behind_who_answers_badly():
     assert not fluke.quality.noise
 
 
-def test_the_board_goes_by_problems_raced_then_unsolved_then_gap():
+def test_the_board_sorts_by_problems_then_unsolved_then_gap():
     rows = [row(5.0, problem=p, backend="all") for p in ("p0", "p1")]
     rows += [row(0.0, problem="p0", backend="half"), row(None, problem="p1", backend="half", status="failed")]
     rows += [row(0.0, problem="p0", backend="few")]
@@ -227,7 +229,7 @@ def test_the_board_goes_by_problems_raced_then_unsolved_then_gap():
     assert [place.gap for place in board] == [pytest.approx(0.5), 0.0, 0.0]
 
 
-def test_easy_problems_count_only_where_all_are_easy():
+def test_easy_problems_count_only_if_all_are_easy():
     figures, standings, _ = race_of({"a": 0.0, "b": 1.0}, problems=3)
     easy = {
         name: measures.Standing(facts(BestKnown(0.0), name=name, tries=2, descents=[0.0, 0.0]), held.best)
@@ -239,7 +241,7 @@ def test_easy_problems_count_only_where_all_are_easy():
     assert measures.counting(easy) == ["p0", "p1", "p2"]
 
 
-def test_pairs_are_adjusted_for_all_of_them():
+def test_p_values_of_pairs_are_corrected_for_all_pairs():
     figures, standings, _ = race_of({"a": 0.0, "b": 1.0, "c": 2.0})
     found = measures.pairs(figures, standings)
     assert [(pair.first, pair.second) for pair in found] == [("a", "b"), ("a", "c"), ("b", "c")]
@@ -247,7 +249,7 @@ def test_pairs_are_adjusted_for_all_of_them():
     assert found[0].quality.p == pytest.approx(3 * 2 * 0.5**8)
 
 
-def test_backends_are_compared_on_the_seeds_that_both_have():
+def test_backends_are_compared_on_common_seeds():
     names = [f"p{i}" for i in range(8)]
     rng = random.Random(0)
     hits = {(p, s): rng.expovariate(1.0) for p in names for s in range(30)}
@@ -271,13 +273,13 @@ def test_the_board_has_the_p_values_of_the_pairs():
     assert second.quality.noise  # six of six are enough for one pair, not for three
 
 
-def test_who_exceeds_the_time_limit_stands_behind_who_keeps_it():
+def test_backends_over_the_time_limit_rank_below_those_within():
     rows = [replace(row(0.0, problem="p0", backend="slow"), seconds=3.0), row(1.0, problem="p0", backend="quick")]
     quick, slow = board_of(rows, ["p0"])
     assert (quick.backend, quick.kept, slow.backend, slow.kept) == ("quick", True, "slow", False)
 
 
-def test_who_never_answers_stands_behind_who_exceeds_the_time_limit():
+def test_backends_without_answers_rank_below_those_over_the_time_limit():
     rows = [replace(row(0.0, problem="p0", backend="slow"), seconds=3.0)]
     rows += [row(None, problem="p0", backend="broken", seed=s, status="failed") for s in range(3)]
     assert [place.backend for place in board_of(rows, ["p0"])] == ["slow", "broken"]
@@ -293,7 +295,7 @@ def test_a_time_limit_with_rows_on_easy_problems_only_has_no_board():
     assert [place.time_limit for place in measures.board(figures, standings)] == [0.1]
 
 
-def test_setup_is_that_of_the_whole_race():
+def test_setup_is_the_total_of_the_comparison():
     rows = [replace(row(0.0, problem=p), setup=s) for p, s in (("p0", 4.0), ("p1", 0.5))]
     standings = {
         "p0": measures.standing(facts(BestKnown(0.0), name="p0", tries=2, descents=[0.0, 0.0]), rows[:1]),
@@ -312,7 +314,7 @@ def test_on_one_problem_runs_are_paired_by_seed():
     assert (quality.ties, speed.wins, speed.noise) == (5, 5, True)
 
 
-def test_a_profile_tells_who_is_fastest_and_who_gets_there_at_all():
+def test_a_profile_shows_the_fastest_and_the_share_of_solved_problems():
     figures, _, _ = race_of({"slow": 0.0, "fast": 0.0, "never": 1.0}, {"slow": 0.3, "fast": 0.1})
     by_backend = curves.longest(figures, [f"p{i}" for i in range(8)])
     found = {curve.backend: curve for curve in curves.profiles(by_backend)}
@@ -321,7 +323,7 @@ def test_a_profile_tells_who_is_fastest_and_who_gets_there_at_all():
     assert found["never"].x == ()
 
 
-def test_a_profile_takes_answers_after_no_time_at_all():
+def test_a_profile_accepts_times_of_zero():
     figures, _, _ = race_of({"a": 0.0, "b": 0.0}, {"a": 0.0, "b": 0.1}, problems=1)
     first, second = curves.profiles(curves.longest(figures, ["p0"]))
     assert (first.x, second.x) == ((1.0,), (pytest.approx(1e8 * math.log(0.01) / math.log(1 - 3 / 4)),))

@@ -1,4 +1,4 @@
-"""Races of real processes: one protocol, what dies and cheats, and that a race goes on where it was stopped."""
+"""Comparisons with real worker processes: protocol, failing and cheating solvers, continuation after a stop."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from races import SMALL, no_racing_process_is_left, race, what_counts
+from races import SMALL, no_worker_process_is_left, race, what_counts
 
 import problems
 import solvers
@@ -26,7 +26,7 @@ from solvers.comparison.results import COLUMNS
 from solvers.comparison.submission import submission
 
 
-def test_a_race_solves_everything_with_every_backend_and_seed(whole):
+def test_every_backend_solves_every_problem_with_every_seed(whole):
     done = whole
     assert {row.key for row in done.rows} == {(p, b, None, s) for p in "ab" for b in ("sa", "exact") for s in (0, 1)}
     for row in done.rows:
@@ -42,7 +42,7 @@ def test_a_race_solves_everything_with_every_backend_and_seed(whole):
     assert (done.left, done.interrupted, done.put_off) == (0, False, {})
 
 
-def test_a_race_is_the_same_with_the_same_seeds_and_goes_by_first_seed(whole):
+def test_rows_depend_on_the_seed_only_and_start_at_first_seed(whole):
     later = race(first_seed=1)
     assert {row.seed for row in later.rows} == {1, 2}
     assert [cells for cells in what_counts(later.rows) if cells[3] == 1] == [
@@ -50,19 +50,19 @@ def test_a_race_is_the_same_with_the_same_seeds_and_goes_by_first_seed(whole):
     ]
 
 
-def test_time_limits_are_raced_one_by_one():
+def test_time_limits_are_ascending():
     done = race({"a": SMALL["a"]}, ["sa"], time_limits=[0.05, 0.02], seeds=1)
     assert [row.time_limit for row in done.rows] == [0.02, 0.05]
     assert [place.time_limit for place in done.board] == [0.02, 0.05]
 
 
-def test_a_block_too_large_for_a_solver_is_decomposed_and_the_row_says_so():
+def test_a_block_too_large_for_a_solver_is_decomposed():
     done = race({"large": instances.random(300, 150, 3)}, ["exact"], seeds=1, time_limits=0.1)
     assert done.rows[0].status == "ok"
     assert done.rows[0].solver == "decompose(exact)"
 
 
-# The racing process
+# The worker process
 
 
 def test_a_solve_has_its_threads_and_processors_and_no_more(odd, tmp_path):
@@ -72,8 +72,8 @@ def test_a_solve_has_its_threads_and_processors_and_no_more(odd, tmp_path):
     try:
         row = race_task(task)
         (track,) = race_module.race_task.__globals__["_own_tracks"]().values()
-        track._said.seek(0)
-        said = track._said.read().decode()
+        track._output.seek(0)
+        said = track._output.read().decode()
         told = eval(next(line for line in said.splitlines() if line.startswith("{'affinity'")))
     finally:
         close_tracks()
@@ -81,11 +81,11 @@ def test_a_solve_has_its_threads_and_processors_and_no_more(odd, tmp_path):
     assert row.threads == 1
     assert told["affinity"] in (1, None)
     assert told["variables"]["OMP_NUM_THREADS"] == told["variables"]["NUMBA_NUM_THREADS"] == "1"
-    assert "thinking about it" in said  # what solvers print is not taken for their answers
+    assert "thinking about it" in said  # output of solvers does not mix with answers
     assert "on the file descriptor too" in said
 
 
-def test_a_solver_object_is_made_again_in_the_racing_process(odd):
+def test_a_solver_object_is_created_again_in_the_worker_process(odd):
     done = race({"a": SMALL["a"]}, [odd.Guess(count=7), "sa"], seeds=1)
     assert [row.backend for row in done.rows] == ["guess?count=7", "sa"]
     record = done.race.backends["guess?count=7"]
@@ -95,21 +95,21 @@ def test_a_solver_object_is_made_again_in_the_racing_process(odd):
     assert done.rows[0].energy == pytest.approx(float(np.min(SMALL["a"].energy(states))))
 
 
-def test_a_solver_that_dies_or_raises_has_failed_rows_and_the_race_goes_on(odd):
+def test_a_solver_that_dies_or_raises_has_failed_rows_and_the_comparison_continues(odd):
     done = race({"a": SMALL["a"]}, [odd.Dies(), odd.Raises(), odd.Guess()], seeds=3)
     by_key = {(row.backend, row.seed): row for row in done.rows}
     assert len(by_key) == 9
     assert {key for key, row in by_key.items() if row.status == "failed"} == {("dies", 1), ("raises", 1)}
     assert "SIGSEGV" in by_key["dies", 1].error
-    assert by_key["raises", 1].error == "ZeroDivisionError: nobody foresaw this"
+    assert by_key["raises", 1].error == "ZeroDivisionError: an unexpected error"
     assert by_key["dies", 2].status == "ok"  # in a new process
     (place,) = [place for place in done.board if place.backend == "dies"]
     assert (place.feasible, place.runs) == (2, 3)
     text = " ".join(render(done).split())
-    assert "dies failed in 1 run: the racing process ended by SIGSEGV" in text
+    assert "dies failed in 1 run: the worker process ended by SIGSEGV" in text
 
 
-def test_a_solver_that_does_not_end_is_ended_and_the_race_goes_on(odd, monkeypatch):
+def test_a_solver_that_does_not_end_is_killed_and_the_comparison_continues(odd, monkeypatch):
     monkeypatch.setattr("solvers.comparison.racing.track._GRACE", 3.0)
     done = race({"a": SMALL["a"]}, [odd.Endless(), odd.Guess()], seeds=3, time_limits=0.01)
     failed = [row for row in done.rows if row.status == "failed"]
@@ -118,21 +118,21 @@ def test_a_solver_that_does_not_end_is_ended_and_the_race_goes_on(odd, monkeypat
     assert len(done.rows) == 6
 
 
-def test_a_solver_that_cannot_be_made_there_fails_row_by_row(odd):
+def test_a_solver_that_the_worker_cannot_create_has_failed_rows(odd):
     done = race({"a": SMALL["a"]}, [odd.NotHere(), odd.Guess()])
     failed = [row for row in done.rows if row.backend == "not-here"]
     assert [row.status for row in failed] == ["failed", "failed"]
     assert all("its library is missing here" in row.error for row in failed)
 
 
-def test_a_solver_that_lacks_something_there_is_left_for_later(odd):
+def test_a_solver_unavailable_in_the_worker_is_put_off(odd):
     done = race({"a": SMALL["a"]}, [odd.Lacks(), odd.Guess()])
     assert {row.backend for row in done.rows} == {"guess"}
     assert done.put_off == {"lacks": "UnavailableError: its licence is taken here"}
     assert done.left == 2
 
 
-def test_a_time_limit_may_be_longer_than_any_clock():
+def test_a_time_limit_may_be_very_long():
     (row,) = race({"a": SMALL["a"]}, "exact", time_limits=1e10, seeds=1).rows
     assert row.status == "ok"
 
@@ -151,10 +151,10 @@ def test_infeasible_states_are_counted_and_never_scored_whatever_energies_they_c
         assert row.incumbents[-1][1] == row.energy
     found = [row.energy for row in done.rows if row.energy is not None]
     assert done.standings["a"].best.energy == min([*found, *done.race.problems["a"].descents])
-    assert "answered without a feasible state in 2 runs" in render(done)
+    assert "found no feasible state in 2 runs" in render(done)
 
 
-def test_quantum_rows_tell_raw_repaired_and_polished_apart_beside_random_states():
+def test_quantum_rows_have_raw_repaired_polished_and_control_energies():
     problem = instances.random(8, 4, 5)
     done = race({"q": problem}, ["qaoa?reps=1&shots=50&mixer=x&iterations=5", "sa"], seeds=1)
     row, classical = done.rows
@@ -170,7 +170,7 @@ def test_quantum_rows_tell_raw_repaired_and_polished_apart_beside_random_states(
     assert done.race.backends[row.backend]["paradigm"] == "Quantum Simulator"
 
 
-def test_a_race_starts_from_the_current_mask():
+def test_solves_start_from_the_current_mask():
     base = instances.random(30, 10, 4)
     with_mask = BlockProblem(
         base.form.dense(), base.linear, 10, provenance={"pruned_now": 10, "method": "test"}
@@ -185,10 +185,10 @@ def test_a_race_starts_from_the_current_mask():
         race({"m": base}, ["sa"], start="mask", seeds=1)
 
 
-# Going on
+# Continuation
 
 
-def test_a_finished_race_does_nothing_again_and_grows_by_what_is_new(tmp_path):
+def test_a_finished_comparison_computes_only_missing_rows(tmp_path):
     first = race(backends="exact", out=tmp_path / "r")
     text = (tmp_path / "r/results.csv").read_bytes()
     again = race(backends="exact", out=tmp_path / "r")
@@ -217,11 +217,11 @@ def test_a_problem_keeps_its_name_when_another_of_its_name_comes(tmp_path, monke
     grown = race(["ga/x.bqm", "gb/x.npz"], "exact", seeds=1, out="r")
     assert [row.problem for row in grown.rows] == list(grown.race.problems) == ["x", "gb/x"]
     assert [row.problem for row in race(tmp_path / "gb/x", "exact", seeds=2, out="r").rows] == ["x", "gb/x", "gb/x"]
-    same = {"one": SMALL["a"], "two": SMALL["a"]}  # whoever names them apart means them apart
+    same = {"one": SMALL["a"], "two": SMALL["a"]}  # different names stand for different problems
     assert list(race(same, "exact", seeds=1, out="r").race.problems) == ["x", "gb/x", "one", "two"]
 
 
-def test_a_record_that_was_set_since_counts(tmp_path):
+def test_a_newer_best_known_energy_is_used(tmp_path):
     before = race({"a": SMALL["a"]}, "exact", seeds=1, out=tmp_path / "r").standings["a"].best
     record = SMALL["a"].with_best_known(before.energy - 1.0, proven=False, found_by="someone")
     after = race({"a": record}, "exact", seeds=1, out=tmp_path / "r")
@@ -229,7 +229,7 @@ def test_a_record_that_was_set_since_counts(tmp_path):
     assert Comparison.read(tmp_path / "r").standings == after.standings
 
 
-def test_what_was_written_can_be_read_without_racing(tmp_path):
+def test_results_can_be_read_without_solving(tmp_path):
     done = race(backends="exact", out=tmp_path / "r")
     read = Comparison.read(tmp_path / "r")
     assert read.rows == done.rows
@@ -238,7 +238,7 @@ def test_what_was_written_can_be_read_without_racing(tmp_path):
     assert submission(read) == (tmp_path / "r/submission.csv").read_text("utf-8")
 
 
-def test_a_folder_of_odd_names_goes_on(tmp_path):
+def test_a_comparison_with_unusual_names_continues(tmp_path):
     folder = os.fsdecode(os.fsencode(tmp_path) + b"/d\xff") if sys.platform == "linux" else str(tmp_path / "d")
     os.mkdir(folder)
     for name in ("two  blanks", "no\u00a0break", "блок"):
@@ -250,7 +250,7 @@ def test_a_folder_of_odd_names_goes_on(tmp_path):
     assert "two  blanks" in (tmp_path / "r/report.html").read_text("utf-8")
 
 
-def test_rows_of_another_race_are_refused(raced, tmp_path):
+def test_rows_of_another_comparison_are_refused(raced, tmp_path):
     path = raced / "results.csv"
     path.write_text(path.read_text().replace("\na,", "\nzzz,"))
     with pytest.raises(FileFormatError, match=r"'zzz' is not in race\.json"):
@@ -264,14 +264,14 @@ def test_rows_of_another_race_are_refused(raced, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"threads": 2}, "holds a race with threads 1; this one asks for 2"),
-        ({"start": "mask"}, "holds a race with start 'cold'"),
-        ({"dispatch": "threads?workers=2"}, "holds a race with dispatch 'serial'"),
-        ({"given": {"a": instances.random(16, 8, 99)}}, "has raced another problem called 'a'"),
-        ({"given": {"a": instances.random(16, 7, 1)}}, "has raced another problem called 'a'"),
+        ({"threads": 2}, "holds a comparison with threads 1, not 2"),
+        ({"start": "mask"}, "holds a comparison with start 'cold'"),
+        ({"dispatch": "threads?workers=2"}, "holds a comparison with dispatch 'serial'"),
+        ({"given": {"a": instances.random(16, 8, 99)}}, "holds results for another problem named 'a'"),
+        ({"given": {"a": instances.random(16, 7, 1)}}, "holds results for another problem named 'a'"),
     ],
 )
-def test_another_protocol_does_not_get_into_the_folder(raced, change, message, monkeypatch):
+def test_another_protocol_or_problem_is_refused(raced, change, message, monkeypatch):
     monkeypatch.setattr(race_module, "processors", lambda: 2)
     text = (raced / "results.csv").read_bytes()
     with pytest.raises(OptionError, match=message):
@@ -279,12 +279,12 @@ def test_another_protocol_does_not_get_into_the_folder(raced, change, message, m
     assert (raced / "results.csv").read_bytes() == text
 
 
-def test_a_backend_whose_defaults_have_changed_does_not_mix_with_itself(raced):
+def test_a_backend_with_changed_defaults_is_refused(raced):
     path = raced / "race.json"
     values = json.loads(path.read_text())
     values["backends"]["exact"]["settings"]["max_nodes"] = 5
     path.write_text(json.dumps(values))
-    with pytest.raises(OptionError, match="with another max_nodes than it has now"):
+    with pytest.raises(OptionError, match="with other values of max_nodes"):
         race(backends=["exact"], seeds=2, out=raced)
 
 
@@ -293,7 +293,7 @@ def test_a_backend_whose_defaults_have_changed_does_not_mix_with_itself(raced):
     [
         (lambda values: values["backends"]["exact"].pop("settings"), "backend 'exact': settings is None"),
         (lambda values: values["backends"]["exact"].pop("tuned"), "backend 'exact': tuned is None"),
-        (lambda values: values["backends"].update(exact=[]), "is missing or of another kind"),
+        (lambda values: values["backends"].update(exact=[]), "is missing or has the wrong type"),
         (lambda values: values["problems"]["a"].update(n=None), "problem 'a': n is None"),
         (lambda values: values["problems"]["a"].update(random_mean="high"), "problem 'a': random_mean is 'high'"),
         (lambda values: values["problems"]["a"].update(descents=["low"]), r"problem 'a': descents is \('low',\)"),
@@ -302,7 +302,7 @@ def test_a_backend_whose_defaults_have_changed_does_not_mix_with_itself(raced):
         (lambda values: values["protocol"].update(workers="many"), "workers 'many' must be"),
     ],
 )
-def test_damage_of_the_settings_is_told(raced, change, message):
+def test_a_damaged_race_json_is_refused(raced, change, message):
     path = raced / "race.json"
     values = json.loads(path.read_text())
     change(values)
@@ -328,7 +328,7 @@ solvers.compare(given, ["sa", "exact"], time_limits=None, seeds=2, out=sys.argv[
 
 
 def begun(folder, rows):
-    """A race in a process of its own, when it has written so many rows."""
+    """Start a comparison in its own process and wait until it has written this many rows."""
     process = subprocess.Popen(
         [sys.executable, "-c", SCRIPT, str(folder)], stderr=subprocess.PIPE, cwd=Path(__file__).parents[3], text=True
     )
@@ -342,7 +342,7 @@ def begun(folder, rows):
 
 
 @pytest.mark.parametrize("rows", [0, 5])
-def test_a_killed_race_goes_on_and_ends_as_one_that_never_was(tmp_path, rows, whole):
+def test_a_killed_comparison_continues_with_the_same_rows(tmp_path, rows, whole):
     process = begun(tmp_path / "r", rows)
     process.send_signal(signal.SIGKILL)
     assert process.wait() in (-signal.SIGKILL, 0)
@@ -350,14 +350,14 @@ def test_a_killed_race_goes_on_and_ends_as_one_that_never_was(tmp_path, rows, wh
     kept = (tmp_path / "r/results.csv").read_bytes()
     kept = kept[: kept.rfind(b"\n") + 1]
     assert kept.count(b"\n") > rows
-    no_racing_process_is_left()
+    no_worker_process_is_left()
     done = race(out=tmp_path / "r")
-    assert (tmp_path / "r/results.csv").read_bytes().startswith(kept)  # what was there was not solved again
+    assert (tmp_path / "r/results.csv").read_bytes().startswith(kept)  # existing rows are not computed again
     assert what_counts(done.rows) == what_counts(whole.rows)
     assert (tmp_path / "r/report.html").exists()
 
 
-def test_ctrl_c_ends_a_race_with_what_there_is(tmp_path, monkeypatch, whole):
+def test_ctrl_c_stops_a_comparison_and_keeps_its_rows(tmp_path, monkeypatch, whole):
     kept = race_module.race_task
     calls = []
 
@@ -377,32 +377,32 @@ def test_ctrl_c_ends_a_race_with_what_there_is(tmp_path, monkeypatch, whole):
     assert what_counts(race(out=tmp_path / "r").rows) == what_counts(whole.rows)
 
 
-def test_what_was_not_looked_at_is_counted_as_left(tmp_path):
+def test_solves_of_problems_not_loaded_are_counted_as_left(tmp_path):
     def interrupt(what, done, total):
-        if what == "looking at b":
+        if what == "loading b":
             raise KeyboardInterrupt
 
     done = race(out=tmp_path / "r", on_progress=interrupt)
     assert (done.interrupted, done.left, len(done.rows)) == (True, 8, 0)
 
 
-def test_problems_are_spooled_in_the_folder_only_where_they_are_raced(tmp_path, monkeypatch):
+def test_problem_files_are_temporary_and_written_only_if_needed(tmp_path, monkeypatch):
     (tmp_path / "r" / race_module.SPOOL).mkdir(parents=True)
-    (tmp_path / "r" / race_module.SPOOL / "left").touch()  # by a race that was killed
+    (tmp_path / "r" / race_module.SPOOL / "left").touch()  # by a killed comparison
     race(backends="exact", seeds=1, out=tmp_path / "r")
     assert not (tmp_path / "r" / race_module.SPOOL).exists()
     monkeypatch.setattr(race_module.problems, "save", None)
-    assert len(race(backends="exact", seeds=1, out=tmp_path / "r").rows) == 2  # nothing is left to race
+    assert len(race(backends="exact", seeds=1, out=tmp_path / "r").rows) == 2  # no missing rows
 
 
-def test_rows_by_another_version_are_told_apart(raced):
+def test_rows_of_several_versions_are_reported(raced):
     path = raced / "race.json"
     values = json.loads(path.read_text())
     values["backends"]["exact"]["versions"]["numpy"] = "0.1"
     path.write_text(json.dumps(values))
     assert "several versions" not in render(race(backends="exact", seeds=1, out=raced))  # no new row
     done = race(backends="exact", seeds=2, out=raced)
-    assert f"Rows of exact were made by several versions: numpy 0.1, then {np.__version__}." in render(done)
+    assert f"Results of exact are from several versions: numpy 0.1, then {np.__version__}." in render(done)
 
 
 def test_the_settings_of_a_portfolio_s_members_are_on_record():

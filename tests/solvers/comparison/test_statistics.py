@@ -1,4 +1,4 @@
-"""Time to solution, its intervals, and tests of differences, against figures worked out by hand."""
+"""Time to solution, its intervals, and sign tests against values computed by hand."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from solvers.comparison.statistics import holm, sign_test, time_to_solution
 NEVER = math.inf
 
 
-def test_time_to_solution_is_the_formula_at_the_time_that_makes_it_least():
+def test_time_to_solution_minimises_the_formula_over_time():
     # Three of five runs are there after 1 s, all that ever are after 4 s.
     found = time_to_solution([1.0, 4.0, 1.0, 1.0, NEVER])
     at_one, at_four = (t * math.log(0.01) / math.log(1 - s) for t, s in ((1.0, 3 / 6), (4.0, 4 / 6)))
@@ -23,30 +23,30 @@ def test_time_to_solution_is_the_formula_at_the_time_that_makes_it_least():
     assert found.value == pytest.approx(6.6438562)
 
 
-def test_the_first_successes_of_a_few_runs_are_luck():
+def test_times_with_success_below_one_half_are_ignored():
     assert time_to_solution([1e-6, 1.0, 1.0]).value == pytest.approx(math.log(0.01) / math.log(1 - 3 / 4))
 
 
-def test_all_of_few_runs_are_no_certainty_and_all_of_many_are():
+def test_success_of_all_runs_is_certain_only_for_many_runs():
     assert time_to_solution([0.3] * 5).value == pytest.approx(0.3 * math.log(0.01) / math.log(1 - 5 / 6))
     assert time_to_solution([0.3] * 200).value == pytest.approx(0.3)
 
 
 @pytest.mark.parametrize("runs", [1, 5, 10])
-def test_the_interval_holds_the_truth_of_a_solver_without_memory(runs):
+def test_the_interval_covers_the_true_value_of_a_memoryless_solver(runs):
     truth = math.log(100.0)  # by whatever time it begins anew
     rng = np.random.default_rng(runs)
     found = [time_to_solution(rng.exponential(size=runs), seed) for seed in range(100)]
     assert sum(each.low <= truth <= each.high for each in found) >= 90
 
 
-def test_when_no_run_is_there_the_time_is_infinite_and_so_are_its_ends():
+def test_without_a_success_time_and_interval_are_infinite():
     found = time_to_solution([NEVER, NEVER])
     assert (found.value, found.low, found.high) == (NEVER, NEVER, NEVER)
     assert time_to_solution([]).value == NEVER
 
 
-def test_an_interval_is_drawn_from_a_seed_and_holds_the_value():
+def test_an_interval_is_reproducible_and_contains_the_value():
     hits = [0.1 * i for i in range(1, 15)] + [NEVER] * 6
     first, again = time_to_solution(hits, seed=3), time_to_solution(hits, seed=3)
     assert first == again
@@ -66,7 +66,7 @@ def test_time_to_solution_scales_with_the_clock(hits, factor):
         assert getattr(scaled, name) == pytest.approx(factor * getattr(once, name), rel=1e-9)
 
 
-def test_a_sign_test_counts_pairs_and_leaves_ties_out():
+def test_a_sign_test_counts_pairs_and_ignores_ties():
     test = sign_test([1, 1, 1, 5, 2, NEVER, NEVER], [2, 2, 2, 4, 2, NEVER, 1])
     assert (test.wins, test.losses, test.ties) == (3, 2, 2)
     assert test.p == pytest.approx(1.0)
@@ -86,7 +86,7 @@ def test_differences_within_the_tolerance_are_ties():
     assert sign_test([1.0], [1.5], 1.0).ties == 1
 
 
-def test_p_values_of_several_tests_are_adjusted_together():
+def test_p_values_are_corrected_for_multiple_testing():
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([0.9, 0.8]) == [1.0, 1.0]
     assert holm([]) == []

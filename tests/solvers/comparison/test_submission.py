@@ -88,12 +88,12 @@ def test_runs_are_counted_as_qoblib_counts_them(comparison):
     assert "sweeps=5" in line["Workflow"]
 
 
-def test_a_bound_is_told_only_by_who_has_proven_it(comparison):
+def test_only_a_solver_with_a_proof_has_an_optimality_bound(comparison):
     line = table(comparison)["exact"]
     assert (line["Optimality Bound"], line["Algorithm Type"]) == ("-3.0", "Deterministic")
 
 
-def test_runtimes_leave_the_queue_out_and_tell_hardware_apart(comparison):
+def test_runtimes_exclude_the_queue_and_are_split_by_hardware(comparison):
     line = table(comparison)["leap(qpu)"]
     assert (line["Paradigm"], line["QPU Runtime"]) == ("Quantum Hardware", "0.25")
     assert float(line["Total Runtime"]) == pytest.approx(1.0)
@@ -101,24 +101,24 @@ def test_runtimes_leave_the_queue_out_and_tell_hardware_apart(comparison):
     assert table(comparison)["sa"]["QPU Runtime"] == "N/A"
 
 
-def test_an_answer_that_was_paid_before_a_resume_took_no_negative_time(comparison):
+def test_a_recorded_answer_has_no_negative_runtime(comparison):
     rows = [row("leap?solver=qpu", 0, -3.0, 0.25, wall=0.01, queue=8.0, access=0.25)]
     line = table(Comparison(comparison.race, rows))["leap(qpu)"]
     assert float(line["Total Runtime"]) == 0.25
     assert float(line["CPU Runtime"]) == 0.0
 
 
-def test_repair_and_polish_are_told_of_those_that_do_them(comparison):
+def test_repair_and_polish_are_in_the_workflow_of_their_backends(comparison):
     rows = [row(name, 0, -3.0) for name in ("exact", "ocean", "raw", "gpu")]
     backends = {
         "exact": record("exact"), "ocean": record("ocean-sa", polish=True), "raw": record("ocean-tabu", polish=False),
         "gpu": record("tabu", device="cuda"),
     }  # fmt: skip
-    told = table(Comparison(Race(Protocol(), "token", comparison.race.problems, backends), rows))
-    assert "repair" not in told["exact"]["Workflow"]
-    assert told["ocean-sa"]["Workflow"].endswith("; repair and polish to local optima where needed")
-    assert told["ocean-tabu"]["Workflow"].endswith("; repair where needed")
-    assert (told["tabu"]["CPU Runtime"], told["tabu"]["GPU Runtime"]) == ("N/A", "1")
+    lines = table(Comparison(Race(Protocol(), "token", comparison.race.problems, backends), rows))
+    assert "repair" not in lines["exact"]["Workflow"]
+    assert lines["ocean-sa"]["Workflow"].endswith("; repair and polish to local optima where needed")
+    assert lines["ocean-tabu"]["Workflow"].endswith("; repair where needed")
+    assert (lines["tabu"]["CPU Runtime"], lines["tabu"]["GPU Runtime"]) == ("N/A", "1")
 
 
 def test_the_model_is_described(comparison):
@@ -127,7 +127,7 @@ def test_the_model_is_described(comparison):
     assert line["Coefficients Range"] == "[-2.5, 7]"
     assert "a machine" in line["Hardware Specifications"]
     assert line["Date"] == "2026-03-04"
-    assert line["Submitter"] == "N/A"  # nobody's name is made up
+    assert line["Submitter"] == "N/A"  # for the user to fill in
 
 
 def test_a_coefficient_of_a_pair_is_what_multiplies_it(tmp_path):
@@ -140,7 +140,7 @@ def test_a_coefficient_of_a_pair_is_what_multiplies_it(tmp_path):
     assert (factor.coefficients, factor.least, factor.most, factor.whole) == (5, -2.0, 1.5, False)
 
 
-def test_samples_of_sub_blocks_are_said_once_not_to_be_shown(comparison):
+def test_hidden_samples_of_sub_blocks_are_mentioned_once(comparison):
     rows = [replace(row("q", 0, -3.0, solver="decompose(qaoa)"), time_limit=limit) for limit in (0.5, 1.0)]
     backends = {"q": record("qaoa", "Quantum Simulator")}
     text = render(Comparison(Race(Protocol(), "token", comparison.race.problems, backends), rows))
@@ -148,7 +148,7 @@ def test_samples_of_sub_blocks_are_said_once_not_to_be_shown(comparison):
     assert text.count("q on p") == 1
 
 
-def test_the_leaderboard_says_who_leads_and_what_to_mind(comparison):
+def test_the_leaderboard_shows_ranks_protocol_and_warnings(comparison):
     console = Console(width=120, record=True, file=io.StringIO())
     console.print(leaderboard(comparison))
     text = console.export_text()
@@ -158,4 +158,4 @@ def test_the_leaderboard_says_who_leads_and_what_to_mind(comparison):
     notes = "\n".join(footnotes(comparison))
     assert "1 thread a solve, cold start, serial" in notes
     assert "tuned    sa?sweeps=5: sweeps=5" in notes
-    assert "cannot tell a difference from noise" in notes
+    assert "cannot be significant" in notes

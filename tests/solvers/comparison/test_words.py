@@ -1,4 +1,4 @@
-"""What a race says in words: who leads, in which direction a difference goes, and what to mind."""
+"""Headline and warnings: the leader, the direction of differences, missing runs."""
 
 from __future__ import annotations
 
@@ -41,46 +41,46 @@ def comparison(rows):
     return Comparison(Race(Protocol(), "token", facts, backends), rows)
 
 
-def told(found):
+def shown(found):
     """The leaderboard as a terminal of 80 columns shows it."""
     console = Console(width=80, record=True, file=io.StringIO())
     console.print(leaderboard(found))
     return console.export_text()
 
 
-def test_those_with_the_same_figures_are_level():
+def test_backends_with_equal_figures_are_tied():
     (sentence,) = words.headline(comparison([row(name, b, 0.0) for name in NAMES for b in "BA"]))
-    assert sentence.startswith("Within 1 s, A and B are level: ")
+    assert sentence.startswith("Within 1 s, A and B are tied: ")
     assert "leads" not in sentence
 
 
-def test_those_that_share_no_seed_are_not_compared():
+def test_backends_without_a_common_seed_are_not_compared():
     rows = [row(name, b, e, seed=s) for name in NAMES for b, e, s in (("A", 0.0, 0), ("B", 1.0, 1))]
     found = comparison(rows)
     (sentence,) = words.headline(found)
-    assert sentence.endswith("Second is B: the two share no problem and seed, and are not compared.")
-    assert "not compared" in told(found)
+    assert sentence.endswith("Second is B: not compared, because the two have no problem and seed in common.")
+    assert "not compared" in shown(found)
     assert "not compared" in render(found)
     assert not any("sign test" in caution for caution in words.cautions(found))
 
 
-def test_how_many_problems_a_difference_takes_depends_on_the_pairs():
+def test_the_problems_needed_for_significance_depend_on_the_number_of_pairs():
     rows = [row(name, b, e) for name in NAMES[:6] for b, e in (("A", 0.0), ("B", 1.0), ("C", 2.0))]
     assert not any("sign test" in caution for caution in words.cautions(comparison(rows[::3] + rows[1::3])))
     (caution,) = (caution for caution in words.cautions(comparison(rows)) if "A sign test over 6 problems" in caution)
-    assert "p = 0.094 (for all 3 pairs together), and below 0.05 takes 7 problems." in caution
+    assert "p = 0.094 (corrected for 3 pairs); p below 0.05 needs 7 problems." in caution
 
 
-def test_a_time_limit_that_is_exceeded_is_told():
+def test_an_exceeded_time_limit_is_reported():
     rows = [replace(row(name, "A", 0.0), seconds=3.0) for name in NAMES] + [row(name, "B", 1.0) for name in NAMES]
     found = comparison(rows)
     assert words.headline(found)[0].startswith("Within 1 s, B leads")
     assert "although it exceeds the time limit" in words.headline(found)[0]
     assert any(
-        caution.startswith("A takes 3 s a solve (median), the limit is 1 s") for caution in words.cautions(found)
+        caution.startswith("A takes 3 s per solve (median) with a limit of 1 s") for caution in words.cautions(found)
     )
     alone = comparison(rows[: len(NAMES)])
-    assert words.headline(alone)[0].startswith("Within 1 s (exceeded: 3 s a solve), A leads")
+    assert words.headline(alone)[0].startswith("Within 1 s (exceeded: 3 s per solve), A leads")
 
 
 def test_a_second_with_lower_energies_on_more_problems_is_not_called_worse():
@@ -93,7 +93,7 @@ def test_a_second_with_lower_energies_on_more_problems_is_not_called_worse():
     assert sentence.endswith("although its mean gap is larger.")
     assert sentence in render(found)
     (other,) = words.headline(comparison([row(name, b, e) for name in NAMES for b, e in (("A", 0.5), ("B", 1.0))]))
-    assert "Second is B: its energies are worse (sign test over 10 problems" in other
+    assert "Second is B: its energies are higher (sign test over 10 problems" in other
 
 
 def test_a_second_that_is_faster_on_more_problems_is_not_called_slower():
@@ -105,29 +105,31 @@ def test_a_second_that_is_faster_on_more_problems_is_not_called_slower():
     assert "and it is slower (p = 0.002)" in other
 
 
-def test_nobody_leads_where_no_run_is_feasible():
+def test_without_a_feasible_run_there_is_no_leader():
     found = comparison([row(name, backend, None) for name in NAMES for backend in ("A", "B")])
-    assert words.headline(found) == ["Within 1 s, nobody leads: no run has a feasible answer."]
+    assert words.headline(found) == ["Within 1 s, no run found a feasible state."]
     assert "A leads" not in render(found)
-    assert "infeasible" in told(found)
+    assert "infeasible" in shown(found)
     assert found.summary()["leaderboard"][0]["gap"] is None
 
 
-def test_who_was_raced_on_fewer_problems_is_told_with_their_number():
+def test_a_backend_with_fewer_problems_is_reported():
     rows = [row(name, "A", 1.0) for name in NAMES] + [row(name, "B", 0.0) for name in NAMES[:9]]
     found = comparison(rows)
-    caution = "B was raced on 9 of 10 problems only (1 s): its figures are over fewer than those of others."
+    caution = (
+        "B ran on only 9 of 10 problems (1 s), so its figures are over fewer problems than those of other backends."
+    )
     assert caution in words.cautions(found)
-    assert words.headline(found)[0].endswith("although it was raced on fewer.")
+    assert words.headline(found)[0].endswith("although it ran on fewer problems.")
     assert "9 of 10" in render(found)
-    assert "9/10" in told(found)
+    assert "9/10" in shown(found)
     whole = comparison([row(name, "A", 1.0) for name in NAMES])
     assert not any("only" in caution for caution in words.cautions(whole))
-    assert "prob-" in told(found)
-    assert "prob-" not in told(whole)
+    assert "prob-" in shown(found)
+    assert "prob-" not in shown(whole)
 
 
-def test_mostly_infeasible_answers_are_told():
+def test_mostly_infeasible_runs_are_reported():
     rows = [row(name, "A", None if at < 3 else 0.0) for at, name in enumerate(NAMES)]
-    (caution,) = [each for each in words.cautions(comparison(rows)) if "no mean gap" in each]
-    assert caution.startswith("A has no feasible answer in half of the runs or more on 3 of 10 problems (1 s)")
+    (caution,) = [each for each in words.cautions(comparison(rows)) if "the mean gap leaves" in each]
+    assert caution.startswith("A has no feasible state in at least half of its runs on 3 of 10 problems (1 s)")

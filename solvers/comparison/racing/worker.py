@@ -1,11 +1,11 @@
-"""The racing process: one backend, on processors of its own, solves what it is told over a pipe.
+"""The worker process of one backend, on its own processors: receives solves over a pipe.
 
-    python -m solvers.comparison.racing.child
+    python -m solvers.comparison.racing.worker
 
-Lines of JSON come in on standard input and go out on what was standard output; whatever toolkits print goes to
-standard error. It ends when its input does, in the middle of a solve if need be: nobody waits for the answer any more.
-Started by :mod:`solvers.comparison.racing.track`, which sets the variables that bound the threads of numba, BLAS and
-OpenMP.
+It reads JSON lines from standard input and answers on the original standard output; output of toolkits goes to standard
+error. It exits when its input is closed, even during a solve, since its parent has then ended or no longer needs it.
+Started by :mod:`solvers.comparison.racing.track`, which sets the environment variables that limit the threads of
+numba, BLAS and OpenMP.
 """
 
 from __future__ import annotations
@@ -36,48 +36,48 @@ from solvers.precision import size_of_terms
 from solvers.remote.account import accounting
 from solvers.remote.ledger import FileLedger
 
-_TINY = 6  # variables of the problem that warms a solver up
+_TINY = 6  # variables of the warm-up problem
 _TINY_SECONDS = 0.1
-_MOST_CONTROLS = 10_000  # random states that are drawn beside samples
-_MOST_INCUMBENTS = 500  # pairs that a row keeps
-_CLAIMED = 2e-7  # share of its terms to which a solver's own count of an energy is right: kernels count in float32
+_MOST_CONTROLS = 10_000  # maximal number of random control states
+_MOST_INCUMBENTS = 500  # maximal number of pairs in a row
+_CLAIMED = 2e-7  # relative accuracy of reported energies: kernels compute in float32
 
 LATER = (BudgetReached, RemoteError, UnavailableError)
-"""Errors that say nothing about a solver: no row is written, and the next race tries again."""
+"""Temporary errors: no row is written, and the next call of `compare` repeats the solve."""
 
 
 def main() -> None:
-    """Answer lines of JSON until they end."""
+    """Answer JSON lines until the input ends."""
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # toolkits print; their lines must not come between ours
+    os.dup2(2, 1)  # output of toolkits must not mix with the answers
     racer = Racer()
     for message in _messages():
         try:
             answer = racer.answer(message)
         except LATER as error:
             answer = {"later": f"{type(error).__name__}: {error}"}
-        except Exception as error:  # whatever a stranger's solver raises is its own row's matter
+        except Exception as error:  # any error of a third-party solver becomes a failed row
             answer = {"row": {"status": "failed", "error": f"{type(error).__name__}: {error}"}}
         _send(out, answer)
 
 
 class Racer:
-    """A solver, and the problem that it was last given."""
+    """A solver and its current problem."""
 
     def __init__(self) -> None:
         self._solver: Solver | None = None
         self._file = ""
         self._problem: BlockProblem | None = None
-        self._setup = 0.0  # seconds of warming up that no row has told yet
+        self._setup = 0.0  # warm-up seconds not yet part of a row
 
     def answer(self, message: Mapping[str, Any]) -> dict[str, Any]:
-        """Do what a message says."""
+        """Process a message: create the solver, or solve."""
         if message["do"] == "make":
             self._solver = made(message["recipe"])
             return {"ready": True}
         assert self._solver is not None
         if message["file"] != self._file:
-            self._file, self._problem = "", None  # the old one goes before the new one comes
+            self._file, self._problem = "", None  # free the old problem before loading the new one
             self._problem = problems.load(message["file"])
             self._file = message["file"]
             begun = time.perf_counter()
@@ -92,21 +92,21 @@ class Racer:
 
 
 def warm_up(solver: Solver, problem: BlockProblem, time_limit: float | None) -> None:
-    """Import and compile what a solve of a problem will use, on a problem of its form that is too small to matter.
+    """Import and compile what a solve needs, by solving a tiny problem of the same form.
 
-    Nothing is sent to a service.
+    No service is called.
     """
     solver = fitted(solver, problem)
     solver._set_up(problem)
     if solver.capabilities.remote:
         return
-    with contextlib.suppress(Exception):  # what cannot be solved tells so where it counts
+    with contextlib.suppress(Exception):  # the actual solve reports errors
         limit = None if time_limit is None else min(time_limit, _TINY_SECONDS)
         solver.solve(tiny(problem), seed=0, time_limit=limit)
 
 
 def tiny(problem: BlockProblem) -> BlockProblem:
-    """A few variables of a problem, the others held as in some feasible state; of its form, and one group of it."""
+    """A restriction of a problem to a few variables of one group, the others fixed to a feasible state."""
     if problem.n <= _TINY:
         return problem
     x = problem.random_states(1, 0)[0]
@@ -120,7 +120,7 @@ def tiny(problem: BlockProblem) -> BlockProblem:
 
 
 def solved(solver: Solver, problem: BlockProblem, message: Mapping[str, Any]) -> dict[str, Any]:
-    """One solve as the cells of its row."""
+    """Solve, and return the cells of the row."""
     used = fitted(solver, problem)
     begun = time.perf_counter()
     answer = used.solve(
@@ -132,9 +132,9 @@ def solved(solver: Solver, problem: BlockProblem, message: Mapping[str, Any]) ->
     states = _states(answer, problem.n)
     feasible = np.atleast_1d(problem.is_feasible(states))
     wall = float(timing.get("solve", total))
-    # A service's own time counts, not its queue; what has none of its own is timed here.
+    # A service's own run time counts, without queue; if it reports none, the local wall time does.
     queue = timing.get("queue", 0.0)
-    own = wall - queue if queue < wall else wall  # an answer on record comes at once, whatever its queue was
+    own = wall - queue if queue < wall else wall  # a recorded answer returns at once, whatever its queue was
     seconds = float(timing.get("run") or timing.get("access") or own) if used.capabilities.remote else wall
     row: dict[str, Any] = {
         "status": "ok" if feasible.any() else "infeasible",
@@ -150,8 +150,8 @@ def solved(solver: Solver, problem: BlockProblem, message: Mapping[str, Any]) ->
     if not feasible.any():
         return row
     row["energy"] = energy = float(np.min(problem.energy(states[feasible])))
-    told = [] if used.capabilities.remote else info.get("incumbents", [])
-    row["incumbents"] = _incumbents(told, energy, seconds, _CLAIMED * size_of_terms(problem))
+    reported = [] if used.capabilities.remote else info.get("incumbents", [])
+    row["incumbents"] = _incumbents(reported, energy, seconds, _CLAIMED * size_of_terms(problem))
     if info.get("proven"):
         row["lower_bound"] = energy
     elif info.get("lower_bound") is not None and np.isfinite(info["lower_bound"]):
@@ -160,9 +160,9 @@ def solved(solver: Solver, problem: BlockProblem, message: Mapping[str, Any]) ->
 
 
 def _samples(solver: Solver, problem: BlockProblem, info: Mapping[str, Any], seed: int) -> dict[str, Any]:
-    """What a toolkit had sampled before it was mended; of quantum ones, beside random states mended likewise."""
+    """Figures of raw samples before repair; for quantum solvers also of equally polished random control states."""
     raw: Mapping[str, Any] = info.get("raw") or {}
-    energies = info.get("energies", raw)  # Leap tells them apart from the raw answer, QAOA with it
+    energies = info.get("energies", raw)  # Leap reports them separately, QAOA inside `raw`
     count = info.get("shots", info.get("rows"))
     found: dict[str, Any] = {"samples": count, "raw": raw.get("energy"), "raw_feasible": raw.get("feasible")}
     if energies.get("repaired") is None or not count or paradigm(solver) == "Classical":
@@ -171,8 +171,8 @@ def _samples(solver: Solver, problem: BlockProblem, info: Mapping[str, Any], see
     drawn = problem.random_states(min(int(count), _MOST_CONTROLS), np.random.default_rng([seed, 1]))
     found["control_raw"] = float(np.min(problem.energy(drawn)))
     if energies.get("polished") is not None:
-        mended = polish(problem, most_promising(problem, drawn))
-        found["control_polished"] = float(np.min(problem.energy(mended)))
+        polished = polish(problem, most_promising(problem, drawn))
+        found["control_polished"] = float(np.min(problem.energy(polished)))
     return found
 
 
@@ -186,16 +186,16 @@ def _start(problem: BlockProblem, message: Mapping[str, Any]) -> StateArray | No
 
 
 def _states(answer: Any, n: int) -> StateArray:
-    """The rows of an answer [s, n], its variables in order."""
+    """The states of an answer [s, n], with variables in order."""
     binary = answer.change_vartype("BINARY", inplace=False)
     order = np.argsort(np.fromiter(binary.variables, np.int64, n))
     return np.ascontiguousarray(binary.record.sample[:, order], np.int8)
 
 
-def _incumbents(told: list[Any], energy: float, seconds: float, rounding: float) -> list[tuple[float, float]]:
-    """The improvements that a solver told of, down to the energy that was recomputed, `_MOST_INCUMBENTS` of them."""
-    kept = [(float(t), float(e)) for t, e in told if e > energy + rounding and np.isfinite([t, e]).all()]
-    reached = [float(t) for t, e in told if e <= energy + rounding]
+def _incumbents(reported: list[Any], energy: float, seconds: float, rounding: float) -> list[tuple[float, float]]:
+    """At most `_MOST_INCUMBENTS` of the reported improvements; the last has the recomputed energy."""
+    kept = [(float(t), float(e)) for t, e in reported if e > energy + rounding and np.isfinite([t, e]).all()]
+    reached = [float(t) for t, e in reported if e <= energy + rounding]
     if len(kept) >= _MOST_INCUMBENTS:
         kept = [kept[round(i)] for i in np.linspace(0, len(kept) - 1, _MOST_INCUMBENTS - 1)]
     return [*kept, (min(reached[0] if reached else seconds, seconds), energy)]
@@ -203,7 +203,7 @@ def _incumbents(told: list[Any], energy: float, seconds: float, rounding: float)
 
 @contextlib.contextmanager
 def _on_account(calls: Mapping[str, Any] | None) -> Any:
-    """Keep the calls of a solve on the race's record, where a service is called."""
+    """Record the calls to services of a solve in the comparison's ledger."""
     if calls is None:
         yield
         return
@@ -216,7 +216,7 @@ def _on_account(calls: Mapping[str, Any] | None) -> Any:
 
 
 def _messages() -> Any:
-    """The lines that come in, read in a thread so that the end of them ends the process whatever it is doing."""
+    """Messages from standard input, read in a thread, so that end of input exits the process even during a solve."""
     lines: queue.SimpleQueue[str] = queue.SimpleQueue()
 
     def read() -> None:
