@@ -120,5 +120,5 @@ def test_another_protocol_is_refused_with_its_remedy(blocks, monkeypatch):
     settings = ["--backends", "exact", "--time-limit", "none", "--seeds", 1, "--quiet"]
     call(blocks, *settings, "--out", "race")
     done = call(blocks, *settings, "--out", "race", "--threads", 2, code=2)
-    assert "holds a race with threads 1; this one asks for 2" in " ".join(done.stderr.split())
-    assert "choose another folder" in " ".join(done.stderr.split())
+    assert "holds a comparison with threads 1, not 2" in " ".join(done.stderr.split())
+    assert "Use threads 1 or another folder" in " ".join(done.stderr.split())
