@@ -168,8 +168,8 @@ def shapes_of(
 
     task = next((found for each in settings.get("architectures") or () if (found := task_of_class(each))), None)
     if task not in _AUTO:
-        told = ", ".join(settings.get("architectures") or ()) or "no architecture"
-        raise ValueError(f"{name}: {told}; costs are told of causal and masked language models")
+        found = ", ".join(settings.get("architectures") or ()) or "no architecture"
+        raise ValueError(f"{name}: {found}; only causal and masked language models are supported")
     try:
         config = transformers.AutoConfig.for_model(**settings)
     except (ValueError, TypeError, KeyError) as error:

@@ -30,7 +30,7 @@ from solvers import get_solver
 from solvers.dispatch import Dispatch, Handle, get_dispatch
 
 RANK = 200
-PLACES = (2, 8, 64)  # workers for which the solve time is told from which they pay
+PLACES = (2, 8, 64)  # numbers of workers for which the smallest worthwhile solve time is printed
 
 
 def main() -> None:

@@ -165,7 +165,7 @@ class Solver(abc.ABC):
 
         Args:
             problem: the block problem.
-            seed: where randomness starts; None draws one, which `.info["seed"]` tells.
+            seed: seed of the search; None draws one, which `.info["seed"]` records.
             time_limit: seconds of search, warm-up not counted; None (or infinity) does the fixed amount of work that
                 the solver's settings say, and two such runs with one seed agree to the bit.
             target: an energy at which to stop; it is reached up to the rounding of energies, 1e-13 of their terms.

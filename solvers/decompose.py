@@ -20,7 +20,7 @@ from solvers.registry import get_solver
 from solvers.run import Run
 
 _NOISE = 0.03  # of the fields' spread, and so much more for each failure in a row
-_CYCLE = 4  # after so many failures in a row the noise begins anew: with too much of it little is found
+_CYCLE = 4  # after this many failures in a row the noise is reset: too much of it finds little
 _LEAST_ROUNDS = 20
 
 

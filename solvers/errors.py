@@ -18,7 +18,7 @@ class RemoteError(SolverError):
 
 
 class ServiceError(SolverError):
-    """A service refused a call, and will again: a token, a size, a limit or a job that somebody cancelled."""
+    """A service refused a call for good: token, size or limit, or a job that was cancelled."""
 
 
 class BudgetReached(SolverError):

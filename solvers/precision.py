@@ -13,7 +13,7 @@ EXACT_ROUNDING = 1e-13
 """The problem's own energies are right to about this share of their terms: the same state summed in another order must
 not miss its own energy as a target."""
 
-_ROWS = 32  # of a dense matrix tell its size well enough
+_ROWS = 32  # of a dense matrix give a good estimate of its size
 
 _sizes: weakref.WeakKeyDictionary[BlockProblem, float] = weakref.WeakKeyDictionary()
 

@@ -158,7 +158,7 @@ def solver_class(name: str) -> type[Solver]:
     """The class behind a backend's name.
 
     Raises:
-        OptionError: nobody knows that name, or a third party's entry point does not load.
+        OptionError: the name is unknown, or a third-party entry point does not load.
     """
     if name in BUILT_IN:
         module, _, attribute = BUILT_IN[name].partition(":")

@@ -53,7 +53,7 @@ class Run:
         size: how large the terms of an energy are; known where there is a target.
         rounding: by how much an energy may lie above the target and still reach it.
         counted: the state last counted by the problem itself, as bytes of int8, and its energy.
-        queue: seconds that services let the search wait, where it was told.
+        queue: seconds of waiting in queues of services, if reported.
     """
 
     seed: int
@@ -261,7 +261,7 @@ class Pace:
         return min(self.steps, most)
 
     def done(self, steps: int) -> None:
-        """Tell that so many steps were done since :meth:`begin`."""
+        """Report the number of steps since :meth:`begin`."""
         spent = time.perf_counter() - self._since
         wanted = steps * CHUNK_SECONDS / max(spent, 1e-7)
         self.steps = max(1, min(int(wanted), 4 * self.steps))

@@ -207,7 +207,7 @@ def _determinism(solver: Solver) -> str | None:
     _require(first.info["seed"] == 12345, f".info['seed'] is {first.info['seed']!r}, not the seed that was given")
     drawn = solver.solve(problem).info["seed"]
     again = solver.solve(problem, seed=drawn)
-    _require(again.info["seed"] == drawn, "the seed that a solve without one tells cannot be given back")
+    _require(again.info["seed"] == drawn, "the seed that a solve without one records cannot be given again")
     return None
 
 

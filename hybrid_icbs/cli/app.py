@@ -357,7 +357,7 @@ def compare(
     seeds: Annotated[int, typer.Option(help="Solves of each block, solver and time limit.")] = 5,
     first_seed: Annotated[int, typer.Option(help="The first seed.")] = 0,
     out: Annotated[
-        Path, typer.Option(help="Folder of the race; one that was stopped goes on, one that is there grows.")
+        Path, typer.Option(help="Folder of the comparison; one that exists is continued and extended.")
     ] = Path("runs/race"),
     threads: Annotated[int, typer.Option(help="Processors of each solve.")] = 1,
     start: Annotated[
@@ -382,7 +382,7 @@ def compare(
     recomputed. results.csv gets a row for each solve, report.html shows who leads
     and what is noise, submission.csv has QOBLIB's columns.
 
-    The same command goes on where a race was stopped or killed; with more
+    The same command continues a comparison that was stopped; with more
     backends, seeds, limits or blocks it adds only their rows.
 
     [bold]hybrid-icbs compare blocks --backends sa,tabu --time-limit 2 --out runs/race[/]

@@ -130,11 +130,11 @@ def dry_run_of(sources: Sources, config: Config, *, quiet: bool, as_json: bool) 
         raise WrongUse("a run of 0 steps solves no block; there is nothing to estimate")
     solver = pruner.solver(found[0])
     inner = solver.inner if isinstance(solver, solvers.Decompose) else solver
-    told = forecasts(inner, found, config)
+    estimates = forecasts(inner, found, config)
     if as_json:
-        show_json([asdict(each) for each in told])
+        show_json([asdict(each) for each in estimates])
     elif not quiet:
-        show(forecast_table(told), *forecast_notes(told), "nothing was solved or sent")
+        show(forecast_table(estimates), *forecast_notes(estimates), "nothing was solved or sent")
 
 
 def reopen(
@@ -164,14 +164,14 @@ def reopen(
 def finish(
     pruner: Pruner, test: Test | None, dispatch: str | None = None, *, quiet: bool, as_json: bool
 ) -> None:  # fmt: skip
-    """Run a pruner to its end, or to Ctrl-C, and show what came out; its blocks are solved where the config says."""
+    """Run a pruner until it ends or Ctrl-C, and print the result."""
     begun = time.perf_counter()
     try:
         result = complete(pruner, dispatch=dispatch)
     except (solvers.RemoteError, solvers.ServiceError, solvers.UnavailableError, WorkerLost) as error:
         if pruner.out is None:
             raise
-        raise type(error)(f"{error}. Nothing is lost: `hybrid-icbs resume {pruner.out}` goes on") from error
+        raise type(error)(f"{error}. Nothing is lost: `hybrid-icbs resume {pruner.out}` continues") from error
     seconds = time.perf_counter() - begun
     if test is not None:
         test.scores["result"] = test.data.score(result.model, pruner.loss)
@@ -191,7 +191,7 @@ def finish(
 
 
 def prune_layers(sources: Sources, config: Config, out: Path | None, *, quiet: bool, as_json: bool) -> None:
-    """Prune layer by layer, and show what came out."""
+    """Prune layer by layer, and print the result."""
     begun = time.perf_counter()
     _refuse_run(out)
     with wrong_use(), _goes_on(out):
@@ -209,7 +209,7 @@ def prune_layers(sources: Sources, config: Config, out: Path | None, *, quiet: b
 
 
 def resume_layers(folder: Path, dispatch: str | None = None, *, quiet: bool, as_json: bool) -> bool:
-    """Go on with a run by layer and show what came out.
+    """Resume a run by layer and print the result.
 
     Returns:
         Whether the folder holds such a run that had not come to its end; of any other nothing is done.
@@ -248,13 +248,15 @@ def _show_layers(result: PruneResult, test: Test | None, loss: Loss, begun: floa
 
 @contextmanager
 def _goes_on(out: Path | None) -> Iterator[None]:
-    """After Ctrl-C, say how a run by layer goes on."""
+    """After Ctrl-C, print how to continue a run by layer."""
     try:
         yield
     except KeyboardInterrupt as error:
         if out is None or not (out / FILE).exists():
             raise
-        raise KeyboardInterrupt(f"interrupted; `hybrid-icbs resume {out}` goes on with the layers that wait") from error
+        raise KeyboardInterrupt(
+            f"interrupted; `hybrid-icbs resume {out}` continues with the remaining layers"
+        ) from error
 
 
 def show_finished(folder: Path, *, quiet: bool, as_json: bool) -> None:
@@ -328,11 +330,11 @@ def _show_summary(summary: dict[str, Any], *, quiet: bool, as_json: bool) -> Non
         else:
             show("nothing was kept: --out FOLDER keeps the pruned model, its masks and a report")
         if summary.get("calls"):
-            show(f"service {summary['calls']} calls, {summary['charged']:.4g} s billed as far as it has told")
+            show(f"service {summary['calls']} calls, {summary['charged']:.4g} s billed as far as it has reported")
         if summary["budget_reached"]:
             show(summary["budget_reached"])
         if summary["interrupted"] or summary["budget_reached"]:
-            how = f"; `hybrid-icbs resume {summary['out']}` goes on" if summary["out"] else ""
+            how = f"; `hybrid-icbs resume {summary['out']}` continues it" if summary["out"] else ""
             show(f"stopped early, with the best state so far{how}")
 
 

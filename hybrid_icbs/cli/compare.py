@@ -1,4 +1,4 @@
-"""What `hybrid-icbs compare` does: from the texts of a command line to a race, and the race told."""
+"""`hybrid-icbs compare`: runs the comparison that the command line names, and prints it."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def race(
 
 
 def show_race(comparison: Comparison, *, quiet: bool, as_json: bool) -> None:
-    """Show what came of a race.
+    """Print the result of a comparison.
 
     Raises:
         SolverError: a backend could not continue, or no solve has succeeded; the results so far were shown.
@@ -71,7 +71,7 @@ def show_race(comparison: Comparison, *, quiet: bool, as_json: bool) -> None:
             left = f", with {comparison.left} solves left" if comparison.left else ""
             spent = {why for why in comparison.put_off.values() if _is_budget(why)}
             why = f" ({'; '.join(sorted(spent))})" if spent else ""
-            show(f"stopped early{left}{why}; {'a larger limit' if spent else 'the same command'} goes on")
+            show(f"stopped early{left}{why}; {'a larger limit' if spent else 'the same command'} continues it")
     if comparison.rows and not any(row.scored for row in comparison.rows):
         raise solvers.SolverError(_no_success(comparison))
     reasons = comparison.put_off.items()

@@ -1,4 +1,4 @@
-"""What commands show of answers, scores and solvers: plain values for programs, lines and tables for people."""
+"""Answers, scores and solvers as plain values (for JSON) and as lines and tables (for the terminal)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def score_table(
     title: str, rows: Sequence[tuple[str, Mapping[str, Any], float]], seconds: Sequence[float] | None = None
 ) -> Table:
-    """A table of what models score: name, {"loss", "accuracy"} and density of each, and seconds where they are told.
+    """A table of what models score: name, {"loss", "accuracy"} and density of each, and seconds if they are given.
 
     Scores that hold the "perplexity" of texts get a column for each.
     """
@@ -72,7 +72,7 @@ def answer_record(problem: problems.BlockProblem, answer: dimod.SampleSet) -> di
 
 
 def answer_lines(record: Mapping[str, Any]) -> list[str]:
-    """A solver's answer for people."""
+    """A solver's answer as lines of text."""
     best, timing = record["best_known"], record["timing"]
     gap = "no best known energy on record"
     if best is not None:
@@ -98,7 +98,7 @@ def backend_records() -> list[dict[str, Any]]:
 
 
 def backend_table(records: Sequence[Mapping[str, Any]]) -> Table:
-    """The backends for people."""
+    """The backends as a table."""
     from rich import box
     from rich.table import Table
 
@@ -140,7 +140,7 @@ def _backend_record(name: str) -> dict[str, Any]:
         "options": {
             field.name: _plain(field.default)
             for field in dataclasses.fields(solver)
-            if field.init and field.name not in ("path", "parameters")  # of a dimod sampler, told by its own name
+            if field.init and field.name not in ("path", "parameters")  # of a dimod sampler; they are in its name
         },
     }
 

@@ -1,7 +1,6 @@
-"""From any state to a good feasible one: repair makes the ones as many as demanded, polish descends by swaps.
+"""Repair and polish: from any state to a feasible one with the given number of ones, then descent by swaps.
 
-Toolkits that know no cardinality get a penalty and may answer with too many or too few ones; what they found is
-brought home here.
+Toolkits without cardinality constraints get a penalty, and may return states with too many or too few ones.
 """
 
 from __future__ import annotations

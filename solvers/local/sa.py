@@ -51,11 +51,11 @@ class SimulatedAnnealing(Solver, LocalSampler):
     exchanges and some sub-blocks.
 
     Attributes:
-        restarts: how many times to anneal. With a time limit there is no last one, and each further round of so many
-            restarts takes twice the sweeps of the one before.
-        sweeps: proposals a variable in one restart, `MOST_SWEEPS` at most. With a time limit, fewer where they would
-            not fit. On a matrix, variables of small couplings take part in the later ones only, when temperature has
-            come down to them.
+        restarts: number of annealings. With a time limit, rounds of that many restarts follow each other until it
+            ends, each with twice the sweeps of the one before.
+        sweeps: proposals per variable in one restart, at most `MOST_SWEEPS`; fewer if they do not fit into a time
+            limit. On a matrix, variables of small couplings take part only in the later sweeps, when the temperature
+            is low enough for them.
         threads: how many to use; None for all processors. Without a target or time limit the answer does not depend on
             it.
 

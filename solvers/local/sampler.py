@@ -1,4 +1,4 @@
-"""The face that `sa` and `tabu` show to Ocean users: a dimod sampler."""
+"""`sa` and `tabu` as dimod samplers, for Ocean users."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class LocalSampler(dimod.Sampler):  # type: ignore[misc]
             cardinality: how many variables must be one (for SPIN: +1), searched by swaps; None leaves them free and
                 searches by single flips.
             num_reads: independent searches, a row of the answer each.
-            seed: where randomness starts; None draws one, which `.info["seed"]` tells.
+            seed: seed of the search; None draws one, which `.info["seed"]` records.
             unknown: ignored with a warning, as dimod's samplers do.
 
         Returns:

@@ -1,4 +1,4 @@
-"""One state on its way through a problem: the arrays that kernels keep up for it, behind the few moves a search makes.
+"""The current state of a search: the arrays that kernels update, behind the few moves that a search makes.
 
 Energies are in half units, see :mod:`solvers.local.arrays`.
 """
@@ -29,7 +29,7 @@ class Walk(Protocol):
     def anneal(self, temperatures: Float32Array, progress: npt.NDArray[np.int64], target: float, proposals: int) -> int:
         """Propose at most so many swaps, from `progress` = [sweep, variable, ..] on; how many were made, 0 at the end.
 
-        Ends early where the energy comes down to `target`.
+        Ends early if the energy reaches `target`.
         """
 
     def sample_changes(self, count: int) -> Float32Array:
@@ -130,7 +130,7 @@ def wake_temperatures(arrays: DenseArrays, hot: float, stream: npt.NDArray[np.ui
 
 
 class Descent:
-    """A state on its way down to one that no swap improves, counted in float64 on `arrays.exact`.
+    """A descent to a state that no swap improves, in float64 on `arrays.exact`.
 
     These are the problem's own coefficients, or of a low-rank problem their products, rounded to float32: there a swap
     may be left that gains less than that.

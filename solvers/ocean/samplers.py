@@ -1,7 +1,7 @@
 """Samplers of D-Wave's Ocean, and any other dimod sampler: they know no cardinality, so it becomes a penalty.
 
 What they answer is repaired (greedily, by energy) where it has too many or too few ones, and polished by swaps to
-local optima; `.info` tells how many rows were repaired and what the toolkit had found by itself.
+local optima; `.info` records how many rows were repaired and the best of the toolkit before that.
 """
 
 from __future__ import annotations
@@ -269,13 +269,13 @@ class DimodSampler(Penalised):
 
     @property
     def capabilities(self) -> Capabilities:
-        """As far as a sampler's parameters tell: one that takes a seed and no time limit is taken for deterministic."""
+        """By the sampler's parameters: with a seed and without a time limit it counts as deterministic."""
         takes = self._sampler().parameters
         deterministic = "seed" in takes and not {"time_limit", "timeout"} & set(takes)
         return Capabilities(LARGEST, native_cardinality=False, low_rank=False, deterministic=deterministic)
 
     def estimate(self, problem: BlockProblem) -> Estimate:
-        """The time of making the BQM; nobody knows what a stranger's sampler takes after that."""
+        """The time to build the BQM; that of a third-party sampler is unknown."""
         return fitting(problem, 1e-3 + 1e-6 * problem.n**2, note="without the sampler's own time, which is not known")
 
     def _samples(self, problem: BlockProblem, bqm: dimod.BinaryQuadraticModel, run: Run) -> Iterator[StateArray]:
@@ -293,7 +293,7 @@ class DimodSampler(Penalised):
         try:
             answer = sampler.sample(bqm, **passed)
             states = _states(answer, problem.n)
-        except Exception as error:  # whatever a stranger's sampler raises
+        except Exception as error:  # a third-party sampler may raise anything
             raise SolverError(f"{self.backend} failed: {type(error).__name__}: {error}") from error
         if not len(states):
             raise SolverError(f"{self.backend} returned no sample")
@@ -317,7 +317,7 @@ class DimodSampler(Penalised):
             raise OptionError(f"{self.path!r} is not a dimod sampler, a subclass of dimod.Sampler")
         try:
             return cls()
-        except Exception as error:  # whatever a stranger's constructor raises: arguments, credentials, a network
+        except Exception as error:  # a third-party constructor may raise anything: arguments, credentials, a network
             raise OptionError(f"dimod sampler {self.path!r} cannot be made without arguments: {error}") from error
 
 

@@ -23,7 +23,7 @@ _SENT = ("labelled", "uploaded", "accepted", "answered")
 class Account:
     """The labels, the budget and the record of one run; its methods may be called from several threads.
 
-    A call counts from the moment at which it is reserved: with its estimate until the service has told its charge. One
+    A call counts from the moment at which it is reserved: with its estimate until the service reports the charge. One
     that ended at stage "labelled" or "uploaded" may have been sent, so it counts; one that the service never took does
     not. Calls on record from before (a resumed run) count like those of this process.
 
@@ -76,7 +76,7 @@ class Account:
 
     @property
     def charged(self) -> float:
-        """Seconds that the services have billed, as far as they have told."""
+        """Seconds that the services have reported as billed."""
         with self._lock:
             return sum(ticket.get("charge") or 0.0 for ticket in self._sent.values())
 
@@ -185,7 +185,7 @@ def current_account() -> Account | None:
 
 
 def throw_away_account() -> Account:
-    """An account without limits, over a ledger that ends with the process, of a run nobody will resume."""
+    """An account without limits, with a ledger in memory, for a run that is not resumed."""
     return Account(MemoryLedger(), secrets.token_hex(8))
 
 

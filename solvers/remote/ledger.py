@@ -63,7 +63,7 @@ class Ticket(TypedDict, total=False):
     estimated_charge: float
     """Billed seconds that were expected."""
     charge: float | None
-    """Billed seconds as the service told them; None until it did."""
+    """Billed seconds as the service reported them; None until then."""
     submitted: str | None
     """When the service was first sent the problem, ISO 8601."""
     answer: dict[str, Any]
@@ -84,7 +84,7 @@ class Ledger(Protocol):
 
 
 class MemoryLedger:
-    """A ledger that ends with the process: for calls whose answers nobody would look for again."""
+    """A ledger in memory, for calls whose answers are not needed after the process ends."""
 
     def __init__(self) -> None:
         self._tickets: dict[str, Ticket] = {}

@@ -1,7 +1,7 @@
 """What every remote solver is: a call that is sent once, known by its label, and found again after any failure.
 
 A remote solver writes what is its service's own: :meth:`RemoteSolver._ticket` says what a new call is,
-:meth:`RemoteSolver._open` brings a call forward from the stage that its ticket tells (a new one, one whose data is
+:meth:`RemoteSolver._open` continues a call from the stage of its ticket (a new one, one whose data is
 uploaded, one that the service has accepted), :meth:`RemoteSolver._read` makes states of an answer. All else is here:
 labels, budgets, the record of each stage, several calls in flight, and that an answer on record is never paid twice.
 
@@ -38,7 +38,7 @@ __all__ = [
 ]  # fmt: skip
 
 OnStage: TypeAlias = Callable[[Ticket], None]
-"""Told of each stage of a call, with its ticket, before the next thing happens; what it raises ends the call."""
+"""Called with the ticket at each stage of a call, before the next request; an exception of it ends the call."""
 
 LOOK_SECONDS = 0.05
 """How often a wait for a service looks whether someone asked to stop."""
@@ -95,8 +95,8 @@ class RemoteSolver(Solver):
         Args:
             problem: the block problem.
             ticket: what is known of the call, at stage "labelled", "uploaded" or "accepted".
-            on_stage: told of every stage reached, before the next thing happens.
-            run: the solve that waits, which may be told to end meanwhile.
+            on_stage: called at every stage, before the next request.
+            run: the waiting solve, which may be ended meanwhile.
             known: whether the label may have been sent before, so that the service must be asked for it first.
             send: whether to send what the service does not know.
         """
@@ -119,7 +119,7 @@ class RemoteSolver(Solver):
         """Send a problem to the service and return when it is accepted, without waiting for the answer.
 
         Nothing is counted or limited here but `max_charge` of a call: budgets and records are `solve`'s, or the
-        caller's own, who is told of each stage.
+        caller's own, which is called at each stage.
 
         Args:
             problem: the block problem.
@@ -144,7 +144,7 @@ class RemoteSolver(Solver):
         return self._open(problem, ticket, on_stage, run, known=False)
 
     def fetch(self, ticket: Ticket, problem: BlockProblem, *, on_stage: OnStage | None = None) -> Job:
-        """Find a call again, from whatever stage its ticket tells; nothing is ever sent.
+        """Find a call again, from the stage of its ticket; nothing is sent.
 
         Args:
             ticket: of this call, as `Job.ticket` or `on_stage` gave it.
@@ -319,7 +319,7 @@ class Job(abc.ABC):
         solver: whose call it is.
         problem: the block problem.
         ticket: what is known of the call.
-        on_stage: told of every further stage before anything else happens.
+        on_stage: called at every further stage, before the next request.
         run: the solve that waits for it; None makes one of the ticket's seed.
     """
 
@@ -380,7 +380,7 @@ class Job(abc.ABC):
         return self._solver._finished(self._problem, self._run, self._ticket, setup)
 
     def reached(self, stage: Stage, **changes: Any) -> None:
-        """Bring the ticket forward and tell of it."""
+        """Update the ticket to a stage and report it."""
         self._ticket = cast(Ticket, {**self._ticket, **changes, "stage": stage})
         if self._on_stage is not None:
             self._on_stage(self.ticket)

@@ -1,4 +1,4 @@
-"""What the compiler makes vector instructions of only where it is told how."""
+"""Loops written so that LLVM vectorises them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LANES = 16  # entries that `put_larger` looks at together
 def lesser(typing_context, a, b):  # type: ignore[no-untyped-def]
     """The lesser of two floats of one type, neither of them NaN. They may be infinite: what is closed to a search is.
 
-    LLVM makes vector code of a minimum over a loop only where it is told that no NaN can come; numba's own `min` and
+    LLVM vectorises a minimum over a loop only if NaN is excluded by a flag; numba's own `min` and
     comparisons do not pass that on from `fastmath`, and run eight times slower.
     """
     if a != b or a not in (nb.float32, nb.float64):

@@ -59,7 +59,7 @@ class Plan:
         time_limit: seconds that will be asked for; for the QPU, its access time.
         charge_seconds: seconds that will be billed: of hybrid time, or of QPU access for the QPU.
         quota_seconds: what that takes of a quota that is counted in seconds of QPU access.
-        seconds: wall-clock seconds, without the queue, which nobody knows.
+        seconds: wall-clock seconds, without the queue, which is unknown.
         num_reads: reads of the QPU, as far as a time limit allows; None for hybrid solvers.
         fits: whether the service takes the problem.
         assumed: whether limits and times are documented ones, not the service's own.

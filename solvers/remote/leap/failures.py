@@ -1,4 +1,4 @@
-"""What the errors of D-Wave's client library and of the network mean: whether to try again, and what to tell."""
+"""Errors of D-Wave's client library and of the network: whether to retry, and the message."""
 
 from __future__ import annotations
 

@@ -127,23 +127,23 @@ class LeapJob(Job):
             except ServiceError as error:  # a download that was cut short, or an error page in its place
                 raise RemoteError(str(error)) from error
             answer = models.packed(states)
-            told = dict(future.timing)
+            reported = dict(future.timing)
         elif kind == "qpu":
             qubits = np.asarray(result["active_variables"], np.int64)
             spins = np.asarray(result["solutions"])[:, qubits]
             answer = models.packed(spins > 0, np.asarray(result["num_occurrences"]))
             answer["qubits"] = qubits.tolist()
-            told = dict(future.timing)
+            reported = dict(future.timing)
         else:
             sampleset = future.sampleset
             answer = models.packed(*models.sampleset_states(problem, sampleset))
-            told = dict(sampleset.info.get("timing", {}))
-        answer["timing"], charge = self._times(future, told)
+            reported = dict(sampleset.info.get("timing", {}))
+        answer["timing"], charge = self._times(future, reported)
         return answer, charge
 
-    def _times(self, future: Any, told: dict[str, Any]) -> tuple[dict[str, float], float | None]:
-        """Seconds of queue, upload, access and charge, as far as they are known; the service tells microseconds."""
-        seconds = {key: float(value) * 1e-6 for key, value in told.items() if isinstance(value, int | float)}
+    def _times(self, future: Any, reported: dict[str, Any]) -> tuple[dict[str, float], float | None]:
+        """Seconds of queue, upload, access and charge, as far as they are known; the service reports microseconds."""
+        seconds = {key: float(value) * 1e-6 for key, value in reported.items() if isinstance(value, int | float)}
         times: dict[str, float] = {}
         if "upload_seconds" in self._ticket.get("settings", {}):
             times["upload"] = float(self._ticket["settings"]["upload_seconds"])

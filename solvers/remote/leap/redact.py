@@ -1,7 +1,7 @@
 """Tokens kept out of logs and messages: D-Wave's loggers print them at their lower levels.
 
 A filter works on the loggers it hangs on, not on their children, so :func:`install` hangs one on every logger of the
-toolkits; whoever imports more of them calls it again.
+toolkits; code that imports more of them calls it again.
 """
 
 from __future__ import annotations

@@ -92,7 +92,7 @@ def persistent(attempt: Callable[[], T], doing: str, should_stop: Callable[[], b
 
 
 def pause(seconds: float, should_stop: Callable[[], bool] | None = None) -> None:
-    """Wait, a little longer than asked so that many do not come back at once; shorter when told to stop."""
+    """Wait, a little longer than asked so that many do not retry at once; shorter if a stop is requested."""
     end = time.monotonic() + seconds * (1.0 + 0.1 * random.random())
     while (left := end - time.monotonic()) > 0.0 and not (should_stop and should_stop()):
         time.sleep(min(left, 0.1))
@@ -152,7 +152,7 @@ class Service:
 
     @property
     def properties(self) -> dict[str, Any]:
-        """What the service tells of the solver: limits, ranges, minimum times."""
+        """Properties of the solver that the service reports: limits, ranges, minimum times."""
         return dict(self.solver.properties)
 
     @property
@@ -291,7 +291,7 @@ def connected(kind: Kind, name: str | None, profile: str | None, config_file: st
 
 
 def disconnect() -> None:
-    """Close all connections; the next use makes new ones, with what the service tells then."""
+    """Close all connections; the next use makes new ones, with the properties that the service reports then."""
     with _connecting:
         while _connections:
             _connections.popitem()[1].close()

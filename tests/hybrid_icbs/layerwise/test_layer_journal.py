@@ -141,7 +141,7 @@ def test_after_ctrl_c_the_command_says_how_to_go_on(tmp_path: Path, monkeypatch:
         patched.setattr(layerwise, "prune_group", struck)
         stopped = CliRunner().invoke(app, [*command, "--out", "run"])
     assert stopped.exit_code == 130
-    assert "`hybrid-icbs resume run` goes on with the layers that wait" in stopped.stderr
+    assert "`hybrid-icbs resume run` continues with the remaining layers" in stopped.stderr
     refused = CliRunner().invoke(app, [*command, "--out", "run"])
     assert refused.exit_code != 0
     assert "holds a run already" in refused.stderr
